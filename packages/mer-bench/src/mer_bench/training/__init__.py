@@ -1,0 +1,1 @@
+"""Fold training: many small trainings of one network, each blind to its held-out subject."""

@@ -1,0 +1,38 @@
+"""FoldResult: the record of one trained fold, from which every score is computed later."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class FoldResult:
+    """What one fold left behind. Rows are indices into the run's data, so nothing can be mislabelled.
+
+    Attributes:
+        fold: The fold's name, as in `samm/006`.
+        seed: The run's seed (not the derived one).
+        test_index: `(n,)` int64, the held-out samples.
+        logits: `(epochs, n, classes)` float32, the held-out samples' logits after each epoch.
+        inner_index: `(m,)` int64, samples of the training subjects reserved for choosing the epoch; empty without `inner`.
+        inner_logits: `(epochs, m, classes)` float32.
+        train_loss: `(epochs,)` float32, mean over the training samples.
+        train_accuracy: `(epochs,)` float32 in [0, 1].
+        seconds: Wall time this fold took (its share, where folds were stacked).
+        engine: `stacked`, `processes`, `serial` or `classifier`.
+        device: As torch names it.
+    """
+
+    fold: str
+    seed: int
+    test_index: np.ndarray
+    logits: np.ndarray
+    inner_index: np.ndarray
+    inner_logits: np.ndarray
+    train_loss: np.ndarray
+    train_accuracy: np.ndarray
+    seconds: float
+    engine: str
+    device: str

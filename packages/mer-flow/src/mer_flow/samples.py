@@ -1,0 +1,160 @@
+"""The SampleTable: one row per micro-expression, one schema for every database."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from mer_flow.errors import SheetError
+
+#: A frame number that is not known (an apex before spotting, a frame of an imported map).
+UNKNOWN_FRAME = -1
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One micro-expression, as its sheet states it after reviewed corrections.
+
+    Attributes:
+        sample_id: Unique and stable, `<database>/<subject>/<clip>`, as in `casme2/sub01/EP02_01f`.
+        database: `smic`, `samm`, `casme2`, `casme3` or another registered name.
+        subject: Unique across databases, as in `casme2/sub01`.
+        clip: The clip's name; unique within its subject.
+        onset: Frame number as in the sheet; `UNKNOWN_FRAME` where there is none.
+        apex: Frame number as in the sheet; `UNKNOWN_FRAME` where there is none.
+        offset: Frame number as in the sheet; `UNKNOWN_FRAME` where there is none.
+        apex_source: `sheet`, `corrected`, `midpoint`, `spotted:<method>` or `none`.
+        emotion: As in the sheet, lower case, stripped.
+        action_units: As in the sheet; empty where there are none.
+        objective_class: Objective class 1 to 7 (Davison et al. 2018); 0 where there is none.
+        fps: Frames per second of the recording.
+    """
+
+    sample_id: str
+    database: str
+    subject: str
+    clip: str
+    onset: int
+    apex: int
+    offset: int
+    apex_source: str
+    emotion: str
+    action_units: str
+    objective_class: int
+    fps: float
+
+
+COLUMNS: tuple[str, ...] = tuple(field.name for field in fields(Sample))
+INT_COLUMNS = ("onset", "apex", "offset", "objective_class")
+TEXT_COLUMNS = tuple(name for name in COLUMNS if name not in (*INT_COLUMNS, "fps"))
+
+
+class SampleTable:
+    """An ordered, validated table of samples.
+
+    The order is the sheet's; `sample_id` is unique. The table is immutable: operations return new tables.
+
+    Args:
+        samples: The rows, in order.
+
+    Raises:
+        SheetError: Two rows share a `sample_id`.
+
+    >>> row = Sample("samm/006/006_1_2", "samm", "samm/006", "006_1_2", 1, 5, 9, "sheet", "anger", "4", 1, 200.0)
+    >>> table = SampleTable([row])
+    >>> len(table), table.subjects
+    (1, ('samm/006',))
+    """
+
+    def __init__(self, samples: Iterable[Sample]):
+        self._rows = tuple(samples)
+        self._index = {row.sample_id: i for i, row in enumerate(self._rows)}
+        if len(self._index) != len(self._rows):
+            seen: set[str] = set()
+            twice = sorted({r.sample_id for r in self._rows if r.sample_id in seen or seen.add(r.sample_id)})  # type: ignore[func-returns-value]
+            raise SheetError(
+                f"{len(twice)} sample_id(s) occur more than once: {', '.join(twice[:5])}"
+                f"{' ...' if len(twice) > 5 else ''}. Expected unique (subject, clip, onset); remove the duplicate rows."
+            )
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __iter__(self) -> Iterator[Sample]:
+        return iter(self._rows)
+
+    def __getitem__(self, key: int | str) -> Sample:
+        return self._rows[self._index[key] if isinstance(key, str) else key]
+
+    def __contains__(self, sample_id: object) -> bool:
+        return sample_id in self._index
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, SampleTable) and self._rows == other._rows
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        return f"SampleTable({len(self)} samples, {len(self.subjects)} subjects)"
+
+    @property
+    def sample_ids(self) -> tuple[str, ...]:
+        """Every `sample_id`, in order."""
+        return tuple(self._index)
+
+    @property
+    def subjects(self) -> tuple[str, ...]:
+        """Every subject once, in order of first appearance."""
+        return tuple(dict.fromkeys(row.subject for row in self._rows))
+
+    @property
+    def databases(self) -> tuple[str, ...]:
+        """Every database once, in order of first appearance."""
+        return tuple(dict.fromkeys(row.database for row in self._rows))
+
+    def select(self, sample_ids: Sequence[str]) -> SampleTable:
+        """Returns the rows of these ids, in the order given."""
+        return SampleTable(self[sample_id] for sample_id in sample_ids)
+
+    def column(self, name: str) -> np.ndarray:
+        """Returns one column.
+
+        Args:
+            name: One of `COLUMNS`.
+
+        Returns:
+            `(N,)` int64, float64 (`fps`) or object (text).
+        """
+        dtype: Any = np.int64 if name in INT_COLUMNS else np.float64 if name == "fps" else object
+        return np.array([getattr(row, name) for row in self._rows], dtype=dtype)
+
+    def to_frame(self) -> pd.DataFrame:
+        """Returns a pandas frame with the columns `COLUMNS`, one row per sample."""
+        return pd.DataFrame({name: self.column(name) for name in COLUMNS})
+
+    @classmethod
+    def from_frame(cls, frame: pd.DataFrame) -> SampleTable:
+        """Builds a table from a frame with exactly the columns `COLUMNS` (any order).
+
+        Raises:
+            SheetError: A column is missing or unknown.
+        """
+        missing = [name for name in COLUMNS if name not in frame.columns]
+        extra = [str(name) for name in frame.columns if name not in COLUMNS]
+        if missing or extra:
+            raise SheetError(f"not a sample table: missing columns {missing}, unknown columns {extra}")
+        rows = []
+        for record in frame.to_dict("records"):
+            values = {str(k): int(v) if k in INT_COLUMNS else float(v) if k == "fps" else str(v) for k, v in record.items()}
+            rows.append(Sample(**values))  # type: ignore[arg-type]
+        return cls(rows)
+
+    def digest(self) -> str:
+        """Returns the SHA-256 of the table's content, in hex."""
+        text = "\n".join("\x1f".join(str(v) for v in asdict(row).values()) for row in self._rows)
+        return hashlib.sha256(text.encode()).hexdigest()

@@ -1,0 +1,28 @@
+"""Unknown names answered with the nearest known one."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+from mer_flow.errors import UsageError
+
+
+def unknown(kind: str, name: str, known: Iterable[str]) -> UsageError:
+    """Builds the error for a name that is not one of the known ones.
+
+    Args:
+        kind: What the name stands for, as in "label scheme".
+        name: What was asked for.
+        known: Every valid spelling.
+
+    Returns:
+        The error to raise; it suggests the nearest spelling and lists all.
+
+    >>> str(unknown("database", "casme", ["casme2", "samm"]))
+    "unknown database 'casme'; did you mean 'casme2'? Known: casme2, samm"
+    """
+    names = sorted(known)
+    near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    hint = f"; did you mean '{near[0]}'?" if near else "."
+    return UsageError(f"unknown {kind} '{name}'{hint} Known: {', '.join(names)}")
