@@ -1,0 +1,45 @@
+# make demo   from synthetic sheets and frames to a scored table, set-up included
+# make test   every test, set-up included
+# make lint   ruff and mypy        make bench   every benchmark's short form
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+# The newest torch that the packages are tested with. On a machine without a GPU, set e.g. PIP_EXTRA_INDEX_URL to a
+# CPU-only index before the first `make` to save the CUDA download.
+TORCH  ?= torch==2.13.0
+DEMO   ?= demo
+JOBS   ?= 2
+export OMP_NUM_THREADS ?= 1
+
+STAMP := $(VENV)/.set-up
+PROJECTS := pyproject.toml $(wildcard packages/*/pyproject.toml)
+
+.PHONY: demo test lint bench clean
+.DEFAULT_GOAL := test
+
+$(STAMP): $(PROJECTS)
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
+	$(BIN)/python -m pip install --quiet '$(TORCH)'
+	$(BIN)/python -m pip install --quiet -e 'packages/mer-flow[all]' -e packages/mer-bench -e 'packages/ahmsa-model[predict,bench]' --group dev
+	touch $@
+
+demo: $(STAMP)
+	$(BIN)/mer-flow demo --out $(DEMO)
+	$(BIN)/mer-bench run ahmsa --protocol cde --variant tiny --recipe demo --store $(DEMO)/flows.h5 --out $(DEMO)/runs
+
+test: $(STAMP)
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -q
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(STAMP)
+	$(BIN)/python benchmarks/build_speed.py
+	$(BIN)/python benchmarks/flow_accuracy.py
+	$(BIN)/python benchmarks/fold_training.py
+
+clean:
+	rm -rf $(DEMO) build dist .pytest_cache .mypy_cache .ruff_cache
