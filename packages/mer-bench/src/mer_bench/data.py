@@ -1,0 +1,218 @@
+"""BenchData: what one run trains and tests on, read from a store through the view that the model asks for."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from mer_bench.errors import DataError, UsageError
+from mer_bench.protocols import Population, ProtocolOptions, databases_needed, get_protocol
+from mer_bench.spec import ModelSpec
+
+STORE_VARIABLE = "MER_BENCH_STORE"
+
+
+@dataclass(frozen=True)
+class BenchData:
+    """Maps and labels, rows in the order of their sample ids.
+
+    Attributes:
+        maps: `(N, C, H, W)` float32; channels u, v, strain, in the units of the normalisation.
+        population: Who the rows are, and their labels.
+        view: As in `whole-28`.
+        normalisation: As in `scaled`.
+        passed_over: Inputs that the model would rather have had, as `(view:normalisation, why not)`.
+        dropped: Why samples of these databases have no label, with counts.
+        store: Path of the store; empty for data made in memory.
+        store_digest: The store's content digest.
+        shuffle_seed: Seed of the label-shuffle control; None for the true labels.
+    """
+
+    maps: np.ndarray
+    population: Population
+    view: str
+    normalisation: str
+    passed_over: tuple[tuple[str, str], ...] = ()
+    dropped: tuple[tuple[str, int], ...] = ()
+    store: str = ""
+    store_digest: str = ""
+    shuffle_seed: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.maps.ndim != 4 or len(self.maps) != len(self.population.labels):
+            raise DataError(
+                f"maps have shape {self.maps.shape}, expected ({len(self.population.labels)}, C, H, W): "
+                "one map per sample"
+            )
+        bad = np.flatnonzero(~np.isfinite(self.maps).reshape(len(self.maps), -1).all(1))
+        if bad.size:
+            named = ", ".join(map(str, self.population.sample_ids[bad[:5]]))
+            raise DataError(
+                f"{bad.size} map(s) hold NaN or infinite values: {named}{' ...' if bad.size > 5 else ''} "
+                f"(view {self.view}:{self.normalisation}, store {self.store or 'in memory'}). "
+                "Run `mer-flow verify` on the store and build these samples again"
+            )
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes of the label scheme."""
+        return len(self.population.classes)
+
+    def digest(self) -> str:
+        """Returns the SHA-256, in hex, of ids, labels and maps: all that training can see."""
+        digest = hashlib.sha256()
+        digest.update("\n".join(self.population.sample_ids.tolist()).encode())
+        digest.update(np.ascontiguousarray(self.population.labels, np.int64).tobytes())
+        digest.update(str(self.maps.shape).encode())
+        digest.update(np.ascontiguousarray(self.maps, np.float32).tobytes())
+        return digest.hexdigest()
+
+    def shuffled(self, seed: int) -> BenchData:
+        """Returns the same maps with labels permuted over all samples, a control that should score at chance.
+
+        Args:
+            seed: Decides the permutation; it goes by sample id, so the order of rows does not matter.
+        """
+        labels = np.random.default_rng(seed).permutation(self.population.labels)
+        return replace(self, population=replace(self.population, labels=labels), shuffle_seed=seed)
+
+
+def in_id_order(maps: np.ndarray, population: Population) -> tuple[np.ndarray, Population]:
+    """Sorts rows by sample id, so that nothing downstream can depend on a store's row order."""
+    order = np.argsort(population.sample_ids, kind="stable")
+    columns = ("sample_ids", "subjects", "databases", "labels")
+    return maps[order], replace(population, **{name: getattr(population, name)[order] for name in columns})
+
+
+def find_store(given: Path | None) -> Path:
+    """Returns the path of the store: the one given, else the environment's.
+
+    Raises:
+        UsageError: Neither names one.
+        DataError: The file does not exist.
+    """
+    named = given or (Path(os.environ[STORE_VARIABLE]) if os.environ.get(STORE_VARIABLE) else None)
+    if named is None:
+        raise UsageError(
+            f"no store given; pass --store FILE or set {STORE_VARIABLE}. A store is made by "
+            "`mer-flow build --db NAME --root DIR --store FILE`, or without any database by `mer-flow demo "
+            "--out DIR`"
+        )
+    if not named.is_file():
+        origin = "--store" if given else STORE_VARIABLE
+        raise DataError(
+            f"store {named} (from {origin}) does not exist; make it with "
+            f"`mer-flow build --db NAME --root DIR --store {named}`"
+        )
+    return named
+
+
+def wanted_inputs(spec: ModelSpec, view: str, normalisation: str) -> tuple[tuple[str, str], ...]:
+    """Returns the inputs to try, best first, as `(view, normalisation)`.
+
+    A view given without a normalisation takes the model's normalisations, its own pairing of that view first.
+    """
+    listed = [(v, n) for v, _, n in (entry.partition(":") for entry in spec.views)]
+    if not view and not normalisation:
+        return tuple(listed)
+    if view and normalisation:
+        return ((view, normalisation),)
+    if view:
+        paired = [pair for pair in listed if pair[0] == view]
+        return tuple(dict.fromkeys(paired + [(view, n) for _, n in listed]))
+    return tuple(dict.fromkeys((v, normalisation) for v, _ in listed))
+
+
+def load_data(
+    path: Path,
+    spec: ModelSpec,
+    protocol: str,
+    options: ProtocolOptions,
+    *,
+    scheme: str = "megc3",
+    view: str = "",
+    normalisation: str = "",
+) -> BenchData:
+    """Reads what a model needs under a protocol.
+
+    Args:
+        path: The store.
+        spec: The model; its views are tried in order unless told otherwise.
+        protocol: The protocol's name.
+        options: The protocol's options.
+        scheme: Label scheme.
+        view: Read this view whatever the model prefers.
+        normalisation: Read it so normalised.
+
+    Returns:
+        The data, rows in the order of sample ids.
+
+    Raises:
+        UsageError: An unknown protocol or scheme, or options that do not fit.
+        DataError: The store lacks a database, or can give none of the inputs.
+    """
+    from mer_flow.views import missing_ingredient, read_view
+
+    from mer_flow.labels import get_scheme
+    from mer_flow.store import FlowStore
+
+    get_scheme(scheme)
+    with FlowStore(path) as store:
+        needed = databases_needed(get_protocol(protocol), options, tuple(store.databases))
+        missing = [name for name in needed if name not in store.databases]
+        if missing:
+            raise DataError(
+                f"protocol '{protocol}' needs {', '.join(needed)}; store {path} holds "
+                f"{', '.join(store.databases) or 'nothing'} and lacks {', '.join(missing)}. Add with: "
+                + "; ".join(f"mer-flow build --db {name} --root DIR --store {path}" for name in missing)
+            )
+        passed_over = []
+        for wanted in wanted_inputs(spec, view, normalisation):
+            reason = missing_ingredient(store, *wanted, list(needed))
+            if reason is None:
+                data = read_view(store, *wanted, scheme=scheme, databases=list(needed))
+                break
+            passed_over.append((":".join(wanted), reason))
+        else:
+            tried = "; ".join(f"{name}: {reason}" for name, reason in passed_over)
+            raise DataError(f"store {path} can give none of the inputs that {spec.name} reads. {tried}")
+        digest = store.digest()
+    population = Population(
+        np.asarray(data.sample_ids, str),
+        np.asarray(data.subjects, str),
+        np.asarray(data.databases, str),
+        np.asarray(data.labels, np.int64),
+        tuple(data.classes),
+        scheme,
+    )
+    _check_labelled(population, needed, data.dropped, scheme)
+    maps, population = in_id_order(np.asarray(data.maps, np.float32), population)
+    return BenchData(
+        maps,
+        population,
+        data.view,
+        data.normalisation,
+        tuple(passed_over),
+        tuple(sorted(data.dropped.items())),
+        str(path),
+        digest,
+    )
+
+
+def _check_labelled(
+    population: Population, needed: Sequence[str], dropped: dict[str, int], scheme: str
+) -> None:
+    bare = sorted(set(needed) - set(population.databases.tolist()))
+    if bare:
+        why = "; ".join(
+            f"{reason} ({count})" for reason, count in sorted(dropped.items(), key=lambda d: -d[1])[:3]
+        )
+        raise DataError(
+            f"no sample of {', '.join(bare)} has a class in label scheme '{scheme}'"
+            f"{f' (dropped: {why})' if why else ''}; choose a scheme that covers it with --scheme"
+        )
