@@ -1,0 +1,179 @@
+"""Who shows what: emotions, movements, amplitudes and timing of every clip, before any layout."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+#: Peak displacement in px is drawn evenly from these bands, from well under a pixel to three.
+AMPLITUDE_BANDS: tuple[tuple[float, float], ...] = ((0.4, 0.8), (0.8, 1.5), (1.5, 2.3), (2.3, 3.0))
+
+#: What one subject shows, over and over: negative, positive, surprise, and `x` and `y`, which alternate between
+#: subjects (positive or surprise; negative or an emotion that the composite scheme drops).
+_PATTERN = "npsnxy"
+
+#: Emotions and movements of one kind: `((emotion, movements), ...)`.
+Vocabulary = Mapping[str, Sequence[tuple[str, Sequence[str]]]]
+
+
+@dataclass(frozen=True, slots=True)
+class Role:
+    """What one clip shows.
+
+    Attributes:
+        subject: Index of the subject.
+        kind: `n` negative, `p` positive, `s` surprise, `d` dropped by the composite scheme.
+        emotion: The database's own word, lower case.
+        movement: Action units that move, as in `4+7`.
+        amplitude: Peak displacement in px of a frame.
+        length: Frames from onset to offset, both included.
+        rise: Frames from onset to apex.
+    """
+
+    subject: int
+    kind: str
+    emotion: str
+    movement: str
+    amplitude: float
+    length: int
+    rise: int
+
+
+@dataclass(frozen=True)
+class Clip:
+    """One clip of a tree: what it shows, where its frames lie and what its sheet says.
+
+    Attributes:
+        sample_id: The id that the database's reader gives it.
+        role: What it shows.
+        folder: Folder of its frames, relative to the tree's root, with `/`.
+        pattern: Format string of a frame's file name, with the field `n`.
+        onset: True file number of the onset.
+        apex: True file number of the apex.
+        offset: True file number of the offset.
+        padding: Frames written before the onset and after the offset.
+        missing: File numbers left out.
+        cells: What the sheet shows of it, by a name of the layout's own.
+    """
+
+    sample_id: str
+    role: Role
+    folder: str
+    pattern: str
+    onset: int
+    apex: int
+    offset: int
+    padding: int = 0
+    missing: tuple[int, ...] = ()
+    cells: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything about a tree but its pixels.
+
+    Attributes:
+        database: The database whose layout it has.
+        clips: In the order of the sheet.
+        size: Width and height of its frames in px.
+        colour: Whether its frames have colour.
+        quirks: What was made odd on purpose: quirk -> sample ids.
+    """
+
+    database: str
+    clips: tuple[Clip, ...]
+    size: tuple[int, int]
+    colour: bool
+    quirks: dict[str, tuple[str, ...]]
+
+
+def cast(
+    vocabulary: Vocabulary,
+    subjects: int,
+    clips_per_subject: int,
+    lengths: tuple[int, int],
+    rng: np.random.Generator,
+) -> list[list[Role]]:
+    """Gives every subject its clips.
+
+    Classes follow the movement, so that a model can learn them, and amplitude is drawn independently of class.
+
+    Args:
+        vocabulary: Kind (`n`, `p`, `s`, `d`) -> its emotions and their movements; no `d` where nothing is dropped.
+        subjects: Number of subjects.
+        clips_per_subject: Clips of each.
+        lengths: Fewest and most frames from onset to offset.
+        rng: Source of every choice.
+
+    Returns:
+        Roles, one list per subject, in a random order.
+    """
+    seen: Counter[str] = Counter()
+    turns = {kind: int(rng.integers(0, len(words))) for kind, words in vocabulary.items()}
+    bands = {kind: rng.permutation(len(AMPLITUDE_BANDS)) for kind in vocabulary}
+    troupe = []
+    for subject in range(subjects):
+        second = "d" if "d" in vocabulary and subject % 2 == 0 else "n"
+        swap = {"x": "ps"[subject % 2], "y": second}
+        kinds = [_PATTERN[i % len(_PATTERN)] for i in range(clips_per_subject)]
+        roles = []
+        for kind in (swap.get(k, k) for k in kinds):
+            count = seen[kind]
+            seen[kind] += 1
+            emotion, movements = vocabulary[kind][(turns[kind] + count) % len(vocabulary[kind])]
+            low, high = AMPLITUDE_BANDS[int(bands[kind][count % len(AMPLITUDE_BANDS)])]
+            length = int(rng.integers(lengths[0], lengths[1] + 1))
+            roles.append(
+                Role(
+                    subject=subject,
+                    kind=kind,
+                    emotion=emotion,
+                    movement=movements[int(rng.integers(len(movements)))],
+                    amplitude=round(float(rng.uniform(low, high)), 3),
+                    length=length,
+                    rise=round(length * float(rng.uniform(0.35, 0.65))),
+                )
+            )
+        troupe.append([roles[i] for i in rng.permutation(len(roles))])
+    return troupe
+
+
+class Quirks:
+    """Chooses the clips that get a database's oddities: each at most one, none in a tree too small to bear them.
+
+    Args:
+        rng: Source of every choice.
+        total: Clips in the tree.
+    """
+
+    #: Fewer clips than this stay free of oddities.
+    FEWEST = 6
+
+    def __init__(self, rng: np.random.Generator, total: int):
+        self._rng = rng
+        self._total = total
+        self._used: set[Any] = set()
+
+    def choose(self, candidates: Iterable[Any], wish: Callable[[Any], bool] = lambda key: True) -> Any | None:
+        """Chooses one unused key, if possible one that meets the wish; None where there is none."""
+        free = [key for key in candidates if key not in self._used]
+        wished = [key for key in free if wish(key)] or free
+        if self._total < self.FEWEST or not wished:
+            return None
+        key = wished[int(self._rng.integers(len(wished)))]
+        self._used.add(key)
+        return key
+
+
+def take_numbers(known: Sequence[int], count: int) -> list[int]:
+    """Takes the first of the known subjects' numbers, and returns them rising; beyond the known ones it counts on.
+
+    >>> take_numbers((1, 3, 20), 4)
+    [1, 3, 20, 21]
+    """
+    after = max(known)
+    return sorted([*known, *range(after + 1, after + 1 + count)][:count])

@@ -1,0 +1,1 @@
+"""The real databases' layouts: each module plans names and numbers, and writes the sheets."""
