@@ -164,7 +164,7 @@ def content_digest(arrays: Mapping[str, np.ndarray | None]) -> str:
 
 
 def text_array(values: Sequence[str]) -> np.ndarray:
-    """Encodes text for a fixed-length UTF-8 dataset, which a checksum covers; variable-length text escapes it.
+    """Encodes text for a fixed-length UTF-8 dataset: a checksum covers it, variable-length text escapes one.
 
     Raises:
         StoreError: A value contains a NUL character.

@@ -1,0 +1,75 @@
+"""Normalisations of a view, by name.
+
+`raw`: u and v in px of the view's own map, strain dimensionless.
+`scaled`: one fixed scale for every sample: u and v of `FLOW_LIMIT` px of a 224 px face become ±1 and are
+clipped there, strain of `STRAIN_LIMIT` becomes 1. The same movement has the same value in every view and at
+every size; zero stays zero. `minmax`: each channel of each sample to [0, 1], as STSTNet's published maps;
+zero and magnitude are lost. A constant channel becomes 0.
+`minmax-255`: the same times 255, as those maps are fed by their authors' code.
+
+Images (`faces`, `clips`): `raw` and `minmax-255` as above on grey values, `scaled` is grey / 255.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+NORMALISATIONS = ("raw", "scaled", "minmax", "minmax-255")
+
+#: Side of the face that `FLOW_LIMIT` is stated for.
+REFERENCE_SIZE = 224
+
+#: Flow that becomes 1 under `scaled`, px of a 224 px face (eyes 90 px apart). Micro-expressions move skin by
+#: up to
+#: about 3 px there; averaged over the cells of a 28 × 28 map few values reach it.
+FLOW_LIMIT = 3.0
+
+#: Strain that becomes 1 under `scaled`: a 3 px movement that fades within 20 px has 0.1 to 0.15 at its flank.
+STRAIN_LIMIT = 0.1
+
+
+def normalise_maps(maps: np.ndarray, name: str, pitch: np.ndarray | float, side: int) -> np.ndarray:
+    """Normalises flow maps in place.
+
+    Args:
+        maps: (M, 3, H, W) float32: u, v in cells of this map, strain.
+        name: One of `NORMALISATIONS`.
+        pitch: Scalar or (M,): side of a cell in px of the aligned face.
+        side: Side of the aligned face in px.
+
+    Returns:
+        `maps`.
+    """
+    if name == "scaled":
+        unit = np.asarray(pitch, dtype=np.float32) * np.float32(REFERENCE_SIZE / side / FLOW_LIMIT)
+        maps[:, :2] *= unit[:, None, None, None] if unit.ndim else unit
+        maps[:, 2] *= np.float32(1 / STRAIN_LIMIT)
+        np.clip(maps, -1.0, 1.0, out=maps)
+    elif name in ("minmax", "minmax-255"):
+        _minmax(maps, 255.0 if name == "minmax-255" else 1.0)
+    return maps
+
+
+def normalise_images(images: np.ndarray, name: str) -> np.ndarray:
+    """Normalises grey images in place.
+
+    Args:
+        images: (M, K, H, W) float32, 0 to 255.
+        name: One of `NORMALISATIONS`.
+
+    Returns:
+        `images`.
+    """
+    if name == "scaled":
+        images *= np.float32(1 / 255)
+    elif name in ("minmax", "minmax-255"):
+        _minmax(images, 255.0 if name == "minmax-255" else 1.0)
+    return images
+
+
+def _minmax(maps: np.ndarray, top: float) -> None:
+    """Scales each channel of each sample to [0, top]; a constant one becomes 0."""
+    low = maps.min(axis=(-2, -1), keepdims=True)
+    span = maps.max(axis=(-2, -1), keepdims=True) - low
+    maps -= low
+    maps *= np.where(span > 0, np.float32(top) / np.where(span > 0, span, 1), 0).astype(np.float32)
