@@ -103,9 +103,9 @@ def assemble(
     free = shutil.disk_usage(store.parent).free
     if free < needed:
         raise StoreError(
-            f"the disk is full: assembling {store} needs up to {needed / 2**20:.0f} MiB beside the old "
-            f"file, {free / 2**20:.0f} MiB "
-            "are free. Nothing committed is lost: free space and run the same command again."
+            f"the disk is full: assembling {store} needs up to {needed / 2**20:.0f} MiB beside the old file, "
+            f"{free / 2**20:.0f} MiB are free. Nothing committed is lost: free space and run the same command "
+            "again."
         )
     try:
         with explained("assembling the store", temporary):
@@ -114,9 +114,7 @@ def assemble(
                 os.fsync(file.fileno())
             temporary.replace(store)
             sync_folder(store.parent)
-    except (
-        RuntimeError
-    ) as error:  # HDF5 reports some failed writes, a full disk among them, without their errno
+    except RuntimeError as error:  # HDF5 reports some failed writes without their errno
         raise StoreError(
             f"assembling {temporary} failed: {error}. Nothing committed is lost: check the free space and "
             "run the same command again."
