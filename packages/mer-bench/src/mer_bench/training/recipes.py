@@ -22,7 +22,8 @@ class Recipe:
         beta1: For `adam` and `adamw`.
         beta2: For `adam` and `adamw`.
         eps: For `adam` and `adamw`.
-        schedule: `constant`, `cosine` (to `final_lr`), `step` (times `gamma` every `step_epochs`) or `exponential`.
+        schedule: `constant`, `cosine` (to `final_lr`), `step` (times `gamma` every `step_epochs`) or
+            `exponential`.
         final_lr: Where `cosine` ends.
         step_epochs: For `step`.
         gamma: For `step` and `exponential`.

@@ -16,13 +16,15 @@ class FoldResult:
         seed: The run's seed (not the derived one).
         test_index: `(n,)` int64, the held-out samples.
         logits: `(epochs, n, classes)` float32, the held-out samples' logits after each epoch.
-        inner_index: `(m,)` int64, samples of the training subjects reserved for choosing the epoch; empty without `inner`.
+        inner_index: `(m,)` int64, samples of the training subjects reserved for choosing the epoch; empty
+            without `inner`.
         inner_logits: `(epochs, m, classes)` float32.
         train_loss: `(epochs,)` float32, mean over the training samples.
         train_accuracy: `(epochs,)` float32 in [0, 1].
         seconds: Wall time this fold took (its share, where folds were stacked).
         engine: `stacked`, `processes`, `serial` or `classifier`.
         device: As torch names it.
+        notes: What a reader of the score should know, as in a class absent from training.
     """
 
     fold: str
@@ -36,3 +38,4 @@ class FoldResult:
     seconds: float
     engine: str
     device: str
+    notes: tuple[str, ...] = ()

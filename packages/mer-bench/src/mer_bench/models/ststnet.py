@@ -1,0 +1,92 @@
+"""STSTNet (Liong et al., FG 2019, doi:10.1109/FG.2019.8756567): three shallow streams of 3, 5 and 8 kernels.
+
+The streams read the same maps through kernels of one size, so they are one convolution with 16 kernels: the
+    same
+function, the same parameters and, the fan-in being equal, the same distribution at the start.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mer_bench.models.relu_norm_pool import ConvReluNormPool
+from mer_bench.spec import ModelSpec
+from mer_bench.training.recipes import Recipe
+
+
+class STSTNet(nn.Module):
+    """The network of the authors' PyTorch code.
+
+    Args:
+        num_classes: Width of the logits.
+        in_channels: Channels of the maps (u, v, strain).
+        map_size: Height and width of the maps; 28 as published.
+        streams: Kernels of each stream.
+        dropout: Probability, before the average pooling.
+        padding: Of the convolution; 2 in the authors' code (30×30 activations). The paper's "same" is 1; both
+            pool to 10×10.
+    """
+
+    channels_last = True
+
+    def __init__(
+        self,
+        num_classes: int = 3,
+        in_channels: int = 3,
+        map_size: int = 28,
+        streams: tuple[int, ...] = (3, 5, 8),
+        dropout: float = 0.5,
+        padding: int = 2,
+    ) -> None:
+        super().__init__()
+        kernels = sum(streams)
+        self.streams = ConvReluNormPool(in_channels, kernels, kernel_size=3, padding=padding)
+        self.dropout = nn.Dropout(dropout)
+        pooled = (map_size + 2 * padding - 2 + 2 - 3) // 3 + 1
+        self.fc = nn.Linear(kernels * (pooled // 2) ** 2, num_classes)
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """Classify flow maps.
+
+        Args:
+            maps: `(B, C, H, W)` float32.
+
+        Returns:
+            `(B, classes)` logits.
+        """
+        features = F.avg_pool2d(self.dropout(self.streams(maps)), kernel_size=2, stride=2)
+        # Row, column, kernel: the order in memory of channels-last maps, and of their gradient on the way
+        # back.
+        return self.fc(torch.flatten(features.permute(0, 2, 3, 1), 1))
+
+
+AUTHORS = Recipe(name="authors", epochs=800, batch_size=256, optimizer="adam", lr=5e-5, shuffle=True)
+PAPER = Recipe(name="paper", epochs=500, batch_size=256, optimizer="adam", lr=5e-5, shuffle=True)
+
+SPECS = (
+    ModelSpec(
+        name="ststnet",
+        title="STSTNet",
+        build=STSTNet,
+        kind="network",
+        views=("whole-28:minmax-255", "whole-28:scaled"),
+        recipes={"authors": AUTHORS, "paper": PAPER},
+        default_recipe="authors",
+        citation=(
+            "S.-T. Liong, Y. S. Gan, J. See, H.-Q. Khor, Y.-C. Huang: Shallow Triple Stream "
+            "Three-dimensional CNN (STSTNet) "
+            "for Micro-expression Recognition. IEEE FG 2019. doi:10.1109/FG.2019.8756567"
+        ),
+        parameters=1683,
+        exactness="exact",
+        filled_in=(
+            "The paper pads its convolutions to 28×28 and trains 500 epochs in MATLAB; the network is the "
+            "authors' PyTorch "
+            "code, which pads to 30×30 and trains 800 (recipe authors). Recipe paper changes the epochs "
+            "alone.",
+        ),
+        selects_on_test=False,
+    ),
+)

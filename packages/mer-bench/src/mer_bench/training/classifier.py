@@ -1,0 +1,100 @@
+"""Folds of a classifier (`fit`, `predict`): fitted once, recorded as one epoch."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+from mer_bench.errors import TrainingError
+from mer_bench.protocols import Fold
+from mer_bench.training.plan import Plan, fold_notes
+from mer_bench.training.result import FoldResult
+
+_SMALLEST = 1e-12
+
+
+def fit_fold(plan: Plan, maps: np.ndarray, labels: np.ndarray, fold: Fold) -> FoldResult:
+    """Fit a classifier on a fold's training samples, then predict the others.
+
+    Args:
+        plan: The run's training; the recipe is not used.
+        maps: `(N, C, H, W)` float32; the classifier is given rows of it, unflattened.
+        labels: `(N,)` int64.
+        fold: The fold.
+
+    Returns:
+        The record: log probabilities where the classifier has `predict_proba`, else 1 for the predicted class
+            and 0.
+
+    Raises:
+        TrainingError: If the classifier fails or predicts what is no class.
+    """
+    begin = time.perf_counter()
+    channels, height, _ = maps.shape[1:]
+    train_maps, train_labels = maps[fold.train], labels[fold.train]
+    counts = np.bincount(train_labels, minlength=plan.num_classes)
+    with _numpy_seed(plan.seed_of(fold)):
+        try:
+            classifier = plan.spec.build(
+                num_classes=plan.num_classes, in_channels=channels, map_size=height, **plan.options
+            )
+            classifier.fit(train_maps, train_labels)
+            train = _scores(classifier, train_maps, plan.num_classes)
+            held_out = _scores(classifier, maps[fold.test], plan.num_classes)
+            inner = _scores(classifier, maps[fold.inner], plan.num_classes)
+        except (ValueError, TypeError, AttributeError, IndexError, np.linalg.LinAlgError) as error:
+            raise TrainingError(
+                f"fold '{fold.name}': classifier '{plan.spec.name}' with options {dict(plan.options)} "
+                "failed on maps of "
+                f"shape {train_maps.shape}: {type(error).__name__}: {error}; it must offer fit(X, y) and "
+                "predict(X)"
+            ) from error
+    right = train.argmax(1) == train_labels
+    log_p = train - np.logaddexp.reduce(train, axis=1, keepdims=True)
+    return FoldResult(
+        fold=fold.name,
+        seed=plan.seed,
+        test_index=np.asarray(fold.test, np.int64),
+        logits=held_out[None],
+        inner_index=np.asarray(fold.inner, np.int64),
+        inner_logits=inner[None],
+        train_loss=np.array([-log_p[np.arange(len(train)), train_labels].mean()], np.float32),
+        train_accuracy=np.array([right.mean()], np.float32),
+        seconds=time.perf_counter() - begin,
+        engine="classifier",
+        device="cpu",
+        notes=fold_notes(counts),
+    )
+
+
+def _scores(classifier: Any, maps: np.ndarray, num_classes: int) -> np.ndarray:
+    scores = np.zeros((len(maps), num_classes), np.float32)
+    if len(maps) == 0:
+        return scores
+    if hasattr(classifier, "predict_proba"):
+        probabilities = np.asarray(classifier.predict_proba(maps), np.float64)
+        # scikit-learn leaves out classes that it never saw.
+        seen = np.asarray(getattr(classifier, "classes_", np.arange(probabilities.shape[1])), np.int64)
+        scores[:] = np.log(_SMALLEST)
+        scores[:, seen] = np.log(np.maximum(probabilities, _SMALLEST))
+        return scores
+    predicted = np.asarray(classifier.predict(maps))
+    if predicted.shape != (len(maps),):
+        raise ValueError(f"predict gave shape {predicted.shape} for {len(maps)} maps")
+    scores[np.arange(len(maps)), predicted.astype(np.int64)] = 1.0
+    return scores
+
+
+@contextmanager
+def _numpy_seed(seed: int) -> Iterator[None]:
+    """Seed NumPy's global generator, which estimators fall back on, and put it back."""
+    state = np.random.get_state()
+    np.random.seed(seed % 2**32)
+    try:
+        yield
+    finally:
+        np.random.set_state(state)

@@ -1,0 +1,199 @@
+"""`run_folds`: every fold of a protocol trained by the engine that suits the machine."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from mer_bench.errors import TrainingError, UsageError
+from mer_bench.protocols import Fold
+from mer_bench.spec import ModelSpec
+from mer_bench.training.augmentation import Augmenter
+from mer_bench.training.plan import FoldFailures, OnFold, OnProgress, Plan
+from mer_bench.training.processes import run_in_processes
+from mer_bench.training.recipes import Recipe
+from mer_bench.training.result import FoldResult
+from mer_bench.training.samples import check_data
+from mer_bench.training.seeding import fold_seed
+from mer_bench.training.single import determinism, one_thread, train_fold
+
+__all__ = ["ENGINES", "fold_seed", "resolve_device", "run_folds"]
+
+logger = logging.getLogger(__name__)
+
+ENGINES = ("auto", "stacked", "processes", "serial")
+
+
+def resolve_device(device: str) -> str:
+    """Turn `auto` into a device that is there.
+
+    Args:
+        device: `auto`, `cpu`, `cuda` or `cuda:k`.
+
+    Returns:
+        `cpu`, `cuda` or `cuda:k`; `auto` gives `cuda` where there is one.
+
+    Raises:
+        UsageError: If the device is unknown or absent.
+
+    >>> resolve_device("cpu")
+    'cpu'
+    """
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    kind, _, index = device.partition(":")
+    if kind not in ("cpu", "cuda") or (index and not index.isdigit()) or (kind == "cpu" and index):
+        raise UsageError(f"device '{device}' is not one of auto, cpu, cuda, cuda:<number>")
+    if kind == "cuda":
+        there = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if int(index or 0) >= there:
+            raise UsageError(
+                f"device '{device}' is not there: torch sees {there} CUDA devices; use --device cpu"
+            )
+    return device
+
+
+def available_cores() -> int:
+    """Cores this process may use.
+
+    Returns:
+        At least 1; the affinity mask where the system has one.
+    """
+    if hasattr(os, "sched_getaffinity"):
+        return max(1, len(os.sched_getaffinity(0)))
+    return os.cpu_count() or 1
+
+
+def run_folds(
+    spec: ModelSpec,
+    options: Mapping[str, Any],
+    maps: np.ndarray,
+    labels: np.ndarray,
+    num_classes: int,
+    folds: Sequence[Fold],
+    recipe: Recipe,
+    *,
+    protocol: str,
+    seed: int,
+    device: str = "auto",
+    engine: str = "auto",
+    workers: int | None = None,
+    chunk: int | None = None,
+    deterministic: bool = False,
+    view: str | None = None,
+    on_fold: OnFold,
+    on_progress: OnProgress | None = None,
+) -> None:
+    """Train every fold and deliver its record.
+
+    A fold's result depends on (seed, protocol, fold name), its samples and the device; not on the other
+    folds, their order, the chunk or the number of workers: bit for bit in `serial` and `processes`, within
+    rounding in
+        `stacked`.
+
+    Args:
+        spec: The model.
+        options: Options of its builder.
+        maps: `(N, C, H, W)` float32.
+        labels: `(N,)` int64 in `0 .. num_classes - 1`.
+        num_classes: Number of classes.
+        folds: The folds; names unique, parts disjoint.
+        recipe: How to train; not used by a classifier.
+        protocol: The protocol's name; part of each fold's seed.
+        seed: The run's seed.
+        device: `auto`, `cpu`, `cuda` or `cuda:k`.
+        engine: `serial` (one fold at a time), `processes` (folds over processes, CPU only), `stacked` (many
+            folds in one step) or `auto`: stacked on CUDA, the faster of processes and stacked on a CPU, by a
+            short measurement.
+        workers: Processes of `processes`; None for one per core.
+        chunk: Folds stacked at once; None for as many as memory holds.
+        deterministic: Hold torch to deterministic algorithms (slower on CUDA).
+        view: The input as `view:normalisation`, as in `whole-28:minmax-255`; a recipe with flips needs it, as
+            how a mirrored u is stored depends on it.
+        on_fold: Called with each fold's record as soon as it is there, in the calling process. What it raises
+            ends the run.
+        on_progress: Called with (epochs done over all folds, their total), a few times per second at most.
+
+    Raises:
+        DataError: If maps are not finite or folds do not fit the data.
+        UsageError: If device, engine or recipe cannot be met.
+        TrainingError: If folds failed; raised after the others were delivered, naming each.
+    """
+    _check_request(engine, workers, chunk, recipe)
+    plan = Plan(
+        spec, dict(options), num_classes, recipe, protocol, seed, resolve_device(device), view, deterministic
+    )
+    labels = np.asarray(labels, dtype=np.int64)
+    check_data(maps, labels, num_classes, folds)
+    Augmenter.from_recipe(recipe, view)
+    if not folds:
+        return
+
+    def deliver(result: FoldResult) -> None:
+        for note in result.notes:
+            logger.warning("fold '%s': %s", result.fold, note)
+        on_fold(result)
+
+    size = min(workers or available_cores(), len(folds))
+    chosen = _choose(plan, engine, size)
+    if chosen == "processes":
+        run_in_processes(plan, maps, labels, folds, size, deliver, on_progress)
+    else:
+        _run_serially(plan, maps, labels, folds, deliver, on_progress)
+
+
+def _check_request(engine: str, workers: int | None, chunk: int | None, recipe: Recipe) -> None:
+    if engine not in ENGINES:
+        raise UsageError(f"engine '{engine}' is not one of {', '.join(ENGINES)}")
+    for name, value in (("workers", workers), ("chunk", chunk)):
+        if value is not None and value < 1:
+            raise UsageError(f"{name} must be at least 1, got {value}")
+    for name in ("epochs", "batch_size"):
+        if getattr(recipe, name) < 1:
+            raise UsageError(
+                f"recipe '{recipe.name}': {name} must be at least 1, got {getattr(recipe, name)}"
+            )
+
+
+def _choose(plan: Plan, engine: str, size: int) -> str:
+    if plan.spec.kind == "classifier":
+        return "processes" if engine == "processes" else "serial"
+    if engine == "processes" and plan.device != "cpu":
+        raise UsageError(
+            f"engine 'processes' is for the CPU, not {plan.device}; use engine 'stacked' or device 'cpu'"
+        )
+    if engine == "auto":
+        return "processes" if plan.device == "cpu" and size > 1 else "serial"
+    return engine
+
+
+def _run_serially(
+    plan: Plan,
+    maps: np.ndarray,
+    labels: np.ndarray,
+    folds: Sequence[Fold],
+    on_fold: Callable[[FoldResult], None],
+    on_progress: OnProgress | None,
+) -> None:
+    failures = FoldFailures()
+    total = len(folds) * plan.epochs
+    with one_thread(plan.device), determinism(plan.deterministic):
+        for place, fold in enumerate(folds):
+            before = place * plan.epochs
+
+            def report(epochs: int, before: int = before) -> None:
+                if on_progress is not None:
+                    on_progress(before + epochs, total)
+
+            try:
+                result = train_fold(plan, maps, labels, fold, "serial", report)
+            except TrainingError as error:
+                failures.add(fold.name, str(error))
+                continue
+            on_fold(result)
+    failures.raise_if_any(len(folds))

@@ -1,0 +1,186 @@
+"""Layers that the engine puts in place of a network's own, so that a fold's result is its own.
+
+Dropout draws from the fold's stream instead of the global generator. Batch normalisation, where folds are
+stacked, leaves out the rows that pad a fold's last batch.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from mer_bench.training.seeding import mix, random_bits
+
+_LEVELS = 1 << 16
+
+
+class FoldDropout(nn.Dropout):
+    """Dropout whose mask is a function of a key, an element's place in the batch and nothing else.
+
+    A mask costs 16 random bits per element, so the probability is rounded to a multiple of 2**-16, and the
+    scale with it.
+
+    Attributes:
+        key: int64 scalar (one per fold under `vmap`); the engine sets it before each step.
+        calls: How often the layer ran since; a layer used twice in one pass draws two masks.
+    """
+
+    key: Tensor
+
+    def __init__(self, p: float, per_channel: bool = False, stacked: bool = False) -> None:
+        super().__init__(p)
+        self.per_channel = per_channel
+        self.stacked = stacked
+        self.calls = 0
+        self.register_buffer("key", torch.zeros((), dtype=torch.int64), persistent=False)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Drop elements, or whole channels.
+
+        Args:
+            input: `(N, ...)`, or `(N, C, ...)` where channels are dropped.
+
+        Returns:
+            Same shape; in evaluation the input itself.
+        """
+        threshold = round(self.p * _LEVELS)
+        if not self.training or threshold == 0:
+            return input
+        if threshold == _LEVELS:
+            return torch.zeros_like(input)
+        shape = tuple(input.shape[:2] if self.per_channel else input.shape)
+        # The order of a channels-last map: on a CPU the mask then lies in memory as such a map does.
+        drawn = (shape[0], *shape[2:], shape[1]) if len(shape) > 2 else shape
+        count = math.prod(drawn)
+        words = random_bits(mix(self.key + self.calls), (count + 3) // 4)
+        self.calls += 1
+        kept = self._unpack(words)[:count].view(drawn) >= threshold - _LEVELS // 2
+        if len(drawn) > 2:
+            kept = kept.movedim(-1, 1)
+        if self.per_channel:
+            kept = kept.view(*shape, *[1] * (input.dim() - 2))
+        return input * (kept.to(input.dtype) * (_LEVELS / (_LEVELS - threshold)))
+
+    def _unpack(self, words: Tensor) -> Tensor:
+        """Four signed 16-bit numbers per word, lowest first."""
+        if not self.stacked and sys.byteorder == "little":
+            return words.view(torch.int16)
+        # `vmap` cannot reinterpret memory.
+        shifts = torch.arange(0, 64, 16, device=words.device)
+        parts = (words.unsqueeze(-1) >> shifts) & (_LEVELS - 1)
+        return ((parts ^ (_LEVELS // 2)) - _LEVELS // 2).flatten(-2)
+
+
+class MaskedBatchNorm(nn.Module):
+    """Batch normalisation whose statistics leave out padded rows; parameters and buffers keep their names.
+
+    Attributes:
+        row_weight: `(B,)` float32, 1 for a sample and 0 for padding; the engine sets it before each step.
+    """
+
+    weight: nn.Parameter | None
+    bias: nn.Parameter | None
+    running_mean: Tensor | None
+    running_var: Tensor | None
+    num_batches_tracked: Tensor | None
+    row_weight: Tensor
+
+    def __init__(self, norm: _BatchNorm) -> None:
+        super().__init__()
+        self.eps = norm.eps
+        self.momentum = norm.momentum
+        self.register_parameter("weight", norm.weight)
+        self.register_parameter("bias", norm.bias)
+        for name in ("running_mean", "running_var", "num_batches_tracked"):
+            self.register_buffer(name, getattr(norm, name))
+        self.register_buffer("row_weight", torch.ones(1), persistent=False)
+        self.train(norm.training)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Normalise.
+
+        Args:
+            input: `(N, C, ...)`, N a multiple of the rows of `row_weight` (rows of one sample in a run).
+
+        Returns:
+            Same shape and dtype.
+        """
+        x = input.float()
+        per_channel = (1, -1, *[1] * (x.dim() - 2))
+        if self.training or self.running_mean is None or self.running_var is None:
+            mean, var = self._batch_statistics(x)
+        else:
+            mean, var = self.running_mean, self.running_var
+        scale = torch.rsqrt(var + self.eps)
+        if self.weight is not None:
+            scale = scale * self.weight
+        out = (x - mean.view(per_channel)) * scale.view(per_channel)
+        if self.bias is not None:
+            out = out + self.bias.view(per_channel)
+        return out.to(input.dtype)
+
+    def _batch_statistics(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        weight = self.row_weight if self.training else x.new_ones(1)
+        weight = weight.repeat_interleave(x.shape[0] // weight.shape[0])
+        rows = weight.view(-1, *[1] * (x.dim() - 1))
+        others = [0, *range(2, x.dim())]
+        # `sum() * positions`, not the size of x: padded rows count for nothing.
+        count = weight.sum() * math.prod(x.shape[2:])
+        mean = (x * rows).sum(others) / count
+        centred = x - mean.view(1, -1, *[1] * (x.dim() - 2))
+        var = (centred.square() * rows).sum(others) / count
+        if self.training and self.running_mean is not None and self.running_var is not None:
+            self._track(mean.detach(), var.detach() * (count / (count - 1)))
+        return mean, var
+
+    def _track(self, mean: Tensor, var: Tensor) -> None:
+        assert self.running_mean is not None and self.running_var is not None
+        assert self.num_batches_tracked is not None
+        self.num_batches_tracked.add_(1)
+        if self.momentum is None:
+            share = 1.0 / self.num_batches_tracked.to(mean.dtype)
+            self.running_mean.add_((mean - self.running_mean) * share)
+            self.running_var.add_((var - self.running_var) * share)
+        else:
+            self.running_mean.mul_(1.0 - self.momentum).add_(mean * self.momentum)
+            self.running_var.mul_(1.0 - self.momentum).add_(var * self.momentum)
+
+
+def replace_layers(network: nn.Module, stacked: bool) -> list[str]:
+    """Put this module's layers in place of a network's own.
+
+    Args:
+        network: Changed in place; names of parameters and buffers stay.
+        stacked: Whether folds are going to be stacked; only then is batch normalisation replaced.
+
+    Returns:
+        Names of the dropout layers that were replaced, in order.
+    """
+    replaced = []
+    for name, module in list(network.named_modules()):
+        new: nn.Module
+        if type(module) is nn.Dropout:
+            new = FoldDropout(module.p, stacked=stacked)
+        elif type(module) in (nn.Dropout1d, nn.Dropout2d, nn.Dropout3d):
+            new = FoldDropout(module.p, per_channel=True, stacked=stacked)
+        elif stacked and isinstance(module, _BatchNorm):
+            new = MaskedBatchNorm(module)
+        else:
+            continue
+        if isinstance(new, FoldDropout):
+            new.train(module.training)
+            new.to(_device_of(network))
+            replaced.append(name)
+        parent, _, child = name.rpartition(".")
+        setattr(network.get_submodule(parent), child, new)
+    return replaced
+
+
+def _device_of(network: nn.Module) -> torch.device:
+    for tensor in network.parameters():
+        return tensor.device
+    return torch.device("cpu")

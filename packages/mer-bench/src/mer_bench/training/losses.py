@@ -1,0 +1,119 @@
+"""Losses of a fold, with class statistics from its training samples alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from mer_bench.training.recipes import Recipe
+
+
+@dataclass(frozen=True)
+class LossTerms:
+    """What a loss knows of the training fold.
+
+    Attributes:
+        weight: `(..., classes)` float32 weight of a sample by its class, or None for one everywhere.
+        offset: `(..., classes)` float32 added to the logits in training, or None.
+        focal_gamma: Focusing parameter; 0 for none.
+        label_smoothing: Mass spread over all classes.
+    """
+
+    weight: Tensor | None
+    offset: Tensor | None
+    focal_gamma: float
+    label_smoothing: float
+
+
+def class_balanced_weights(counts: Tensor, beta: float) -> Tensor:
+    """Weights by the effective number of samples (Cui et al., CVPR 2019, doi:10.1109/CVPR.2019.00949, eq. 2).
+
+    Args:
+        counts: `(..., classes)` training samples per class.
+        beta: In [0, 1); 0 weighs all classes alike, towards 1 it nears the inverse frequency.
+
+    Returns:
+        `(..., classes)` float32 with mean 1 over the classes present; an absent class has weight 0, as none
+        of its samples is ever weighed.
+
+    >>> class_balanced_weights(torch.tensor([10, 10, 0]), 0.9)
+    tensor([1., 1., 0.])
+    """
+    counts = counts.to(torch.float64)
+    present = counts > 0
+    # expm1 and log1p keep the digits that 1 - beta ** n loses for beta near 1.
+    effective = -torch.expm1(
+        counts.clamp(min=1) * torch.log1p(torch.tensor(-(1.0 - beta), dtype=torch.float64))
+    )
+    weight = torch.where(present, (1.0 - beta) / effective, 0.0)
+    return (weight * present.sum(-1, keepdim=True) / weight.sum(-1, keepdim=True)).to(torch.float32)
+
+
+def logit_offsets(counts: Tensor, tau: float) -> Tensor:
+    """Offsets of the logit-adjusted loss (Menon et al., ICLR 2021, arXiv:2007.07314, eq. 10).
+
+    Args:
+        counts: `(..., classes)` training samples per class.
+        tau: Strength of the prior.
+
+    Returns:
+        `(..., classes)` float32, `tau * log(prior)`; an absent class counts as half a sample, so that it
+        stays finite.
+    """
+    counts = counts.to(torch.float64).clamp(min=0.5)
+    return (tau * torch.log(counts / counts.sum(-1, keepdim=True))).to(torch.float32)
+
+
+def loss_terms(recipe: Recipe, counts: Tensor) -> LossTerms:
+    """Prepare a recipe's loss for a training fold.
+
+    Args:
+        recipe: Names the loss and its parameters.
+        counts: `(..., classes)` int64 samples per class of the training fold, none of the held-out ones.
+
+    Returns:
+        The loss's terms, on the device of `counts`.
+    """
+    return LossTerms(
+        weight=class_balanced_weights(counts, recipe.cb_beta) if recipe.loss == "class-balanced" else None,
+        offset=logit_offsets(counts, recipe.la_tau) if recipe.loss == "logit-adjusted" else None,
+        focal_gamma=recipe.focal_gamma if recipe.loss == "focal" else 0.0,
+        label_smoothing=recipe.label_smoothing,
+    )
+
+
+def sample_losses(logits: Tensor, labels: Tensor, terms: LossTerms) -> Tensor:
+    """Loss of every sample.
+
+    A batch's loss is their mean over its samples, so a sample weighs the same in a short last batch's sum as
+    elsewhere. Focal loss: Lin et al., ICCV 2017, doi:10.1109/ICCV.2017.324.
+
+    Args:
+        logits: `(..., B, classes)` float32.
+        labels: `(..., B)` int64.
+        terms: Terms whose leading axes are those of `logits`.
+
+    Returns:
+        `(..., B)` float32.
+    """
+    if terms.offset is not None:
+        logits = logits + terms.offset.unsqueeze(-2)
+    if terms.focal_gamma:
+        classes = logits.shape[-1]
+        log_p = F.log_softmax(logits, dim=-1)
+        target = F.one_hot(labels, classes).to(log_p.dtype)
+        target = target * (1.0 - terms.label_smoothing) + terms.label_smoothing / classes
+        # 1 - p from expm1; clamped, as a power below 1 has no gradient at zero.
+        rest = (-torch.expm1(log_p)).clamp(min=torch.finfo(log_p.dtype).eps)
+        losses = -(target * rest**terms.focal_gamma * log_p).sum(-1)
+    else:
+        flat = F.cross_entropy(
+            logits.flatten(0, -2), labels.flatten(), reduction="none", label_smoothing=terms.label_smoothing
+        )
+        losses = flat.view(labels.shape)
+    if terms.weight is not None:
+        losses = losses * terms.weight.gather(-1, labels)
+    return losses

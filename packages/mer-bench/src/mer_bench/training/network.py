@@ -1,0 +1,114 @@
+"""A fold's network: built from the fold's own seed, and made ready for the engine."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mer_bench.errors import TrainingError
+from mer_bench.spec import ModelSpec
+from mer_bench.training.layers import FoldDropout, replace_layers
+from mer_bench.training.seeding import DROPOUT, INITIALISATION, stream_key
+
+
+@contextmanager
+def fold_generators(seed: int, device: torch.device) -> Iterator[None]:
+    """Seed torch's global generators for one fold, and put them back after it.
+
+    Args:
+        seed: Seed of the fold.
+        device: The device whose generator is touched beside the CPU's.
+
+    Yields:
+        Nothing; within, initialisation (and any layer that draws from the global generators) is the fold's
+        own.
+    """
+    devices = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices):
+        torch.manual_seed(int(stream_key(torch.tensor(seed), INITIALISATION)) & (2**63 - 1))
+        yield
+
+
+def build_network(
+    spec: ModelSpec,
+    options: Mapping[str, Any],
+    num_classes: int,
+    sample_shape: tuple[int, int, int],
+    device: torch.device,
+    stacked: bool,
+) -> nn.Module:
+    """Build a network and put the engine's layers into it. Call it within `fold_generators`.
+
+    Args:
+        spec: The model.
+        options: Passed on to its builder.
+        num_classes: Width of the logits.
+        sample_shape: `(C, H, W)` of the maps.
+        device: Where it is built; its parameters are drawn there.
+        stacked: Whether it is going to be stacked with other folds'.
+
+    Returns:
+        The network, in training mode.
+
+    Raises:
+        TrainingError: If the builder gives no network, or one without parameters.
+    """
+    channels, height, _ = sample_shape
+    with torch.device(device):
+        network = spec.build(num_classes=num_classes, in_channels=channels, map_size=height, **options)
+    if not isinstance(network, nn.Module):
+        raise TrainingError(
+            f"model '{spec.name}' is registered as a network, but its builder returned "
+            f"{type(network).__name__}; "
+            "return an nn.Module, or register it with kind='classifier'"
+        )
+    network.to(device).train()
+    if not any(p.requires_grad for p in network.parameters()):
+        raise TrainingError(
+            f"model '{spec.name}' has no parameter to train; register it with kind='classifier'"
+        )
+    replace_layers(network, stacked)
+    return network
+
+
+def wants_channels_last(network: nn.Module, device: torch.device) -> bool:
+    """Whether maps should lie channels-last in memory.
+
+    Args:
+        network: May carry an attribute `channels_last`; a network that runs faster so on a CPU sets it true.
+        device: Where it runs.
+
+    Returns:
+        True on a CPU where the network asks for it.
+    """
+    return device.type == "cpu" and bool(getattr(network, "channels_last", False))
+
+
+def dropout_layers(network: nn.Module) -> list[FoldDropout]:
+    """The engine's dropout layers of a network.
+
+    Args:
+        network: Made by `build_network`.
+
+    Returns:
+        The layers, in the order of registration; their place is their stream number.
+    """
+    return [m for m in network.modules() if isinstance(m, FoldDropout)]
+
+
+def dropout_key(seed: Tensor, layer: int, step: int) -> Tensor:
+    """Key of one layer's masks in one step.
+
+    Args:
+        seed: Fold seeds, any shape, int64.
+        layer: The layer's place among the network's dropout layers.
+        step: Optimiser steps already taken.
+
+    Returns:
+        Keys of the same shape, int64.
+    """
+    return stream_key(seed, DROPOUT, layer, step)

@@ -1,0 +1,118 @@
+"""Optimisers, learning-rate schedules and gradient clipping, for one fold or for many stacked ones."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+
+import torch
+from torch import Tensor
+
+from mer_bench.errors import UsageError
+from mer_bench.training.recipes import Recipe
+
+
+def build_optimizer(recipe: Recipe, parameters: Iterable[Tensor]) -> torch.optim.Optimizer:
+    """Make the recipe's optimiser.
+
+    All three are elementwise, so parameters stacked along a fold axis are updated exactly as each fold alone
+    would be.
+
+    Args:
+        recipe: Names the optimiser and its parameters.
+        parameters: Leaf tensors that require a gradient.
+
+    Returns:
+        The optimiser, in torch's fused form.
+
+    Raises:
+        UsageError: If the optimiser is unknown.
+    """
+    parameters = list(parameters)
+    if recipe.optimizer == "sgd":
+        return torch.optim.SGD(
+            parameters,
+            lr=recipe.lr,
+            momentum=recipe.momentum,
+            weight_decay=recipe.weight_decay,
+            nesterov=recipe.nesterov and recipe.momentum > 0,
+            fused=True,
+        )
+    kinds = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
+    if recipe.optimizer not in kinds:
+        raise UsageError(
+            f"recipe '{recipe.name}': optimizer '{recipe.optimizer}' is not one of adam, adamw, sgd"
+        )
+    return kinds[recipe.optimizer](
+        parameters,
+        lr=recipe.lr,
+        betas=(recipe.beta1, recipe.beta2),
+        eps=recipe.eps,
+        weight_decay=recipe.weight_decay,
+        fused=True,
+    )
+
+
+def learning_rate(recipe: Recipe, step: int, steps_per_epoch: int) -> float:
+    """Learning rate of one optimiser step.
+
+    Warm-up rises linearly, step by step, and reaches `lr` with its last; the schedule then counts epochs from
+    its end.
+
+    Args:
+        recipe: Gives `lr`, `schedule` and its parameters.
+        step: Optimiser steps already taken.
+        steps_per_epoch: Optimiser steps in an epoch.
+
+    Returns:
+        The learning rate.
+
+    Raises:
+        UsageError: If the schedule is unknown.
+
+    >>> learning_rate(Recipe(lr=1.0, schedule="step", step_epochs=2, gamma=0.5), step=8, steps_per_epoch=2)
+    0.25
+    """
+    warmup = recipe.warmup_epochs * steps_per_epoch
+    if step < warmup:
+        return recipe.lr * (step + 1) / warmup
+    epoch = (step - warmup) // steps_per_epoch
+    if recipe.schedule == "constant":
+        return recipe.lr
+    if recipe.schedule == "step":
+        return recipe.lr * recipe.gamma ** (epoch // recipe.step_epochs)
+    if recipe.schedule == "exponential":
+        return recipe.lr * recipe.gamma**epoch
+    if recipe.schedule == "cosine":
+        share = min(1.0, (step - warmup) / max(1, (recipe.epochs * steps_per_epoch) - warmup))
+        return recipe.final_lr + (recipe.lr - recipe.final_lr) * 0.5 * (1.0 + math.cos(math.pi * share))
+    raise UsageError(
+        f"recipe '{recipe.name}': schedule '{recipe.schedule}' is not one of constant, cosine, step, "
+        "exponential"
+    )
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
+    """Set the learning rate of every parameter group.
+
+    Args:
+        optimizer: The optimiser.
+        lr: The new rate.
+    """
+    for group in optimizer.param_groups:
+        group["lr"] = lr
+
+
+def clip_gradients(gradients: Sequence[Tensor], largest: float, stacked: bool) -> None:
+    """Scale gradients in place so that each fold's norm is at most `largest`.
+
+    Args:
+        gradients: One tensor per parameter; with `stacked`, axis 0 is the fold.
+        largest: Largest L2 norm over all parameters of a fold.
+        stacked: Whether there is a fold axis; each fold is then clipped by its own norm.
+    """
+    norms = [torch.linalg.vector_norm(g.flatten(1) if stacked else g.flatten(), dim=-1) for g in gradients]
+    total = torch.linalg.vector_norm(torch.stack(norms), dim=0)
+    scale = (largest / (total + 1e-6)).clamp(max=1.0)
+    for g in gradients:
+        g.mul_(scale.view(-1, *[1] * (g.dim() - 1)) if stacked else scale)

@@ -1,0 +1,129 @@
+"""Training of one fold, one epoch at a time, on its training samples alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from mer_bench.training.augmentation import Augmenter
+from mer_bench.training.losses import loss_terms, sample_losses
+from mer_bench.training.network import dropout_key, dropout_layers, wants_channels_last
+from mer_bench.training.optim import build_optimizer, clip_gradients, learning_rate, set_learning_rate
+from mer_bench.training.recipes import Recipe
+from mer_bench.training.samples import TrainingSamples
+from mer_bench.training.seeding import AUGMENTATION, SHUFFLING, permutation, stream_key
+
+AMP_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+@dataclass(frozen=True)
+class EpochStats:
+    """Means over the training samples of one epoch, each taken as it was trained on.
+
+    Attributes:
+        loss: Mean loss.
+        accuracy: Share of samples whose largest logit is their label's.
+    """
+
+    loss: float
+    accuracy: float
+
+
+class FoldTrainer:
+    """Trains a network on the samples it is given. It is never handed another sample.
+
+    Args:
+        network: Made by `build_network`.
+        samples: The fold's training samples.
+        recipe: How to train.
+        seed: The fold's seed.
+        augmenter: The recipe's augmentation, or None.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        samples: TrainingSamples,
+        recipe: Recipe,
+        seed: int,
+        augmenter: Augmenter | None,
+    ) -> None:
+        self.network = network
+        self.recipe = recipe
+        self.device = samples.labels.device
+        self._channels_last = wants_channels_last(network, self.device)
+        # Rows are picked every step; with channels last in memory a picked batch needs no second copy.
+        self._maps = samples.maps.permute(0, 2, 3, 1).contiguous() if self._channels_last else samples.maps
+        self._labels = samples.labels
+        self._terms = loss_terms(recipe, samples.counts)
+        self._seed = torch.tensor(seed, device=self.device)
+        self._augmenter = augmenter
+        self._dropouts = dropout_layers(network)
+        self._parameters = [p for p in network.parameters() if p.requires_grad]
+        self._optimizer = build_optimizer(recipe, self._parameters)
+        self._scaler = torch.amp.GradScaler(self.device.type, enabled=recipe.amp == "fp16")
+        self._epoch = 0
+        self._step = 0
+
+    def epoch(self) -> EpochStats:
+        """Train one epoch.
+
+        Returns:
+            Loss and accuracy of the epoch; the loss is NaN or infinite where a batch's was.
+        """
+        self.network.train()
+        count = len(self._labels)
+        order = self._order(count)
+        loss_sum = torch.zeros((), device=self.device)
+        correct = torch.zeros((), dtype=torch.int64, device=self.device)
+        size = self.recipe.batch_size
+        steps = -(-count // size)
+        for start in range(0, count, size):
+            set_learning_rate(self._optimizer, learning_rate(self.recipe, self._step, steps))
+            rows = order[start : start + size]
+            labels = self._labels.index_select(0, rows)
+            losses, logits = self._forward(self._batch(rows), labels)
+            self._update(losses.mean())
+            loss_sum += losses.detach().sum()
+            correct += (logits.detach().argmax(-1) == labels).sum()
+            self._step += 1
+        self._epoch += 1
+        return EpochStats(float(loss_sum) / count, int(correct) / count)
+
+    def _order(self, count: int) -> Tensor:
+        if not self.recipe.shuffle:
+            return torch.arange(count, device=self.device)
+        key = stream_key(self._seed, SHUFFLING, self._epoch)
+        return permutation(key, torch.tensor(count, device=self.device), count)
+
+    def _batch(self, rows: Tensor) -> Tensor:
+        maps = self._maps.index_select(0, rows)
+        if self._channels_last:
+            maps = maps.permute(0, 3, 1, 2)
+        if self._augmenter is not None:
+            maps = self._augmenter(maps, stream_key(self._seed, AUGMENTATION, self._step))
+            if self._channels_last:
+                maps = maps.contiguous(memory_format=torch.channels_last)
+        return maps
+
+    def _forward(self, maps: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        for layer, dropout in enumerate(self._dropouts):
+            dropout.key.copy_(dropout_key(self._seed, layer, self._step))
+            dropout.calls = 0
+        amp = AMP_DTYPES.get(self.recipe.amp)
+        with torch.autocast(self.device.type, dtype=amp, enabled=amp is not None):
+            logits = self.network(maps)
+        logits = logits.float()
+        return sample_losses(logits, labels, self._terms), logits
+
+    def _update(self, loss: Tensor) -> None:
+        self._optimizer.zero_grad(set_to_none=True)
+        self._scaler.scale(loss).backward()
+        if self.recipe.clip_norm:
+            self._scaler.unscale_(self._optimizer)
+            gradients = [p.grad for p in self._parameters if p.grad is not None]
+            clip_gradients(gradients, self.recipe.clip_norm, stacked=False)
+        self._scaler.step(self._optimizer)
+        self._scaler.update()
