@@ -1,7 +1,7 @@
 """A database whose true movement is known: real face pixels, known facial movements, four real layouts.
 
-`make_tree` writes one database tree with real-format sheets and the quirks of the real ones; `load_truth` reads the
-true displacement, head motion and apex of every clip back.
+`make_tree` writes one database tree with real-format sheets and the quirks of the real ones; `load_truth`
+reads the true displacement, head motion and apex of every clip back.
 """
 
 from __future__ import annotations

@@ -12,8 +12,8 @@ import numpy as np
 #: Peak displacement in px is drawn evenly from these bands, from well under a pixel to three.
 AMPLITUDE_BANDS: tuple[tuple[float, float], ...] = ((0.4, 0.8), (0.8, 1.5), (1.5, 2.3), (2.3, 3.0))
 
-#: What one subject shows, over and over: negative, positive, surprise, and `x` and `y`, which alternate between
-#: subjects (positive or surprise; negative or an emotion that the composite scheme drops).
+#: What one subject shows, over and over: negative, positive, surprise, and `x` and `y`, which alternate
+#: between subjects (positive or surprise; negative or an emotion that the composite scheme drops).
 _PATTERN = "npsnxy"
 
 #: Emotions and movements of one kind: `((emotion, movements), ...)`.
@@ -100,10 +100,11 @@ def cast(
 ) -> list[list[Role]]:
     """Gives every subject its clips.
 
-    Classes follow the movement, so that a model can learn them, and amplitude is drawn independently of class.
+    Classes follow the movement, so that a model can learn them; amplitude does not depend on the class.
 
     Args:
-        vocabulary: Kind (`n`, `p`, `s`, `d`) -> its emotions and their movements; no `d` where nothing is dropped.
+        vocabulary: Kind (`n`, `p`, `s`, `d`) -> its emotions and their movements; no `d` where nothing is
+            dropped.
         subjects: Number of subjects.
         clips_per_subject: Clips of each.
         lengths: Fewest and most frames from onset to offset.
@@ -113,6 +114,7 @@ def cast(
         Roles, one list per subject, in a random order.
     """
     seen: Counter[str] = Counter()
+    shown: Counter[tuple[str, str]] = Counter()
     turns = {kind: int(rng.integers(0, len(words))) for kind, words in vocabulary.items()}
     bands = {kind: rng.permutation(len(AMPLITUDE_BANDS)) for kind in vocabulary}
     troupe = []
@@ -125,6 +127,8 @@ def cast(
             count = seen[kind]
             seen[kind] += 1
             emotion, movements = vocabulary[kind][(turns[kind] + count) % len(vocabulary[kind])]
+            # Each emotion goes through its movements in turn.
+            shown[kind, emotion] += 1
             low, high = AMPLITUDE_BANDS[int(bands[kind][count % len(AMPLITUDE_BANDS)])]
             length = int(rng.integers(lengths[0], lengths[1] + 1))
             roles.append(
@@ -132,7 +136,7 @@ def cast(
                     subject=subject,
                     kind=kind,
                     emotion=emotion,
-                    movement=movements[int(rng.integers(len(movements)))],
+                    movement=movements[shown[kind, emotion] % len(movements)],
                     amplitude=round(float(rng.uniform(low, high)), 3),
                     length=length,
                     rise=round(length * float(rng.uniform(0.35, 0.65))),
@@ -143,7 +147,7 @@ def cast(
 
 
 class Quirks:
-    """Chooses the clips that get a database's oddities: each at most one, none in a tree too small to bear them.
+    """Chooses the clips that get a database's oddities: each at most one, and none in a tiny tree.
 
     Args:
         rng: Source of every choice.
@@ -170,7 +174,7 @@ class Quirks:
 
 
 def take_numbers(known: Sequence[int], count: int) -> list[int]:
-    """Takes the first of the known subjects' numbers, and returns them rising; beyond the known ones it counts on.
+    """Takes the first of the known subjects' numbers, rising; beyond the known ones it counts on.
 
     >>> take_numbers((1, 3, 20), 4)
     [1, 3, 20, 21]

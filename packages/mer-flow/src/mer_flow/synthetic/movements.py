@@ -82,10 +82,10 @@ ACTION_UNITS: dict[int, tuple[Bump, ...]] = {
 #: Units on the midline, which have no sides.
 MIDLINE = frozenset({17, 25, 26})
 
-#: Objective classes of Davison et al. 2018 (doi:10.1109/TAFFC.2016.2632706, table 4); every other movement is class 7.
+#: Objective classes of Davison et al. 2018 (doi:10.3390/jimaging4100119); every other movement is class 7.
 _OBJECTIVE = {
     1: ({6}, {12}, {6, 12}, {6, 7, 12}, {7, 12}),
-    2: ({1, 2}, {5}, {25}, {1, 2, 25}, {25, 26}, {5, 24}, {1, 2, 5}),
+    2: ({1, 2}, {5}, {25}, {1, 2, 25}, {25, 26}, {5, 24}),
     3: ({23}, {4}, {4, 7}, {4, 5}, {4, 5, 7}, {17, 24}, {4, 6, 7}, {4, 38}),
     4: ({10}, {9}, {4, 9}, {4, 40}, {4, 5, 40}, {4, 7, 9}, {4, 9, 17}, {4, 7, 10}, {4, 5, 7, 9}, {7, 10}),
     5: ({1}, {15}, {1, 4}, {6, 15}, {15, 17}),
@@ -118,7 +118,7 @@ def parse_action_units(text: str) -> tuple[tuple[str, int], ...]:
 
 
 def objective_class(text: str) -> int:
-    """Returns the objective class, 1 to 7, of a movement (Davison et al. 2018, doi:10.1109/TAFFC.2016.2632706).
+    """Returns the objective class, 1 to 7, of a movement (Davison et al. 2018, doi:10.3390/jimaging4100119).
 
     >>> objective_class("4+7"), objective_class("R12"), objective_class("14")
     (3, 1, 7)
@@ -127,7 +127,9 @@ def objective_class(text: str) -> int:
     return next((number for number, sets in _OBJECTIVE.items() if units in sets), 7)
 
 
-def displacement(text: str, landmarks: np.ndarray, shape: tuple[int, int], amplitude: float = 1.0) -> np.ndarray:
+def displacement(
+    text: str, landmarks: np.ndarray, shape: tuple[int, int], amplitude: float = 1.0
+) -> np.ndarray:
     """Builds a movement's displacement field at full strength.
 
     Args:

@@ -10,22 +10,24 @@ import numpy as np
 from mer_flow.errors import MissingDependencyError
 from mer_flow.synthetic.movements import MIRROR
 
+# fmt: off
 #: dlib's 68 points on `skimage.data.astronaut()` (512×512), px, measured once at three times its size
 #: with shape_predictor_68_face_landmarks, so that making a database needs no landmark model.
 ASTRONAUT_LANDMARKS: tuple[tuple[float, float], ...] = (
-    # fmt: off
-    (180.0, 104.7), (180.0, 116.3), (181.0, 127.7), (182.3, 139.0), (185.3, 150.3), (191.7, 160.7), (200.3, 169.0),
-    (209.3, 176.0), (220.3, 178.7), (232.0, 177.3), (243.0, 171.7), (253.0, 164.0), (260.3, 154.3), (265.0, 143.3),
-    (268.0, 131.7), (270.3, 120.3), (272.0, 108.0), (186.3, 94.3), (192.3, 88.7), (200.7, 87.3), (209.0, 89.0),
-    (217.0, 92.7), (236.0, 94.0), (244.0, 91.0), (252.3, 90.7), (260.3, 92.7), (265.3, 99.0), (226.0, 102.7),
-    (226.0, 111.0), (225.7, 119.0), (225.3, 127.7), (214.3, 131.3), (219.3, 133.0), (224.7, 134.7), (230.0, 133.3),
-    (234.7, 132.3), (195.3, 101.3), (200.7, 98.0), (207.0, 98.7), (212.7, 104.3), (206.3, 104.7), (200.0, 104.0),
-    (237.7, 105.7), (243.7, 100.7), (250.0, 100.7), (255.3, 104.3), (250.3, 106.7), (244.0, 106.3), (200.7, 139.3),
-    (209.3, 139.3), (218.0, 139.7), (223.7, 141.0), (230.0, 140.3), (237.7, 140.7), (245.7, 141.3), (237.7, 151.3),
-    (229.3, 155.3), (222.3, 156.0), (216.3, 155.0), (208.0, 150.0), (203.7, 140.7), (217.7, 143.0), (223.3, 144.3),
-    (229.7, 143.7), (242.7, 142.3), (229.3, 150.0), (223.0, 150.7), (217.0, 149.7),
-    # fmt: on
+    (180.0, 104.7), (180.0, 116.3), (181.0, 127.7), (182.3, 139.0), (185.3, 150.3), (191.7, 160.7),
+    (200.3, 169.0), (209.3, 176.0), (220.3, 178.7), (232.0, 177.3), (243.0, 171.7), (253.0, 164.0),
+    (260.3, 154.3), (265.0, 143.3), (268.0, 131.7), (270.3, 120.3), (272.0, 108.0), (186.3, 94.3),
+    (192.3, 88.7), (200.7, 87.3), (209.0, 89.0), (217.0, 92.7), (236.0, 94.0), (244.0, 91.0), (252.3, 90.7),
+    (260.3, 92.7), (265.3, 99.0), (226.0, 102.7), (226.0, 111.0), (225.7, 119.0), (225.3, 127.7),
+    (214.3, 131.3), (219.3, 133.0), (224.7, 134.7), (230.0, 133.3), (234.7, 132.3), (195.3, 101.3),
+    (200.7, 98.0), (207.0, 98.7), (212.7, 104.3), (206.3, 104.7), (200.0, 104.0), (237.7, 105.7),
+    (243.7, 100.7), (250.0, 100.7), (255.3, 104.3), (250.3, 106.7), (244.0, 106.3), (200.7, 139.3),
+    (209.3, 139.3), (218.0, 139.7), (223.7, 141.0), (230.0, 140.3), (237.7, 140.7), (245.7, 141.3),
+    (237.7, 151.3), (229.3, 155.3), (222.3, 156.0), (216.3, 155.0), (208.0, 150.0), (203.7, 140.7),
+    (217.7, 143.0), (223.3, 144.3), (229.7, 143.7), (242.7, 142.3), (229.3, 150.0), (223.0, 150.7),
+    (217.0, 149.7),
 )
+# fmt: on
 
 #: Inter-ocular distance on the astronaut and in the frames, px.
 ASTRONAUT_IOD = 43.22
@@ -47,7 +49,7 @@ class Portrait:
     """A subject's face at rest.
 
     Attributes:
-        canvas: Float32 grey levels, `(OVERSAMPLING * (H + 2 * MARGIN), ..., 3)` RGB, or without the last axis.
+        canvas: `(OVERSAMPLING * (H + 2 * MARGIN), ..., 3)` float32 RGB grey levels, or without the last axis.
         landmarks: `(68, 2)` float64, dlib's points in frame px.
         size: Width and height of the frames in px.
     """
@@ -111,45 +113,42 @@ def make_portrait(rng: np.random.Generator, size: tuple[int, int], colour: bool)
     shape = (OVERSAMPLING * (height + 2 * MARGIN), OVERSAMPLING * (width + 2 * MARGIN))
     x = np.arange(shape[1], dtype=np.float32) / OVERSAMPLING - MARGIN
     y = np.arange(shape[0], dtype=np.float32) / OVERSAMPLING - MARGIN
-    grid = np.stack(np.broadcast_arrays(x[None, :], y[:, None]), -1)
     turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     # The head's middle on the astronaut, so that it lands on `centre`.
     anchor = np.array([225.3, 124.0])
     flip = np.array([-1.0 if mirrored else 1.0, 1.0])
 
-    def to_source(points: np.ndarray) -> np.ndarray:
-        moved = points + _warp(points, centre, waves) - centre
-        return (moved @ turn.T) / scale * flip + anchor
-
-    def to_frame(points: np.ndarray) -> np.ndarray:
-        wanted = ((points - anchor) / flip * scale) @ turn + centre
-        found = wanted
-        for _ in range(20):  # the warp is a contraction: each round gains more than one digit
-            found = wanted - _warp(found, centre, waves)
-        return found
-
-    # cv2.resize keeps px centres: px i of the original lies at 4 i + 1.5 of the enlarged.
-    source = (to_source(grid) * 4.0 + 1.5).astype(np.float32)
-    canvas = cv2.remap(
-        _astronaut(), source[..., 0], source[..., 1], cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT
+    dx, dy = _warp(x[None, :], y[:, None], centre, waves)
+    dx += x[None, :] - np.float32(centre[0])
+    dy += y[:, None] - np.float32(centre[1])
+    sources = []
+    for axis in range(2):
+        row = (turn[axis] * flip[axis] / scale[axis]).astype(np.float32)
+        # cv2.resize keeps px centres: px i of the original lies at 4 i + 1.5 of the enlarged.
+        sources.append(4 * (row[0] * dx + row[1] * dy + np.float32(anchor[axis])) + np.float32(1.5))
+    canvas: np.ndarray = cv2.remap(
+        _astronaut(), sources[0], sources[1], cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT
     )
-    canvas = _tone(canvas, rng, grid, centre, size)
+    canvas = _tone(canvas, rng, x - np.float32(centre[0]), y - np.float32(centre[1]))
     if not colour:
         canvas = canvas @ np.array([0.299, 0.587, 0.114], dtype=np.float32)
-    texture = cv2.GaussianBlur(
+    texture: np.ndarray = cv2.GaussianBlur(
         rng.standard_normal(shape, dtype=np.float32), (0, 0), 0.7 * OVERSAMPLING
     )
     texture *= TEXTURE / texture.std()
     canvas += texture if not colour else texture[..., None]
 
-    landmarks = to_frame(np.asarray(ASTRONAUT_LANDMARKS, dtype=np.float64))
+    wanted = ((np.asarray(ASTRONAUT_LANDMARKS) - anchor) / flip * scale) @ turn + centre
+    landmarks = wanted
+    for _ in range(20):  # inverts the warp, a contraction
+        landmarks = wanted - np.stack(_warp(landmarks[:, 0], landmarks[:, 1], centre, waves), -1)
     if mirrored:
         landmarks = landmarks[list(MIRROR)]
     return Portrait(np.ascontiguousarray(canvas), landmarks, size)
 
 
 def _draw_waves(rng: np.random.Generator) -> np.ndarray:
-    """Draws a smooth identity warp: `(K, 5)` rows of centre, sigma and displacement, in inter-ocular distances."""
+    """Draws a smooth identity warp: `(K, 5)`, centre, sigma and displacement in inter-ocular distances."""
     count = 9
     centres = rng.uniform((-0.9, -1.0), (0.9, 1.1), (count, 2))
     sigmas = rng.uniform(0.40, 0.70, (count, 1))
@@ -157,25 +156,30 @@ def _draw_waves(rng: np.random.Generator) -> np.ndarray:
     return np.concatenate([centres, sigmas, moves], 1)
 
 
-def _warp(points: np.ndarray, centre: np.ndarray, waves: np.ndarray) -> np.ndarray:
-    """Evaluates an identity warp at `(..., 2)` frame px; returns displacements in frame px."""
-    relative = (points - centre) / FRAME_IOD
-    total = np.zeros(relative.shape, dtype=np.float32 if points.dtype == np.float32 else np.float64)
-    for cx, cy, sigma, dx, dy in waves.astype(total.dtype):
-        weight = np.exp(-0.5 * ((relative[..., 0] - cx) ** 2 + (relative[..., 1] - cy) ** 2) / sigma**2)
-        total[..., 0] += dx * weight
-        total[..., 1] += dy * weight
-    return total * FRAME_IOD
+def _warp(
+    x: np.ndarray, y: np.ndarray, centre: np.ndarray, waves: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Evaluates an identity warp at x and y (broadcast); all in frame px."""
+    across, down = (x - centre[0]) / FRAME_IOD, (y - centre[1]) / FRAME_IOD
+    shape = np.broadcast_shapes(x.shape, y.shape)
+    dx, dy = (np.zeros(shape, dtype=x.dtype) for _ in range(2))
+    for cx, cy, sigma, move_x, move_y in waves:
+        # A Gaussian is a product of two, so that a grid costs one exponential per row and column.
+        weight = np.exp(-0.5 * ((across - cx) / sigma) ** 2) * np.exp(-0.5 * ((down - cy) / sigma) ** 2)
+        weight = (FRAME_IOD * weight).astype(x.dtype)
+        dx += x.dtype.type(move_x) * weight
+        dy += x.dtype.type(move_y) * weight
+    return dx, dy
 
 
-def _tone(
-    canvas: np.ndarray, rng: np.random.Generator, grid: np.ndarray, centre: np.ndarray, size: tuple[int, int]
-) -> np.ndarray:
+def _tone(canvas: np.ndarray, rng: np.random.Generator, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """Varies gamma, colour, brightness and the direction of light, in grey levels of 8 bits."""
     gamma = rng.uniform(0.80, 1.30)
-    gains = rng.uniform(0.80, 0.96) * rng.uniform(0.95, 1.05, 3)
-    slope = rng.uniform(-0.14, 0.14, 2)
-    light = 1.0 + ((grid - centre.astype(np.float32)) / max(size)) @ slope.astype(np.float32)
-    toned = np.clip(canvas / 255.0, 0.0, 1.0) ** np.float32(gamma)
+    gains = rng.uniform(0.80, 0.96) * rng.uniform(0.97, 1.03, 3)
+    slope = rng.uniform(-0.22, 0.22, 2) / (6 * FRAME_IOD)
+    light = (1.0 + slope[0] * x[None, :] + slope[1] * y[:, None]).astype(np.float32)
+    toned = np.clip(canvas / np.float32(255.0), 0.0, 1.0) ** np.float32(gamma)
+    toned *= gains.astype(np.float32)
+    toned *= light[..., None]
     # Kept off black and white, where clipping would hide noise and movement.
-    return (8.0 + 236.0 * np.clip(toned * gains.astype(np.float32) * light[..., None], 0.0, 1.0)).astype(np.float32)
+    return 8.0 + 236.0 * np.clip(toned, 0.0, 1.0)

@@ -20,7 +20,7 @@ HEAD = (1.75, 2.10)
 SEAM = 0.8
 
 #: Rounds of the fixed point that inverts the forward flow; each shrinks the error at least fourfold.
-ROUNDS = 8
+ROUNDS = 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +156,7 @@ class ClipRenderer:
 
         x, y = self.source(strength, head)
         canvas = self._portrait.canvas
-        image = cv2.remap(
+        image: np.ndarray = cv2.remap(
             canvas,
             np.float32(OVERSAMPLING) * (x + np.float32(MARGIN)),
             np.float32(OVERSAMPLING) * (y + np.float32(MARGIN)),

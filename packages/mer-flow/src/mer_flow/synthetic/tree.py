@@ -45,8 +45,8 @@ def make_tree(
 ) -> Path:
     """Writes one synthetic database in its real layout, with a real-format sheet and the truth.
 
-    The same parameters give the same bytes, for any number of workers. A tree appears whole or not at all: it grows
-    in `<root>.partial` and is renamed at the end. An existing tree with the same parameters is kept as it is.
+    The same parameters give the same bytes, for any number of workers. A tree appears whole or not at all:
+    it grows in `<root>.partial` and is renamed at the end. An existing tree with the same parameters is kept.
 
     Args:
         root: Folder to make; its parents are made too.
@@ -70,7 +70,11 @@ def make_tree(
     if found == parameters:
         return root
     if found is not None:
-        changed = [f"{key} {found.get(key)} there, {parameters[key]} asked" for key in parameters if found.get(key) != parameters[key]]
+        changed = [
+            f"{key} {found.get(key)} there, {parameters[key]} asked"
+            for key in parameters
+            if found.get(key) != parameters[key]
+        ]
         raise UsageError(
             f"{root} already holds a synthetic tree made with other parameters ({'; '.join(changed)}). "
             "Choose another folder, ask for the same parameters, or delete it."
@@ -83,7 +87,9 @@ def make_tree(
     if partial.exists():
         # Only a tree in the making has this name and this file.
         if not (partial / f"{TRUTH_FILE}.tmp").is_file():
-            raise UsageError(f"{partial} is in the way and is no unfinished synthetic tree; move it elsewhere")
+            raise UsageError(
+                f"{partial} is in the way and is no unfinished synthetic tree; move it elsewhere"
+            )
         shutil.rmtree(partial)
     partial.mkdir(parents=True)
     unfinished = partial / f"{TRUTH_FILE}.tmp"
@@ -134,7 +140,8 @@ def _require_packages() -> None:
             importlib.import_module(module)
         except ImportError as error:
             raise MissingDependencyError(
-                f"the synthetic database needs {module} ({error}); install it with: pip install 'mer-flow[demo]'"
+                f"the synthetic database needs {module} ({error}); "
+                "install it with: pip install 'mer-flow[demo]'"
             ) from error
 
 
@@ -215,5 +222,7 @@ def _write_image(path: Path, image: np.ndarray) -> None:
     shown = image if image.ndim == 2 else image[..., ::-1]
     done, data = cv2.imencode(path.suffix, shown, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
     if not done:
-        raise LayoutError(f"{path}: OpenCV cannot write {path.suffix} images; reinstall opencv-contrib-python")
+        raise LayoutError(
+            f"{path}: OpenCV cannot write {path.suffix} images; reinstall opencv-contrib-python"
+        )
     path.write_bytes(data.tobytes())

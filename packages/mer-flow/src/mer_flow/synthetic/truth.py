@@ -36,7 +36,7 @@ class TruthSample:
         amplitude: Length of the longest displacement, px.
         emotion: The database's own word, lower case.
         movement: Action units that move.
-        landmarks: `(68, 2)` float64, dlib's points on the onset, image px (warped constants, not a detection).
+        landmarks: `(68, 2)` float64, dlib's points on the onset, image px; known, not detected.
     """
 
     sample_id: str
@@ -65,7 +65,7 @@ class Truth(Mapping[str, TruthSample]):
         self.path = Path(path)
         if not self.path.is_file():
             raise LayoutError(
-                f"{self.path.parent} has no {TRUTH_FILE}: it is no synthetic tree, or its making was interrupted. "
+                f"{self.path.parent} has no {TRUTH_FILE}: it is no synthetic tree, or an unfinished one. "
                 "Make one with: mer-flow demo --trees-only --out DIR"
             )
         try:
@@ -73,7 +73,9 @@ class Truth(Mapping[str, TruthSample]):
                 self.parameters: dict[str, Any] = json.loads(file.attrs["parameters"])
                 self.quirks: dict[str, list[str]] = json.loads(file.attrs["quirks"])
                 self._columns = {name: file[name].asstr()[:] for name in _TEXT}
-                self._columns |= {name: file[name][:] for name in (*_NUMBERS, "amplitude", "head", "landmarks")}
+                self._columns |= {
+                    name: file[name][:] for name in (*_NUMBERS, "amplitude", "head", "landmarks")
+                }
         except (OSError, KeyError, ValueError) as error:
             raise LayoutError(
                 f"{self.path} is damaged or no truth file ({error}); delete the tree and make it again"

@@ -58,15 +58,17 @@ def plan(subjects: int, clips_per_subject: int, rng: np.random.Generator) -> Pla
                 "apex": "/" if (s, c) == no_apex else apex,
                 "units": "?" if (s, c) == unknown_units else units,
             }
-            for quirk, key in (("no-apex", no_apex), ("apex-is-offset", apex_last), ("no-units", unknown_units)):
+            for quirk, key in (
+                ("no-apex", no_apex),
+                ("apex-is-offset", apex_last),
+                ("no-units", unknown_units),
+            ):
                 if key == (s, c):
                     marked[quirk] = (sample_id,)
             if (s, c) in irregular:
                 marked["irregular-name"] = (*marked.get("irregular-name", ()), sample_id)
             folder = f"CASME2_RAW_selected/sub{number:02d}/{name}"
-            clips.append(
-                Clip(sample_id, role, folder, "img{n}.jpg", onset, apex, offset, cells=cells)
-            )
+            clips.append(Clip(sample_id, role, folder, "img{n}.jpg", onset, apex, offset, cells=cells))
     clips.sort(key=lambda clip: clip.sample_id)
     return Plan("casme2", tuple(clips), (640, 480), True, marked)
 

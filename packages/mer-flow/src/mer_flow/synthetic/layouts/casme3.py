@@ -44,7 +44,8 @@ def plan(subjects: int, clips_per_subject: int, rng: np.random.Generator) -> Pla
     no_offset = quirks.choose(keys, is_other)
     capital = quirks.choose([key for key in keys if is_other(key)]) or apex_first
     upper = quirks.choose(keys)
-    dropped = {quirks.choose(keys) for _ in range(max(1, round(len(keys) / _DROP_EVERY)))} - {None}
+    chosen = (quirks.choose(keys) for _ in range(max(1, round(len(keys) / _DROP_EVERY))))
+    dropped: set[tuple[int, int]] = {key for key in chosen if key is not None}
     # The first of them loses its very apex.
     no_apex_frame = min(dropped, default=None)
     marked: dict[str, tuple[str, ...]] = {}
@@ -69,7 +70,7 @@ def plan(subjects: int, clips_per_subject: int, rng: np.random.Generator) -> Pla
                 "offset": 0 if key == no_offset else offset,
                 "emotion": "Others" if key == capital and is_other(key) else role.emotion,
             }
-            for quirk, chosen in (
+            for quirk, bearers in (
                 ("apex-is-onset", {apex_first}),
                 ("no-offset", {no_offset}),
                 ("capital-emotion", {capital}),
@@ -77,12 +78,10 @@ def plan(subjects: int, clips_per_subject: int, rng: np.random.Generator) -> Pla
                 ("missing-frame", dropped),
                 ("missing-apex-frame", {no_apex_frame}),
             ):
-                if key in chosen:
+                if key in bearers:
                     marked[quirk] = (*marked.get(quirk, ()), sample_id)
             folder = f"part_A/{subject}/{letter}/color"
-            clips.append(
-                Clip(sample_id, role, folder, "{n}.jpg", onset, apex, offset, 2, missing, cells)
-            )
+            clips.append(Clip(sample_id, role, folder, "{n}.jpg", onset, apex, offset, 2, missing, cells))
     clips.sort(key=lambda clip: (clip.cells["subject"], clip.cells["filename"].lower(), clip.onset))
     return Plan("casme3", tuple(clips), (640, 480), True, marked)
 

@@ -34,7 +34,10 @@ _PREAMBLE = (
 _SUBJECTS = (6, 7, *range(9, 27), 28, *range(30, 38))
 #: Recordings whose file numbers have five digits whatever their size; all others have four.
 _FIVE_DIGITS = frozenset(
-    "006_1 011_1 013_1 014_1 016_7 018_7 023_1 026_1 030_1 033_1 034_7 035_1 035_7 036_7 018_1 020_1".split()
+    (
+        *("006_1", "011_1", "013_1", "014_1", "016_7", "018_1", "018_7", "020_1"),
+        *("023_1", "026_1", "030_1", "033_1", "034_7", "035_1", "035_7", "036_7"),
+    )
 )
 _VOCABULARY = {
     "n": (
@@ -91,7 +94,16 @@ def plan(subjects: int, clips_per_subject: int, rng: np.random.Generator) -> Pla
                 cells["units"] = f"{cells['units']} "
             folder = f"SAMM/{subject}/{name}"
             clips.append(
-                Clip(sample_id, role, folder, f"{subject}_{{n:0{digits}d}}.jpg", onset, apex, offset, cells=cells)
+                Clip(
+                    sample_id,
+                    role,
+                    folder,
+                    f"{subject}_{{n:0{digits}d}}.jpg",
+                    onset,
+                    apex,
+                    offset,
+                    cells=cells,
+                )
             )
     clips.sort(key=lambda clip: clip.cells["filename"])
     return Plan("samm", tuple(clips), (768, 432), False, marked)

@@ -20,7 +20,7 @@ VIS_COLUMNS = (
     *("Subject", "Filename", "", "OnsetF", "OffsetF", "Onset2F", "Offset2F", ""),
     *("FirstF", "TotalMF1", "TotalMF2", "TotalVL", "Emotion"),
 )
-#: Subjects of the HS part, reordered so that a small tree already meets numbers of six, seven and eight digits.
+#: Subjects of the HS part, in an order that gives a small tree numbers of six, seven and eight digits.
 _SUBJECTS = (3, 1, 12, 19, 4, 5, 2, 6, 8, 9, 11, 13, 14, 15, 18, 20)
 _SEVEN, _EIGHT = frozenset({5, 12, 18}), frozenset({19, 20})
 #: Subjects that the VIS camera filmed too; their first frames are formulas into the sheet `VIS`.
@@ -76,15 +76,9 @@ def plan(subjects: int, clips_per_subject: int, rng: np.random.Generator) -> Pla
 
 
 def _join_two(clips: dict[str, Clip], quirks: Quirks, marked: dict[str, tuple[str, ...]]) -> None:
-    """Makes one clip the second micro-expression of the row before it, as s3_ne_03 is of s3_ne_02."""
-    ids = list(clips)
-    pairs = [
-        (a, b)
-        for a, b in zip(ids, ids[1:], strict=False)
-        if clips[a].folder.rpartition("/")[0] == clips[b].folder.rpartition("/")[0]
-    ]
-    pair = quirks.choose(pairs, lambda pair: pair[0].endswith("/s3_ne_02"))
-    if pair is None:
+    """Makes s3_ne_03 the second micro-expression in the row of s3_ne_02, as in the real sheet."""
+    pair = ("smic/s03/s3_ne_02", "smic/s03/s3_ne_03")
+    if not all(key in clips for key in pair) or any(quirks.choose([key]) is None for key in pair):
         return
     one, two = (clips[key] for key in pair)
     shift = one.offset + 24 - two.onset

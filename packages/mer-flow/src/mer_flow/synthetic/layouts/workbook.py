@@ -22,7 +22,8 @@ def new_workbook(path: Path) -> Iterator[Any]:
         import xlsxwriter
     except ImportError as error:
         raise MissingDependencyError(
-            f"writing the synthetic sheets needs XlsxWriter ({error}); install it with: pip install 'mer-flow[demo]'"
+            f"writing the synthetic sheets needs XlsxWriter ({error}); "
+            "install it with: pip install 'mer-flow[demo]'"
         ) from error
     workbook = xlsxwriter.Workbook(str(path))
     # Otherwise the time of writing goes into the file.
