@@ -1,0 +1,91 @@
+"""Finding the face of a frame with dlib's HOG detector."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from mer_flow.config import FacesConfig
+from mer_flow.errors import FaceError
+from mer_flow.providers import load_dlib
+
+#: Box of a face, px of the frame: left, top, right, bottom.
+Box = tuple[int, int, int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Detection:
+    """The face chosen in a frame, and what was not chosen.
+
+    Attributes:
+        box: Left, top, right, bottom, px of the frame.
+        score: The detector's score.
+        scores: Scores of all detections, highest first.
+        upsampled: Doublings that were needed.
+        padded: Whether it was found only after a border had been added.
+    """
+
+    box: Box
+    score: float
+    scores: tuple[float, ...]
+    upsampled: int = 0
+    padded: bool = False
+
+
+@functools.cache
+def load_detector() -> Any:
+    """Returns this process's detector."""
+    return load_dlib().get_frontal_face_detector()
+
+
+def _run(image: np.ndarray, upsample: int, min_score: float) -> list[tuple[float, Box]]:
+    rectangles, scores, _ = load_detector().run(np.ascontiguousarray(image), upsample, min_score)
+    found = [
+        (float(score), (box.left(), box.top(), box.right(), box.bottom()))
+        for score, box in zip(scores, rectangles, strict=True)
+    ]
+    # The detector's order is no ranking: false detections of score 0.1 may come first.
+    return sorted(found, key=lambda item: (-item[0], item[1]))
+
+
+def detect_face(image: np.ndarray, config: FacesConfig, cropped: bool = False) -> Detection | None:
+    """Finds the face with the highest score.
+
+    Args:
+        image: uint8 (H, W) or (H, W, 3) RGB.
+        config: Score threshold and retries.
+        cropped: The frame comes from a cropped release; one more try is made with a border around it,
+            because a tight crop leaves the detector no context.
+
+    Returns:
+        The detection, or None where no try found a face.
+    """
+    for upsample in range(config.upsample + 1):
+        found = _run(image, upsample, config.min_score)
+        if found:
+            return Detection(found[0][1], found[0][0], tuple(score for score, _ in found), upsample)
+    if cropped and config.crop_padding > 0:
+        border = round(config.crop_padding * max(image.shape[:2]))
+        widths = [(border, border), (border, border)] + [(0, 0)] * (image.ndim - 2)
+        found = _run(np.pad(image, widths, mode="edge"), config.upsample, config.min_score)
+        if found:
+            left, top, right, bottom = found[0][1]
+            box = (left - border, top - border, right - border, bottom - border)
+            return Detection(
+                box, found[0][0], tuple(score for score, _ in found), config.upsample, padded=True
+            )
+    return None
+
+
+def no_face(image: np.ndarray, config: FacesConfig) -> FaceError:
+    """Builds the error for a frame without a face."""
+    height, width = image.shape[:2]
+    return FaceError(
+        f"no face found in the {width}x{height} px onset frame (dlib HOG, up to {config.upsample} doublings, "
+        f"score >= {config.min_score}); look at the frame; for a small face set "
+        f"faces.upsample={config.upsample + 1}, "
+        "for a cropped release say so"
+    )

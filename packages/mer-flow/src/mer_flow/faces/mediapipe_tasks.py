@@ -1,0 +1,104 @@
+"""Region centres by MediaPipe Tasks (0.10.30 and later) and a checksummed model file.
+
+MediaPipe Tasks reports usage over the network to Google as soon as a landmarker is made, and offers no
+switch; the images stay on the machine. The bundled mesh of 0.10.21 and dlib open no connection.
+"""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mer_flow.errors import FaceError, MissingDependencyError, ModelFileError
+from mer_flow.faces.align import to_rgb
+from mer_flow.faces.mesh_points import MESH_SIZE, mesh_centres
+from mer_flow.faces.model_files import FACE_LANDMARKER, ModelFile, check, verified_path
+from mer_flow.faces.quiet import quiet_stderr, silence_glog
+from mer_flow.providers import FACES_MEND, installed
+
+
+class TasksMesh:
+    """MediaPipe FaceLandmarker on single images.
+
+    Attributes:
+        name: `mediapipe-tasks`.
+        version: MediaPipe's version and the model's checksum.
+    """
+
+    name = "mediapipe-tasks"
+
+    def __init__(self, path: Path | None = None, model: ModelFile = FACE_LANDMARKER) -> None:
+        """Checks the model file and starts the landmarker.
+
+        Args:
+            path: The `.task` file; None takes the fetched one.
+            model: What the file must be. A bundle put together from other releases' networks loads, but
+                gives garbage.
+
+        Raises:
+            ModelFileError: The file is missing or has a wrong size or checksum.
+            MissingDependencyError: MediaPipe or one of its system libraries is absent.
+            FaceError: The landmarker does not start.
+        """
+        if path is None:
+            path = verified_path(model)
+        else:
+            check(model, path)
+        self.version = f"mediapipe {installed(('mediapipe',)).get('mediapipe', 'absent')}, model
+        {model.sha256[:12]}" silence_glog()
+        try:
+            with quiet_stderr() as captured:
+                import mediapipe
+                from mediapipe.tasks import python as tasks
+                from mediapipe.tasks.python import vision
+
+                options = vision.FaceLandmarkerOptions(
+                    base_options=tasks.BaseOptions(model_asset_buffer=path.read_bytes()), num_faces=1
+                )
+                self._image: Any = lambda pixels: mediapipe.Image(mediapipe.ImageFormat.SRGB, pixels)
+                self._landmarker: Any = vision.FaceLandmarker.create_from_options(options)
+            self._seen_face = False
+        except (ImportError, OSError) as error:
+            raise MissingDependencyError(
+                f"mediapipe does not load ({error}); on a slim Linux: apt install libegl1 libgles2; "
+                f"otherwise: {FACES_MEND}"
+            ) from error
+        except (RuntimeError, ValueError) as error:
+            raise FaceError(
+                f"MediaPipe FaceLandmarker does not start with {path}: {error}; {captured.text}"
+            ) from error
+
+    def centres(self, face: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
+        """Finds the five region centres.
+
+        Args:
+            face: uint8 (H, W) or (H, W, 3) RGB, an aligned face.
+            landmarks: (68, 2) dlib points; not used.
+
+        Returns:
+            float32 (5, 2) px of the face: left eye, right eye, nose, left lip corner, right lip corner.
+
+        Raises:
+            FaceError: The landmarker finds no face.
+        """
+        height, width = face.shape[:2]
+        # Each part of the graph announces itself on standard error when it first runs, the last one at the first face.
+        with nullcontext() if self._seen_face else quiet_stderr():
+            found = self._landmarker.detect(self._image(np.ascontiguousarray(to_rgb(face)))).face_landmarks
+        if not found:
+            raise FaceError(f"{self.name} finds no face in the aligned {width}x{height} px apex")
+        self._seen_face = True
+        points = found[0][:MESH_SIZE]
+        return mesh_centres(np.array([(p.x * width - 0.5, p.y * height - 0.5) for p in points]))
+
+
+def task_file_ready() -> bool:
+    """Returns whether a FaceLandmarker file is there with the right checksum."""
+    try:
+        verified_path(FACE_LANDMARKER)
+    except ModelFileError:
+        return False
+    return True

@@ -1,0 +1,275 @@
+"""Landmark model files: where they are, what they must be, and how to get them."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import hashlib
+import importlib.util
+import json
+import os
+import sys
+import tempfile
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from mer_flow.errors import MissingDependencyError, ModelFileError
+
+#: Environment variable naming a FaceLandmarker `.task` file that lies elsewhere than in the cache.
+TASK_FILE_VARIABLE = "MER_FLOW_FACE_LANDMARKER"
+#: Environment variable naming the cache folder.
+CACHE_VARIABLE = "MER_FLOW_CACHE"
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFile:
+    """What a model file must be.
+
+    Attributes:
+        name: Short name, as on the command line.
+        file_name: Name of the file.
+        size: Bytes.
+        sha256: Checksum in lower-case hexadecimal.
+        url: Where to fetch it; empty where it comes inside a Python package.
+        package: The Python package that carries it; empty where it is fetched.
+        inside: Path inside that package.
+        licence: Its terms, in a sentence.
+        purpose: What needs it.
+    """
+
+    name: str
+    file_name: str
+    size: int
+    sha256: str
+    url: str = ""
+    package: str = ""
+    inside: str = ""
+    licence: str = ""
+    purpose: str = ""
+
+
+DLIB_68 = ModelFile(
+    name="dlib-68",
+    file_name="shape_predictor_68_face_landmarks.dat",
+    size=99_693_937,
+    sha256="fbdc2cb80eb9aa7a758672cbfdda32ba6300efe9b6e6c7a299ff7e736b11b92f",
+    package="face_recognition_models",
+    inside="models/shape_predictor_68_face_landmarks.dat",
+    licence="trained on iBUG 300-W: not for commercial use",
+    purpose="68 landmarks (alignment, masks, recorded fallback of the regions)",
+)
+FACE_LANDMARKER = ModelFile(
+    name="face-landmarker",
+    file_name="face_landmarker.task",
+    size=3_758_596,
+    sha256="64184e229b263107bc2b804c6625db1341ff2bb731874b0bcc2fe6544e0bc9ff",
+    url="https://storage.googleapis.com/mediapipe-models/face_landmarker/face_landmarker/float16/1/face_landmarker.task",
+    licence="Apache-2.0",
+    purpose="five regions through MediaPipe Tasks (Python 3.13 and later)",
+)
+MODEL_FILES: dict[str, ModelFile] = {model.name: model for model in (DLIB_68, FACE_LANDMARKER)}
+
+
+def cache_folder() -> Path:
+    """Returns the folder of fetched models: `MER_FLOW_CACHE`, else the user's cache folder."""
+    if named := os.environ.get(CACHE_VARIABLE):
+        return Path(named)
+    if sys.platform == "win32":
+        base = Path(os.environ.get("LOCALAPPDATA", Path.home() / "AppData" / "Local"))
+    elif sys.platform == "darwin":
+        base = Path.home() / "Library" / "Caches"
+    else:
+        base = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
+    return base / "mer-flow"
+
+
+def model_path(model: ModelFile) -> Path:
+    """Returns where a model file is, or would be; nothing is checked.
+
+    Args:
+        model: The model.
+
+    Raises:
+        MissingDependencyError: The Python package that carries it is not installed.
+    """
+    if model.package:
+        # face_recognition_models cannot be imported without pkg_resources; its folder is all that is needed.
+        spec = importlib.util.find_spec(model.package)
+        if spec is None or not spec.submodule_search_locations:
+            raise MissingDependencyError(
+                f"package {model.package} (model {model.name}) is not installed; mend with: pip install "
+                "'mer-flow[faces]'"
+            )
+        return Path(spec.submodule_search_locations[0]) / model.inside
+    if model is FACE_LANDMARKER and (named := os.environ.get(TASK_FILE_VARIABLE)):
+        return Path(named)
+    return cache_folder() / model.file_name
+
+
+def remedy(model: ModelFile) -> str:
+    """Returns the command that brings a model file back."""
+    if model.package:
+        return f"pip install --force-reinstall --no-deps {model.package}"
+    return f"mer-flow models fetch {model.name}"
+
+
+def sha256_of(path: Path) -> str:
+    """Returns a file's SHA-256 in lower-case hexadecimal."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def check(model: ModelFile, path: Path) -> None:
+    """Compares a file with what the model must be, every byte read.
+
+    Args:
+        model: The model.
+        path: The file.
+
+    Raises:
+        ModelFileError: The file is missing, or its size or checksum is wrong.
+    """
+    try:
+        size = path.stat().st_size
+    except OSError as error:
+        raise ModelFileError(f"model {model.name}: {path} is missing; mend with: {remedy(model)}") from error
+    if size != model.size:
+        raise ModelFileError(
+            f"model {model.name}: {path} has {size} bytes, expected {model.size}; mend with: {remedy(model)}"
+        )
+    found = sha256_of(path)
+    if found != model.sha256:
+        raise ModelFileError(
+            f"model {model.name}: {path} has SHA-256 {found}, expected {model.sha256}; mend with: "
+            f"{remedy(model)}"
+        )
+
+
+@functools.lru_cache(maxsize=8)
+def verified_path(model: ModelFile) -> Path:
+    """Returns a model's path after checking size and checksum.
+
+    A passed check is remembered in the cache folder under the file's size and modification time, so that
+    worker processes do not each read the whole file.
+
+    Args:
+        model: The model.
+
+    Raises:
+        ModelFileError: The file is missing, or its size or checksum is wrong.
+        MissingDependencyError: The Python package that carries it is not installed.
+    """
+    path = model_path(model)
+    stamp = cache_folder() / "verified" / f"{model.name}.json"
+    try:
+        stat = path.stat()
+        seen = {
+            "path": str(path.resolve()),
+            "size": stat.st_size,
+            "mtime_ns": stat.st_mtime_ns,
+            "sha256": model.sha256,
+        }
+        if stat.st_size == model.size and json.loads(stamp.read_text("utf-8")) == seen:
+            return path
+    except (OSError, ValueError):
+        seen = {}
+    check(model, path)
+    stat = path.stat()
+    seen = {
+        "path": str(path.resolve()),
+        "size": stat.st_size,
+        "mtime_ns": stat.st_mtime_ns,
+        "sha256": model.sha256,
+    }
+    with contextlib.suppress(OSError):  # a read-only cache only costs the check again
+        _write_whole(stamp, json.dumps(seen).encode())
+    return path
+
+
+def fetch(
+    model: ModelFile,
+    *,
+    source: Path | None = None,
+    timeout: float = 30.0,
+    progress: Callable[[int, int], None] | None = None,
+) -> Path:
+    """Brings a model file into the cache, checked before it gets its name.
+
+    Args:
+        model: The model.
+        source: A file already downloaded elsewhere, for machines without a network; None fetches `model.url`.
+        timeout: Seconds without an answer before giving up.
+        progress: Called with bytes so far and bytes in all.
+
+    Returns:
+        The cached file.
+
+    Raises:
+        ModelFileError: The model is not one to fetch, the network or the source fails, or the checksum is
+            wrong; a wrong file is deleted.
+    """
+    if not model.url:
+        raise ModelFileError(
+            f"model {model.name} comes with the package {model.package}; get it with: {remedy(model)}"
+        )
+    target = cache_folder() / model.file_name
+    try:
+        if source is not None:
+            with Path(source).open("rb") as stream:
+                data = _read_up_to(stream.read, model.size, progress)
+        else:
+            with urllib.request.urlopen(model.url, timeout=timeout) as answer:
+                data = _read_up_to(answer.read, model.size, progress)
+    except (OSError, urllib.error.URLError) as error:
+        raise ModelFileError(
+            f"model {model.name} could not be read from {source or model.url}: {error}; without a network, "
+            "download "
+            f"that address elsewhere and run: mer-flow models fetch {model.name} --from FILE"
+        ) from error
+    found = hashlib.sha256(data).hexdigest()
+    if len(data) != model.size or found != model.sha256:
+        raise ModelFileError(
+            f"model {model.name} from {source or model.url}: got {len(data)} bytes with SHA-256 {found}, "
+            "expected "
+            f"{model.size} bytes with {model.sha256}; nothing was stored; a proxy may have answered in its "
+            "place"
+        )
+    try:
+        _write_whole(target, data)
+    except OSError as error:
+        raise ModelFileError(
+            f"model {model.name} cannot be stored as {target} ({error.strerror}); set {CACHE_VARIABLE} to "
+            "a folder "
+            "you can write"
+        ) from error
+    verified_path.cache_clear()
+    return target
+
+
+def _read_up_to(
+    read: Callable[[int], bytes], size: int, progress: Callable[[int, int], None] | None
+) -> bytes:
+    """Reads at most one byte more than expected: enough to see that a file is too long."""
+    data = bytearray()
+    while len(data) <= size and (block := read(min(1 << 18, size + 1 - len(data)) or 1)):
+        data += block
+        if progress is not None:
+            progress(min(len(data), size), size)
+    return bytes(data)
+
+
+def _write_whole(target: Path, data: bytes) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(prefix=target.name, dir=target.parent)
+    try:
+        with os.fdopen(handle, "wb") as stream:
+            stream.write(data)
+            stream.flush()
+            os.fsync(stream.fileno())
+        Path(temporary).replace(target)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise

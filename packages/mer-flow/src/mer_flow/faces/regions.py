@@ -1,0 +1,202 @@
+"""The five region centres on the aligned apex: backends, their choice, and the recorded fallback.
+
+Order everywhere: left eye, right eye, nose, left lip corner, right lip corner. Sides are the subject's own:
+the left eye lies right in the image.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from mer_flow.config import RegionsConfig
+from mer_flow.errors import FaceError
+from mer_flow.faces.landmarks import LEFT_LIP_CORNER, NOSE_TIP, RIGHT_LIP_CORNER, eye_centres
+from mer_flow.faces.mediapipe_tasks import task_file_ready
+from mer_flow.faces.model_files import FACE_LANDMARKER
+from mer_flow.providers import installed, mediapipe_version
+from mer_flow.suggest import unknown
+
+REGION_NAMES = ("left eye", "right eye", "nose", "left lip corner", "right lip corner")
+
+_LAST_LEGACY = (0, 10, 21)
+_FIRST_TASKS = (0, 10, 30)
+
+
+class RegionBackend(Protocol):
+    """Finds the five region centres on an aligned face.
+
+    Attributes:
+        name: As in `regions.backend`.
+        version: What decides the result.
+    """
+
+    name: str
+    version: str
+
+    def centres(self, face: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
+        """Finds the centres.
+
+        Args:
+            face: uint8 (H, W) or (H, W, 3) RGB, an aligned face.
+            landmarks: (68, 2) dlib points, px of the same image.
+
+        Returns:
+            float32 (5, 2) px, in the order of `REGION_NAMES`.
+
+        Raises:
+            FaceError: No face was found.
+        """
+        ...
+
+
+class DlibRegions:
+    """The centres taken from dlib's 68 points.
+
+    Attributes:
+        name: `dlib`.
+        version: The model they come from.
+    """
+
+    name = "dlib"
+    version = "dlib-68"
+
+    def centres(self, face: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
+        """Takes the centres out of the landmarks; the image is not used.
+
+        Args:
+            face: The aligned face.
+            landmarks: (68, 2) px of it.
+
+        Returns:
+            float32 (5, 2) px, in the order of `REGION_NAMES`.
+        """
+        right, left = eye_centres(landmarks)
+        return np.stack(
+            [left, right, landmarks[NOSE_TIP], landmarks[LEFT_LIP_CORNER], landmarks[RIGHT_LIP_CORNER]]
+        ).astype(np.float32)
+
+
+@dataclass(frozen=True, slots=True)
+class Regions:
+    """The centres found, and how.
+
+    Attributes:
+        centres: float32 (5, 2) px of the aligned apex.
+        backend: Name of the backend that gave them.
+        fallback: Why the configured backend did not; empty where it did.
+        eye_error: Distance of the configured backend's eye centres from dlib's, in inter-ocular distances;
+            NaN where it gave none.
+    """
+
+    centres: np.ndarray
+    backend: str
+    fallback: str
+    eye_error: float
+
+
+def resolve_backend(name: str) -> tuple[str, str]:
+    """Decides what `auto` means here and now.
+
+    A fetched, correct `.task` file with MediaPipe 0.10.30 or later; else the mesh bundled up to 0.10.21;
+    else dlib.
+
+    Args:
+        name: As in `regions.backend`.
+
+    Returns:
+        A concrete backend's name, and the reason in a sentence.
+    """
+    if name != "auto":
+        return name, "as configured"
+    version = mediapipe_version()
+    if version is None:
+        return "dlib", "mediapipe is not installed"
+    if version <= _LAST_LEGACY:
+        return "mediapipe-legacy", "mediapipe carries its models up to 0.10.21"
+    if version >= _FIRST_TASKS and task_file_ready():
+        return "mediapipe-tasks", "the face landmarker file is present and its checksum is right"
+    return "dlib", "mediapipe needs its model file here; run: mer-flow models fetch"
+
+
+def get_region_backend(name: str) -> RegionBackend:
+    """Builds a region backend.
+
+    Args:
+        name: `auto`, `mediapipe-tasks`, `mediapipe-legacy` or `dlib`.
+
+    Returns:
+        The backend.
+
+    Raises:
+        UsageError: An unknown name.
+        MissingDependencyError: MediaPipe is absent or of another kind.
+        ModelFileError: The model file is missing or wrong.
+    """
+    concrete, _ = resolve_backend(name)
+    if concrete == "mediapipe-legacy":
+        from mer_flow.faces.mediapipe_legacy import LegacyMesh
+
+        return LegacyMesh()
+    if concrete == "mediapipe-tasks":
+        from mer_flow.faces.mediapipe_tasks import TasksMesh
+
+        return TasksMesh()
+    if concrete == "dlib":
+        return DlibRegions()
+    raise unknown("region backend", name, ("auto", "mediapipe-tasks", "mediapipe-legacy", "dlib"))
+
+
+def backend_version(name: str) -> str:
+    """Returns what decides a concrete backend's result, without starting it.
+
+    Args:
+        name: `mediapipe-tasks`, `mediapipe-legacy` or `dlib`.
+    """
+    mediapipe = "mediapipe " + installed(("mediapipe",)).get("mediapipe", "absent")
+    if name == "mediapipe-tasks":
+        return f"{mediapipe}, model {FACE_LANDMARKER.sha256[:12]}"
+    return mediapipe if name == "mediapipe-legacy" else DlibRegions.version
+
+
+def locate_regions(
+    backend: RegionBackend,
+    face: np.ndarray,
+    landmarks: np.ndarray,
+    config: RegionsConfig,
+    check_eyes: bool = True,
+) -> Regions:
+    """Finds the five centres, checks them against dlib's eyes, and falls back where that is allowed.
+
+    Args:
+        backend: The backend to ask first.
+        face: uint8 (H, W) or (H, W, 3) RGB, the aligned apex.
+        landmarks: (68, 2) dlib points, px of the same image.
+        config: Fallback and the largest accepted eye distance.
+        check_eyes: Whether dlib's points are good enough to check against; not so where no face was detected.
+
+    Returns:
+        The centres and how they were found.
+
+    Raises:
+        FaceError: The backend failed and no fallback is allowed.
+    """
+    error = float("nan")
+    try:
+        centres = backend.centres(face, landmarks)
+        right, left = eye_centres(landmarks)
+        between = max(float(np.linalg.norm(left - right)), 1e-6)
+        error = float(np.linalg.norm(centres[:2] - np.stack([left, right]), axis=1).max()) / between
+        if not check_eyes or error <= config.max_eye_error:
+            return Regions(centres, backend.name, "", error)
+        reason = (
+            f"{backend.name} puts an eye {error:.2f} inter-ocular distances from dlib's, "
+            f"limit {config.max_eye_error}"
+        )
+    except FaceError as failure:
+        reason = str(failure)
+    if config.fallback == "none":
+        raise FaceError(f"{reason}; set regions.fallback=dlib to take dlib's points instead")
+    return Regions(DlibRegions().centres(face, landmarks), "dlib", reason, error)

@@ -1,0 +1,78 @@
+"""The call that every flow backend answers, and the backends by name."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+
+from mer_flow.errors import FlowError
+from mer_flow.flow.params import TVL1Params
+from mer_flow.suggest import unknown
+
+
+class FlowBackend(Protocol):
+    """Dense optical flow of image pairs.
+
+    Attributes:
+        name: As in `flow.backend`.
+        version: What decides the last digits, as in `cv2 4.11.0`.
+    """
+
+    name: str
+    version: str
+
+    def compute(self, onset: np.ndarray, apex: np.ndarray) -> np.ndarray:
+        """Computes the displacement from onset to apex.
+
+        Args:
+            onset: uint8 (N, H, W) grey.
+            apex: uint8 (N, H, W) grey.
+
+        Returns:
+            float32 (N, 2, H, W): u (+x right), v (+y down), px, finite.
+
+        Raises:
+            FlowError: The inputs do not fit, or the result is not finite.
+        """
+        ...
+
+
+def get_backend(name: str, params: TVL1Params | None = None) -> FlowBackend:
+    """Builds a flow backend.
+
+    Args:
+        name: As in `flow.backend`.
+        params: Its parameters; None takes the defaults.
+
+    Returns:
+        The backend.
+
+    Raises:
+        UsageError: An unknown name.
+        MissingDependencyError: Its library is absent or broken.
+    """
+    if name == "opencv-tvl1":
+        from mer_flow.flow.opencv import OpenCVTVL1
+
+        return OpenCVTVL1(params or TVL1Params())
+    raise unknown("flow backend", name, ("opencv-tvl1",))
+
+
+def check_pairs(onset: np.ndarray, apex: np.ndarray) -> None:
+    """Raises FlowError unless both are uint8 (N, H, W) of one shape."""
+    for label, frames in (("onset", onset), ("apex", apex)):
+        if frames.dtype != np.uint8 or frames.ndim != 3:
+            raise FlowError(f"flow wants {label} as uint8 (N, H, W) grey, got {frames.dtype} {frames.shape}")
+    if onset.shape != apex.shape:
+        raise FlowError(f"flow wants frames of one shape, got onset {onset.shape} and apex {apex.shape}")
+
+
+def check_finite(flow: np.ndarray, name: str) -> None:
+    """Raises FlowError naming the first pair whose flow is not finite."""
+    bad = ~np.isfinite(flow).all(axis=(1, 2, 3))
+    if bad.any():
+        raise FlowError(
+            f"{name} returned a flow that is not finite for pair {int(np.argmax(bad))} of {len(flow)}; "
+            "go back to the default flow parameters"
+        )

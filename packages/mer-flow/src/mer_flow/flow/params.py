@@ -1,0 +1,64 @@
+"""The parameters of TV-L1, as numbers only: importing this loads no backend."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from mer_flow.errors import UsageError
+
+
+@dataclass(frozen=True, slots=True)
+class TVL1Params:
+    """Parameters of TV-L1 optical flow; the defaults are OpenCV's.
+
+    Zach, Pock and Bischof 2007, doi:10.1007/978-3-540-74936-3_22; parameter names as in Sánchez,
+    Meinhardt-Llopis and Facciolo 2013, doi:10.5201/ipol.2013.26.
+
+    Attributes:
+        tau: Time step of the dual scheme.
+        lambda_: Weight of the data term; smaller is smoother.
+        theta: Tightness between the two variables of the splitting.
+        nscales: Pyramid levels at most.
+        warps: Warps per level.
+        epsilon: Stopping threshold on the mean squared update, px.
+        inner_iterations: Iterations between two median filterings.
+        outer_iterations: Median filterings per warp at most.
+        scale_step: Size ratio of neighbouring pyramid levels, 0 to 1.
+        gamma: Weight of an additional illumination variable; 0 switches it off.
+        median_filtering: Side of the median filter, px; 1 switches it off, else 3 or 5.
+        use_initial_flow: Start from zero flow at full size rather than from the coarsest level.
+    """
+
+    tau: float = 0.25
+    lambda_: float = 0.15
+    theta: float = 0.3
+    nscales: int = 5
+    warps: int = 5
+    epsilon: float = 0.01
+    inner_iterations: int = 30
+    outer_iterations: int = 10
+    scale_step: float = 0.8
+    gamma: float = 0.0
+    median_filtering: int = 5
+    use_initial_flow: bool = False
+
+    def __post_init__(self) -> None:
+        positive = (
+            "tau",
+            "lambda_",
+            "theta",
+            "nscales",
+            "warps",
+            "epsilon",
+            "inner_iterations",
+            "outer_iterations",
+        )
+        for name in positive:
+            if not getattr(self, name) > 0:
+                raise UsageError(f"flow.{name} must be positive, got {getattr(self, name)}")
+        if not 0 < self.scale_step < 1:
+            raise UsageError(f"flow.scale_step must lie between 0 and 1, got {self.scale_step}")
+        if self.median_filtering not in (1, 3, 5):
+            raise UsageError(f"flow.median_filtering must be 1 (off), 3 or 5, got {self.median_filtering}")
+        if self.gamma < 0:
+            raise UsageError(f"flow.gamma must not be negative, got {self.gamma}")
