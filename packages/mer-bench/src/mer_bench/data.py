@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from mer_bench.errors import DataError, UsageError
 from mer_bench.protocols import Population, ProtocolOptions, databases_needed, get_protocol
 from mer_bench.spec import ModelSpec
+from mer_flow.suggest import unknown
+
+if TYPE_CHECKING:
+    from mer_flow.store import FlowStore
 
 STORE_VARIABLE = "MER_BENCH_STORE"
 
@@ -156,21 +162,13 @@ def load_data(
         UsageError: An unknown protocol or scheme, or options that do not fit.
         DataError: The store lacks a database, or can give none of the inputs.
     """
-    from mer_flow.views import missing_ingredient, read_view
-
     from mer_flow.labels import get_scheme
     from mer_flow.store import FlowStore
+    from mer_flow.views import missing_ingredient, read_view
 
     get_scheme(scheme)
     with FlowStore(path) as store:
         needed = databases_needed(get_protocol(protocol), options, tuple(store.databases))
-        missing = [name for name in needed if name not in store.databases]
-        if missing:
-            raise DataError(
-                f"protocol '{protocol}' needs {', '.join(needed)}; store {path} holds "
-                f"{', '.join(store.databases) or 'nothing'} and lacks {', '.join(missing)}. Add with: "
-                + "; ".join(f"mer-flow build --db {name} --root DIR --store {path}" for name in missing)
-            )
         passed_over = []
         for wanted in wanted_inputs(spec, view, normalisation):
             reason = missing_ingredient(store, *wanted, list(needed))
@@ -181,7 +179,8 @@ def load_data(
         else:
             tried = "; ".join(f"{name}: {reason}" for name, reason in passed_over)
             raise DataError(f"store {path} can give none of the inputs that {spec.name} reads. {tried}")
-        digest = store.digest()
+        digest = store.digest(needed)
+    _check_labelled(set(np.asarray(data.databases, str).tolist()), needed, data.dropped, scheme)
     population = Population(
         np.asarray(data.sample_ids, str),
         np.asarray(data.subjects, str),
@@ -190,7 +189,6 @@ def load_data(
         tuple(data.classes),
         scheme,
     )
-    _check_labelled(population, needed, data.dropped, scheme)
     maps, population = in_id_order(np.asarray(data.maps, np.float32), population)
     return BenchData(
         maps,
@@ -204,10 +202,66 @@ def load_data(
     )
 
 
-def _check_labelled(
-    population: Population, needed: Sequence[str], dropped: dict[str, int], scheme: str
-) -> None:
-    bare = sorted(set(needed) - set(population.databases.tolist()))
+def _databases(store: FlowStore, protocol: str, options: ProtocolOptions) -> tuple[str, ...]:
+    """Returns the databases a protocol reads, or raises where the store lacks one."""
+    from mer_flow.databases import DATABASES
+
+    needed = databases_needed(get_protocol(protocol), options, tuple(store.databases))
+    for name in needed:
+        if name not in DATABASES and name not in store.databases:
+            raise UsageError(str(unknown("database", name, {*DATABASES, *store.databases})))
+    missing = [name for name in needed if name not in store.databases]
+    if missing:
+        raise DataError(
+            f"protocol '{protocol}' needs {', '.join(needed)}; store {store.path} holds "
+            f"{', '.join(store.databases) or 'nothing'} and lacks {', '.join(missing)}. Add with: "
+            + "; ".join(f"mer-flow build --db {name} --root DIR --store {store.path}" for name in missing)
+        )
+    return needed
+
+
+def read_population(path: Path, protocol: str, options: ProtocolOptions, scheme: str) -> Population:
+    """Reads who a protocol's samples are, without their maps.
+
+    Args:
+        path: The store.
+        protocol: The protocol's name.
+        options: Its options.
+        scheme: Label scheme.
+
+    Returns:
+        The labelled samples, in the order of their ids.
+
+    Raises:
+        DataError: The store lacks a database, or a database has no sample with a class in the scheme.
+    """
+    from mer_flow.labels import apply_scheme, get_scheme
+    from mer_flow.store import FlowStore
+
+    chosen = get_scheme(scheme)
+    rows = []
+    dropped: Counter[str] = Counter()
+    with FlowStore(path) as store:
+        needed = _databases(store, protocol, options)
+        for database in needed:
+            table = store.samples(database)
+            labelled = apply_scheme(table, chosen)
+            dropped.update(labelled.dropped.values())
+            rows += [(i, table[i].subject, database, label) for i, label in labelled.labels.items()]
+    _check_labelled({row[2] for row in rows}, needed, dropped, scheme)
+    ids, subjects, databases, labels = zip(*sorted(rows), strict=True)
+    return Population(
+        np.array(ids),
+        np.array(subjects),
+        np.array(databases),
+        np.array(labels, np.int64),
+        chosen.classes,
+        scheme,
+    )
+
+
+def _check_labelled(found: set[str], needed: Sequence[str], dropped: Mapping[str, int], scheme: str) -> None:
+    bare = sorted(set(needed) - found)
     if bare:
         why = "; ".join(
             f"{reason} ({count})" for reason, count in sorted(dropped.items(), key=lambda d: -d[1])[:3]

@@ -211,6 +211,7 @@ class RunDirectory:
             "seconds": float(result.seconds),
             "engine": result.engine,
             "device": result.device,
+            "notes": list(result.notes),
             "versions": dict(self.versions),
         }
         buffer = io.BytesIO()
@@ -244,6 +245,7 @@ class RunDirectory:
             seconds=meta["seconds"],
             engine=meta["engine"],
             device=meta["device"],
+            notes=tuple(meta.get("notes", ())),
             **arrays,
         )
         self._check(result)

@@ -313,8 +313,9 @@ def option_types(spec: ModelSpec) -> tuple[dict[str, Any], bool]:
     open_ended = False
     try:
         parameters = inspect.signature(spec.build).parameters
-        hints = get_type_hints(spec.build)
-    except (TypeError, ValueError, NameError):
+        # A class's own hints are those of its attributes; its options are its constructor's.
+        hints = get_type_hints(vars(spec.build)["__init__"] if isinstance(spec.build, type) else spec.build)
+    except (TypeError, ValueError, NameError, KeyError):
         parameters, hints, open_ended = {}, {}, True  # type: ignore[assignment]
     for name, parameter in parameters.items():
         if parameter.kind is parameter.VAR_KEYWORD:
@@ -386,7 +387,8 @@ def resolve(spec: ModelSpec, request: Request) -> Resolved:
                 "options": list(known_options),
                 "": [*recipe_types, *known_options, *get_type_hints(RunSettings)],
             }[group]
-            raise UsageError(str(unknown("setting", bare, known)))
+            hint = f" (an option that only the model knows is written options.{bare})" if open_ended else ""
+            raise UsageError(f"{unknown('setting', bare, known)}{hint}")
     if recipe is not None:
         recipe = replace(recipe, **changes)
         check_recipe(recipe)

@@ -1,0 +1,336 @@
+"""From a request to a run: all is resolved and checked first, then only the missing folds are trained."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+import subprocess
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from mer_bench import __version__
+from mer_bench.composite import composite_deviations
+from mer_bench.data import BenchData, load_data
+from mer_bench.errors import TrainingError, UsageError
+from mer_bench.protocols import FoldSet, cut_folds
+from mer_bench.registry import Registered
+from mer_bench.runs import SCHEMA_VERSION, RunDirectory, RunStatus
+from mer_bench.settings import Request, Resolved, RunSettings, resolve
+from mer_bench.spec import ModelSpec
+from mer_bench.training.recipes import Recipe
+from mer_bench.training.result import FoldResult
+
+#: Called with (seed, fold-epochs done, their total) while folds are trained.
+OnProgress = Callable[[int, int, int], None]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A run, resolved and checked; nothing has been trained or written.
+
+    Attributes:
+        registered: The model and its package.
+        settings: The run's settings.
+        resolved: The model's options and recipe.
+        data: Maps and labels.
+        folds: The fold set.
+        parameters: Trainable parameters as built; None for a classifier.
+        manifest: What the run directory will say.
+    """
+
+    registered: Registered
+    settings: RunSettings
+    resolved: Resolved
+    data: BenchData
+    folds: FoldSet
+    parameters: int | None
+    manifest: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one call of `execute` did.
+
+    Attributes:
+        run: The run directory.
+        status: Its state afterwards, for the seeds asked for.
+        trained: Folds trained by this call.
+        kept: Folds that were there already.
+        set_aside: Damaged records that were renamed and trained again.
+        failures: Why folds failed, one entry per seed with failures.
+        seconds: Wall time.
+    """
+
+    run: RunDirectory
+    status: RunStatus
+    trained: int
+    kept: int
+    set_aside: tuple[Path, ...]
+    failures: tuple[str, ...]
+    seconds: float
+
+
+def prepare(registered: Registered, request: Request, store: Path) -> Prepared:
+    """Resolves a request against a model and a store, and checks all that can be checked before training.
+
+    Args:
+        registered: The model.
+        request: The settings.
+        store: Path of the store.
+
+    Returns:
+        The run, ready to be executed.
+
+    Raises:
+        UsageError: A setting is unknown or out of range.
+        DataError: The store lacks what the protocol or the model needs.
+        ProtocolError: The samples cannot be cut into these folds.
+    """
+    resolved = resolve(registered.spec, request)
+    run = request.run
+    data = load_data(
+        store,
+        registered.spec,
+        run.protocol,
+        run.protocol_options(),
+        scheme=run.scheme,
+        view=run.view,
+        normalisation=run.normalisation,
+    )
+    return prepare_data(registered, request, data, resolved)
+
+
+def prepare_data(
+    registered: Registered, request: Request, data: BenchData, resolved: Resolved | None = None
+) -> Prepared:
+    """As `prepare`, for data that are in memory already."""
+    resolved = resolved or resolve(registered.spec, request)
+    run = request.run
+    if run.shuffle_labels is not None:
+        data = data.shuffled(run.shuffle_labels)
+    folds = cut_folds(run.protocol, data.population, run.protocol_options())
+    parameters = count_parameters(registered.spec, resolved.options, data)
+    manifest = _manifest(registered, run, resolved, data, folds, parameters)
+    return Prepared(registered, run, resolved, data, folds, parameters, manifest)
+
+
+def count_parameters(spec: ModelSpec, options: Mapping[str, Any], data: BenchData) -> int | None:
+    """Builds a network once, without memory where it allows, and tries it on the data's shape.
+
+    Args:
+        spec: The model.
+        options: Its builder's options.
+        data: What it is to read.
+
+    Returns:
+        The number of trainable parameters; None for a classifier.
+
+    Raises:
+        UsageError: It cannot be built with these options, or cannot read maps of this shape.
+    """
+    if spec.kind != "network":
+        return None
+    import torch
+
+    channels, height, _ = data.maps.shape[1:]
+    what = f"model '{spec.name}' with options {dict(options)} on maps {data.view}:{data.normalisation}"
+    error: Exception | None = None
+    for device in ("meta", "cpu"):
+        try:
+            with torch.device(device), torch.random.fork_rng(devices=[]):
+                network = spec.build(
+                    num_classes=data.num_classes, in_channels=channels, map_size=height, **options
+                )
+                with torch.no_grad():
+                    logits = network.eval()(torch.zeros(2, *data.maps.shape[1:]))
+        except Exception as caught:  # whatever a stranger's network raises
+            error = caught
+            continue
+        if tuple(logits.shape) != (2, data.num_classes):
+            raise UsageError(
+                f"{what} gives logits of shape {tuple(logits.shape)} for 2 samples, "
+                f"expected (2, {data.num_classes})"
+            )
+        return sum(p.numel() for p in network.parameters() if p.requires_grad)
+    raise UsageError(f"{what} of shape {data.maps.shape[1:]} cannot be built or run: {error}") from error
+
+
+def versions(package: str) -> dict[str, str]:
+    """Returns the versions that decide a result: Python, ours, the model's package, numpy and torch."""
+    found = {"python": platform.python_version(), "mer-bench": __version__, "model": package}
+    for name in ("mer-flow", "numpy", "torch"):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "unknown"
+    return found
+
+
+def source_commit() -> str:
+    """Returns the git commit of this source tree, with `+` where it has changes; empty outside a checkout."""
+    here = Path(__file__).parent
+
+    def git(*arguments: str) -> str | None:
+        try:
+            done = subprocess.run(
+                ["git", "-C", str(here), *arguments], capture_output=True, text=True, timeout=10, check=False
+            )
+        except (OSError, subprocess.SubprocessError):
+            return None
+        return done.stdout.strip() if done.returncode == 0 else None
+
+    # A package installed below somebody else's checkout is not part of it.
+    if git("ls-files", "--error-unmatch", "errors.py") is None:
+        return ""
+    changed = git("status", "--porcelain", "--untracked-files=no", "--", str(here))
+    return (git("rev-parse", "HEAD") or "") + ("+" if changed else "")
+
+
+def _manifest(
+    registered: Registered,
+    run: RunSettings,
+    resolved: Resolved,
+    data: BenchData,
+    folds: FoldSet,
+    parameters: int | None,
+) -> dict[str, Any]:
+    spec, population = registered.spec, data.population
+    recipe = None if resolved.recipe is None else asdict(resolved.recipe)
+    options = json.loads(json.dumps(resolved.options, default=str))
+    identity = {
+        "model": spec.name,
+        "options": options,
+        "recipe": recipe,
+        "protocol": run.protocol,
+        "scheme": population.scheme,
+        "view": data.view,
+        "normalisation": data.normalisation,
+        "shuffle_labels": data.shuffle_seed,
+        "data": data.digest(),
+        "folds": folds.digest(),
+    }
+    text = json.dumps(identity, sort_keys=True)
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "digest": hashlib.sha256(text.encode()).hexdigest(),
+        "model": spec.name,
+        "protocol": run.protocol,
+        "identity": identity,
+        "seeds": sorted(run.seeds),
+        "title": spec.title,
+        "package": registered.package,
+        "citation": spec.citation,
+        "exactness": spec.exactness,
+        "filled_in": list(spec.filled_in),
+        "selects_on_test": spec.selects_on_test,
+        "parameters": parameters,
+        "variant": resolved.variant,
+        "settings": asdict(run),
+        "classes": list(population.classes),
+        "store": data.store,
+        "store_digest": data.store_digest,
+        "passed_over": [list(pair) for pair in data.passed_over],
+        "dropped": dict(data.dropped),
+        "warnings": list(folds.warnings),
+        "deviations": list(composite_deviations(population)) if run.protocol == "cde" else [],
+        "versions": versions(registered.package),
+        "commit": source_commit(),
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "samples": {
+            "sample_ids": population.sample_ids.tolist(),
+            "subjects": population.subjects.tolist(),
+            "databases": population.databases.tolist(),
+            "labels": population.labels.tolist(),
+        },
+        "folds": [
+            {
+                "name": fold.name,
+                "train": fold.train.tolist(),
+                "test": fold.test.tolist(),
+                "inner": fold.inner.tolist(),
+            }
+            for fold in folds.folds
+        ],
+    }
+
+
+def execute(
+    prepared: Prepared, out: Path, *, limit: int | None = None, on_progress: OnProgress | None = None
+) -> Outcome:
+    """Trains the folds that have no sound record yet, and records each as soon as it is done.
+
+    Args:
+        prepared: The run.
+        out: Folder of all runs.
+        limit: Train no more than the first so many folds of the set; the run stays incomplete.
+        on_progress: Told how far each seed's training has come.
+
+    Returns:
+        What was done; failed folds are listed in it, the others are kept.
+
+    Raises:
+        UsageError: `limit` is below 1.
+        RunError: Another process writes this run, it is of another configuration, or the disk is full.
+    """
+    from mer_bench.training.engine import run_folds
+
+    if limit is not None and limit < 1:
+        raise UsageError(f"--limit must be at least 1, got {limit}")
+    begin = time.monotonic()
+    settings, spec = prepared.settings, prepared.registered.spec
+    run = RunDirectory.create_or_resume(out, prepared.manifest)
+    run.versions = prepared.manifest["versions"]
+    wanted = prepared.folds.folds[:limit]
+    trained = kept = 0
+    failures: list[str] = []
+    set_aside: list[Path] = []
+
+    def commit(result: FoldResult) -> None:
+        nonlocal trained
+        run.write(result)
+        trained += 1
+
+    with run.lock():
+        before = run.status(settings.seeds)
+        for seed in settings.seeds:
+            set_aside += [run.set_aside(seed, fold) for fold, _ in before.damaged[seed]]
+            done = set(before.done[seed])
+            missing = [fold for fold in wanted if fold.name not in done]
+            kept += len(wanted) - len(missing)
+            if not missing:
+                continue
+
+            def report(finished: int, total: int, seed: int = seed) -> None:
+                if on_progress is not None:
+                    on_progress(seed, finished, total)
+
+            try:
+                run_folds(
+                    spec,
+                    prepared.resolved.options,
+                    prepared.data.maps,
+                    prepared.data.population.labels,
+                    prepared.data.num_classes,
+                    missing,
+                    prepared.resolved.recipe or Recipe(name="none", epochs=1),
+                    protocol=settings.protocol,
+                    seed=seed,
+                    device=settings.device,
+                    engine=settings.engine,
+                    workers=settings.workers,
+                    chunk=settings.chunk,
+                    deterministic=settings.deterministic,
+                    view=f"{prepared.data.view}:{prepared.data.normalisation}",
+                    on_fold=commit,
+                    on_progress=report,
+                )
+            except TrainingError as error:
+                failures.append(f"seed {seed}: {error}")
+    status = run.status(settings.seeds)
+    return Outcome(run, status, trained, kept, tuple(set_aside), tuple(failures), time.monotonic() - begin)
