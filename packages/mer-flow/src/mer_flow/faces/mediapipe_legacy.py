@@ -65,7 +65,7 @@ class LegacyMesh:
             FaceError: The mesh finds no face.
         """
         height, width = face.shape[:2]
-        # Each part of the graph announces itself on standard error when it first runs, the last one at the first face.
+        # Each part of the graph announces itself when it first runs, the last one at the first face.
         hush = nullcontext() if self._seen_face else quiet_stderr()
         with hush, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # protobuf warns of MediaPipe's own calls

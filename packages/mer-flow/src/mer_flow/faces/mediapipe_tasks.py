@@ -85,7 +85,7 @@ class TasksMesh:
             FaceError: The landmarker finds no face.
         """
         height, width = face.shape[:2]
-        # Each part of the graph announces itself on standard error when it first runs, the last one at the first face.
+        # Each part of the graph announces itself when it first runs, the last one at the first face.
         with nullcontext() if self._seen_face else quiet_stderr():
             found = self._landmarker.detect(self._image(np.ascontiguousarray(to_rgb(face)))).face_landmarks
         if not found:
