@@ -47,8 +47,9 @@ class TasksMesh:
             path = verified_path(model)
         else:
             check(model, path)
-        self.version = f"mediapipe {installed(('mediapipe',)).get('mediapipe', 'absent')}, model
-        {model.sha256[:12]}" silence_glog()
+        release = installed(("mediapipe",)).get("mediapipe", "absent")
+        self.version = f"mediapipe {release}, model {model.sha256[:12]}"
+        silence_glog()
         try:
             with quiet_stderr() as captured:
                 import mediapipe
