@@ -37,6 +37,8 @@ class LegacyMesh:
                 self._mesh: Any = solutions.face_mesh.FaceMesh(
                     static_image_mode=True, max_num_faces=1, refine_landmarks=False
                 )
+                # The parts of the graph announce themselves as they first run, the last one at the first face.
+                self._mesh.process(np.zeros((64, 64, 3), dtype=np.uint8))
             self._seen_face = False
         except (ImportError, OSError) as error:
             raise MissingDependencyError(
@@ -65,7 +67,6 @@ class LegacyMesh:
             FaceError: The mesh finds no face.
         """
         height, width = face.shape[:2]
-        # Each part of the graph announces itself when it first runs, the last one at the first face.
         hush = nullcontext() if self._seen_face else quiet_stderr()
         with hush, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # protobuf warns of MediaPipe's own calls

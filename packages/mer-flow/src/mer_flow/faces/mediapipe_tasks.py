@@ -61,6 +61,8 @@ class TasksMesh:
                 )
                 self._image: Any = lambda pixels: mediapipe.Image(mediapipe.ImageFormat.SRGB, pixels)
                 self._landmarker: Any = vision.FaceLandmarker.create_from_options(options)
+                # The parts of the graph announce themselves as they first run, the last one at the first face.
+                self._landmarker.detect(self._image(np.zeros((64, 64, 3), dtype=np.uint8)))
             self._seen_face = False
         except (ImportError, OSError) as error:
             raise MissingDependencyError(
@@ -86,7 +88,6 @@ class TasksMesh:
             FaceError: The landmarker finds no face.
         """
         height, width = face.shape[:2]
-        # Each part of the graph announces itself when it first runs, the last one at the first face.
         with nullcontext() if self._seen_face else quiet_stderr():
             found = self._landmarker.detect(self._image(np.ascontiguousarray(to_rgb(face)))).face_landmarks
         if not found:
