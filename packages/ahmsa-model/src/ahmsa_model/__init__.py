@@ -18,13 +18,22 @@ from ahmsa_model.errors import (
 )
 
 if TYPE_CHECKING:
+    from ahmsa_model.checkpoint import Checkpoint, CheckpointMetadata, from_pretrained, save_pretrained
     from ahmsa_model.network import AHMSANet, count_parameters
+    from ahmsa_model.predict import Prediction, predict_clip, predict_pair
 
 __version__ = "0.1.0"
 
 _LAZY = {
     "AHMSANet": "ahmsa_model.network",
     "count_parameters": "ahmsa_model.network",
+    "Checkpoint": "ahmsa_model.checkpoint",
+    "CheckpointMetadata": "ahmsa_model.checkpoint",
+    "from_pretrained": "ahmsa_model.checkpoint",
+    "save_pretrained": "ahmsa_model.checkpoint",
+    "Prediction": "ahmsa_model.predict",
+    "predict_clip": "ahmsa_model.predict",
+    "predict_pair": "ahmsa_model.predict",
 }
 
 __all__ = [
@@ -32,11 +41,18 @@ __all__ = [
     "AHMSAConfig",
     "AHMSAError",
     "AHMSANet",
+    "Checkpoint",
     "CheckpointError",
+    "CheckpointMetadata",
     "ConfigError",
     "InputError",
     "MissingDependencyError",
+    "Prediction",
     "count_parameters",
+    "from_pretrained",
+    "predict_clip",
+    "predict_pair",
+    "save_pretrained",
     "variant_config",
 ]
 

@@ -116,7 +116,7 @@ class AHMSAConfig:
         if len(self.width_multipliers) != self.levels:
             raise ConfigError(
                 f"'width_multipliers' names {len(self.width_multipliers)} levels "
-                f"{self.width_multipliers}, but levels is {self.levels}; give one per level, or none to double"
+                f"{self.width_multipliers}, but levels is {self.levels}; give one each, or none to double"
             )
 
     def _check_grid(self) -> None:

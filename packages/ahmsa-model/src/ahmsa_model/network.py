@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +18,9 @@ from ahmsa_model.layers import (
     PatchEmbedding,
     SpatialAttention,
 )
+
+if TYPE_CHECKING:
+    from ahmsa_model.checkpoint import CheckpointMetadata
 
 
 class Level(nn.Module):
@@ -138,6 +142,19 @@ class AHMSANet(nn.Module):
                 module.reset_parameters()
             elif isinstance(module, Level) and module.position is not None:
                 nn.init.zeros_(module.position)
+
+    def save_pretrained(self, folder: Path | str, metadata: CheckpointMetadata | None = None) -> Path:
+        """Writes a checkpoint folder; see `ahmsa_model.checkpoint.save_pretrained`."""
+        from ahmsa_model.checkpoint import save_pretrained
+
+        return save_pretrained(self, folder, metadata)
+
+    @classmethod
+    def from_pretrained(cls, folder: Path | str, device: torch.device | str = "cpu") -> AHMSANet:
+        """Reads the network of a checkpoint folder; see `ahmsa_model.checkpoint.from_pretrained`."""
+        from ahmsa_model.checkpoint import from_pretrained
+
+        return from_pretrained(folder, device).network
 
     def untrained_parameters(self) -> tuple[str, ...]:
         """Names the parameters whose gradient is zero whatever the data.

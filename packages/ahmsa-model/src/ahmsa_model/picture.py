@@ -1,0 +1,133 @@
+"""One picture of a prediction: frames, flow, strain, what the network saw, and the probabilities."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ahmsa_model.errors import InputError
+from ahmsa_model.predict import Prediction
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+    from PIL.ImageDraw import ImageDraw
+
+PANEL = 224
+GAP = 16
+TITLE = 22
+INK = (32, 32, 32)
+BAR = (70, 110, 170)
+BAR_REST = (225, 230, 238)
+MARK = (255, 80, 40)
+
+
+def draw_prediction(prediction: Prediction) -> Image:
+    """Draws a prediction: two rows of four panels.
+
+    Above: aligned onset, aligned apex with the five region centres, flow by colour wheel, strain. Below: the
+        three
+    channels fed to the network, and the probability of each class.
+
+    Args:
+        prediction: What to draw.
+
+    Returns:
+        An RGB image.
+    """
+    from PIL import Image, ImageDraw
+
+    from mer_flow.pictures.colours import (
+        flow_to_colour,
+        nice_ceiling,
+        signed_to_colour,
+        unsigned_to_colour,
+    )
+
+    extracted = prediction.extracted
+    flow, strain = extracted.flow[:2], extracted.flow[2]
+    # The 99.5th percentile: one bad pixel must not wash the picture out.
+    fastest = nice_ceiling(float(np.percentile(np.hypot(*flow), 99.5)))
+    strained = nice_ceiling(float(np.percentile(strain, 99.5)))
+    side = extracted.flow.shape[-1]
+    panels = [
+        ("onset", _rgb(extracted.onset_face)),
+        (f"apex ({prediction.apex_source})", _rgb(extracted.apex_face)),
+        (f"flow, full colour {fastest:g} px", flow_to_colour(flow, fastest)),
+        (f"strain, 0 to {strained:g}", unsigned_to_colour(strain, strained)),
+    ]
+    signed = prediction.normalisation in ("raw", "scaled")
+    for name, channel in zip(("u", "v", "strain"), prediction.map, strict=True):
+        top = nice_ceiling(float(np.abs(channel).max()))
+        picture = (
+            signed_to_colour(channel, top)
+            if signed and name != "strain"
+            else unsigned_to_colour(channel, top)
+        )
+        low = f"{-top:g}" if signed and name != "strain" else "0"
+        panels.append((f"{prediction.view} {name}, {low} to {top:g}", picture))
+
+    width, height = 4 * PANEL + 5 * GAP, 2 * (PANEL + TITLE) + 3 * GAP + TITLE
+    canvas = Image.new("RGB", (width, height), "white")
+    draw = ImageDraw.Draw(canvas)
+    places = [
+        (GAP + column * (PANEL + GAP), GAP + row * (PANEL + TITLE + GAP))
+        for row in (0, 1)
+        for column in range(4)
+    ]
+    for (title, pixels), (x, y) in zip(panels, places, strict=False):
+        draw.text((x, y), title, fill=INK, font=_font(13))
+        canvas.paste(Image.fromarray(pixels).resize((PANEL, PANEL), Image.Resampling.NEAREST), (x, y + TITLE))
+    x, y = places[1]
+    for cx, cy in extracted.regions * (PANEL / side):
+        draw.line((x + cx - 4, y + TITLE + cy, x + cx + 4, y + TITLE + cy), fill=MARK, width=2)
+        draw.line((x + cx, y + TITLE + cy - 4, x + cx, y + TITLE + cy + 4), fill=MARK, width=2)
+    _draw_bars(draw, prediction, places[7])
+    note = "; ".join(prediction.warnings) or "same pipeline as the training maps"
+    draw.text((GAP, height - GAP - TITLE // 2), note[:150], fill=INK, font=_font(12))
+    return canvas
+
+
+def save_picture(prediction: Prediction, path: Path | str) -> Path:
+    """Draws a prediction into an image file.
+
+    Args:
+        prediction: What to draw.
+        path: A file whose suffix names the format, as in `.png`.
+
+    Returns:
+        The path.
+
+    Raises:
+        InputError: The file cannot be written.
+    """
+    path = Path(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        draw_prediction(prediction).save(path)
+    except (OSError, ValueError) as error:
+        raise InputError(f"picture {path} cannot be written ({error}); give a writable .png file") from error
+    return path
+
+
+def _draw_bars(draw: ImageDraw, prediction: Prediction, place: tuple[int, int]) -> None:
+    x, y = place
+    draw.text((x, y), f"probability: {prediction.label}", fill=INK, font=_font(13))
+    step = PANEL / max(len(prediction.classes), 3)
+    for i, (name, share) in enumerate(zip(prediction.classes, prediction.probabilities, strict=True)):
+        top = y + TITLE + i * step
+        draw.text((x, top + 2), f"{name}  {share:.3f}", fill=INK, font=_font(13))
+        bar = (x, top + 22, x + PANEL, top + min(step - 6, 46))
+        draw.rectangle(bar, fill=BAR_REST)
+        draw.rectangle((bar[0], bar[1], x + PANEL * float(share), bar[3]), fill=BAR)
+
+
+def _rgb(image: np.ndarray) -> np.ndarray:
+    return np.repeat(image[..., None], 3, axis=-1) if image.ndim == 2 else image
+
+
+def _font(size: int):  # type: ignore[no-untyped-def]  # Pillow's own union of font types
+    from PIL import ImageFont
+
+    return ImageFont.load_default(size)

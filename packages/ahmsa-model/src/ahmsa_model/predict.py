@@ -1,0 +1,307 @@
+"""From two frames to class probabilities, through the pipeline that made the network's training maps.
+
+Needs the extra `ahmsa-model[predict]`. Importing this module loads neither mer-flow nor its face models.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from ahmsa_model.checkpoint import Checkpoint, from_pretrained
+from ahmsa_model.errors import InputError, MissingDependencyError
+
+if TYPE_CHECKING:
+    from mer_flow.config import PipelineConfig
+    from mer_flow.pipeline import Extracted
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What the network says of one micro-expression, and what it saw.
+
+    Attributes:
+        classes: Class names in the order of `probabilities`.
+        probabilities: `(C,)` float64, softmax of the logits.
+        logits: `(C,)` float64.
+        view: The view that was fed.
+        normalisation: Its normalisation.
+        map: `(3, H, W)` float32, the very input of the network.
+        extracted: Faces, flow, strain, landmarks and regions, from mer-flow.
+        onset: The onset frame's file, or empty for an array.
+        apex: The apex frame's file, or empty for an array.
+        apex_source: `given`, or `spotted:<method>`.
+        warnings: Every way in which this departs from how the training maps were made, and every fallback.
+    """
+
+    classes: tuple[str, ...]
+    probabilities: np.ndarray
+    logits: np.ndarray
+    view: str
+    normalisation: str
+    map: np.ndarray
+    extracted: Extracted
+    onset: str
+    apex: str
+    apex_source: str
+    warnings: tuple[str, ...]
+
+    @property
+    def label(self) -> str:
+        """The most probable class."""
+        return self.classes[int(np.argmax(self.probabilities))]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns JSON-ready values, without images and maps."""
+        return {
+            "label": self.label,
+            "probabilities": dict(zip(self.classes, self.probabilities.tolist(), strict=True)),
+            "logits": dict(zip(self.classes, self.logits.tolist(), strict=True)),
+            "view": self.view,
+            "normalisation": self.normalisation,
+            "onset": self.onset,
+            "apex": self.apex,
+            "apex_source": self.apex_source,
+            "fallbacks": list(self.extracted.notes.get("fallbacks", ())),
+            "warnings": list(self.warnings),
+        }
+
+
+def predict_pair(
+    checkpoint: Checkpoint | Path | str,
+    onset: np.ndarray | Path | str,
+    apex: np.ndarray | Path | str,
+    *,
+    cropped: bool = False,
+    default_pipeline: bool = False,
+) -> Prediction:
+    """Classifies a micro-expression from its onset and apex frames.
+
+    Args:
+        checkpoint: A loaded checkpoint, or its folder.
+        onset: uint8 `(H, W)` or `(H, W, 3)` RGB, or an image file.
+        apex: Likewise, of the same size.
+        cropped: The frames are face crops already.
+        default_pipeline: Use mer-flow's default pipeline where the checkpoint records none; the prediction
+            carries a warning.
+
+    Returns:
+        The prediction.
+
+    Raises:
+        CheckpointError: The checkpoint cannot be read.
+        InputError: A frame cannot be read, holds no face, or the checkpoint does not say how its maps were
+            made.
+        MissingDependencyError: mer-flow or one of its face packages is absent.
+    """
+    checkpoint = _loaded(checkpoint)
+    with _mer_flow_errors():
+        config = _pipeline(checkpoint, default_pipeline)
+        frames = [_frame(onset), _frame(apex)]
+        return _predict(checkpoint, config, frames, cropped, (_name(onset), _name(apex)), "given")
+
+
+def predict_clip(
+    checkpoint: Checkpoint | Path | str,
+    folder: Path | str,
+    *,
+    method: str | None = None,
+    cropped: bool = False,
+    default_pipeline: bool = False,
+) -> Prediction:
+    """Classifies a micro-expression from a folder of frames: the first is the onset, the apex is spotted.
+
+    Args:
+        checkpoint: A loaded checkpoint, or its folder.
+        folder: Image files whose names carry their numbers.
+        method: The spotter; the pipeline's for a missing apex unless given.
+        cropped: The frames are face crops already.
+        default_pipeline: As for `predict_pair`.
+
+    Returns:
+        The prediction.
+
+    Raises:
+        CheckpointError: The checkpoint cannot be read.
+        InputError: The folder holds fewer than two frames, or as for `predict_pair`.
+        MissingDependencyError: mer-flow or one of its face packages is absent.
+    """
+    checkpoint = _loaded(checkpoint)
+    with _mer_flow_errors():
+        from mer_flow.apex import spot_apex
+
+        from mer_flow.faces.align import to_grey
+        from mer_flow.frames import FrameIndex, read_frame
+        from mer_flow.pipeline import extractor
+
+        config = _pipeline(checkpoint, default_pipeline)
+        index = FrameIndex.scan(Path(folder))
+        if len(index) < 2:
+            raise InputError(
+                f"clip {folder} holds {len(index)} frame, expected the onset and at least one more"
+            )
+        paths = [index.path(number) for number in index.numbers]
+        frames = [read_frame(path) for path in paths]
+        engine = extractor(config)
+        aligned = engine.align_clip(frames, engine.find_face(frames[0], cropped))
+        method = method or config.apex.missing
+        at = spot_apex([to_grey(face) for face in aligned], method).index
+        names = (str(paths[0]), str(paths[at]))
+        return _predict(checkpoint, config, [frames[0], frames[at]], cropped, names, f"spotted:{method}")
+
+
+def view_map(
+    flow: np.ndarray, regions: np.ndarray, view: str, normalisation: str, name: str = "this sample"
+) -> np.ndarray:
+    """Makes one view of one sample, as reading a store would.
+
+    Args:
+        flow: `(3, S, S)` float32: u, v in px of the aligned face, strain.
+        regions: `(5, 2)` float32 px on the aligned face.
+        view: As in `regions-28`; a view of flow.
+        normalisation: As in `scaled`.
+        name: What messages call the sample.
+
+    Returns:
+        `(3, H, W)` float32.
+
+    Raises:
+        InputError: The view is none of flow. mer_flow.errors.MerFlowError: The view or the normalisation is
+            unknown, or the regions are implausible.
+    """
+    from mer_flow.suggest import unknown
+    from mer_flow.views.layouts import htnet_maps, region_maps, whole_maps
+    from mer_flow.views.names import parse_view
+    from mer_flow.views.normalise import NORMALISATIONS, normalise_maps
+
+    parsed = parse_view(view)
+    if normalisation not in NORMALISATIONS:
+        raise unknown("normalisation", normalisation, NORMALISATIONS)
+    side = flow.shape[-1]
+    if parsed.size > side:
+        raise InputError(f"view {view} is larger than the {side} px flow maps, and views only reduce")
+    motion, centres = flow[None, :2], regions[None]
+    pitch: np.ndarray | float = side / parsed.size
+    if parsed.family == "whole":
+        maps = flow[None].copy() if parsed.size == side else whole_maps(motion, parsed.size)
+    elif parsed.family == "regions":
+        maps, pitch = region_maps(motion, centres, parsed.layout, parsed.size, [name])
+    elif parsed.family == "htnet":
+        maps = htnet_maps(motion, centres, parsed.layout, parsed.size, [name])
+    else:
+        raise InputError(f"view {view} is none of flow; AHMSA-Net reads whole-N, regions-N or htnet-N")
+    return normalise_maps(maps, normalisation, pitch, side)[0]
+
+
+def _predict(
+    checkpoint: Checkpoint,
+    config: PipelineConfig,
+    frames: list[np.ndarray],
+    cropped: bool,
+    names: tuple[str, str],
+    apex_source: str,
+) -> Prediction:
+    from mer_flow.pipeline import extract_pair
+
+    metadata, network = checkpoint.metadata, checkpoint.network
+    extracted = extract_pair(frames[0], frames[1], config, cropped)
+    # A store rounds flow to the type it keeps; the network was trained on that.
+    kept = np.dtype(str(metadata.pipeline.get("keep", {}).get("dtype", "float16")))
+    flow = extracted.flow.astype(kept).astype(np.float32)
+    view = view_map(flow, extracted.regions, metadata.view, metadata.normalisation, names[1] or "the apex")
+    device = next(network.parameters())
+    network.eval()
+    with torch.inference_mode():
+        maps = torch.from_numpy(view[None]).to(device.device, device.dtype)
+        logits = network(maps)[0].double().cpu().numpy()
+    return Prediction(
+        classes=metadata.classes or tuple(f"class {i}" for i in range(len(logits))),
+        probabilities=_softmax(logits),
+        logits=logits,
+        view=metadata.view,
+        normalisation=metadata.normalisation,
+        map=view,
+        extracted=extracted,
+        onset=names[0],
+        apex=names[1],
+        apex_source=apex_source,
+        warnings=_warnings(checkpoint, config, extracted.notes),
+    )
+
+
+def _warnings(checkpoint: Checkpoint, config: PipelineConfig, notes: Mapping[str, Any]) -> tuple[str, ...]:
+    from mer_flow.pipeline import pipeline_record
+
+    pipeline = checkpoint.metadata.pipeline
+    said = [f"fallback: {name}" for name in notes.get("fallbacks", ())]
+    if not pipeline.get("config"):
+        said.append("the checkpoint records no pipeline; mer-flow's default was used")
+    now = pipeline_record(config)["versions"]
+    for name, version in pipeline.get("versions", {}).items():
+        if now.get(name) != version:
+            said.append(f"{name}: the training maps were made with {version}, this one with {now.get(name)}")
+    return tuple(said)
+
+
+def _pipeline(checkpoint: Checkpoint, default_pipeline: bool) -> PipelineConfig:
+    from mer_flow.config import PipelineConfig
+
+    metadata = checkpoint.metadata
+    if not metadata.view or not metadata.normalisation:
+        raise InputError(
+            f"checkpoint {checkpoint.folder} does not name its view and normalisation, so no input can be "
+            "made for it; "
+            "save it again with CheckpointMetadata(view=..., normalisation=...)"
+        )
+    if metadata.pipeline.get("config"):
+        return PipelineConfig.from_dict(metadata.pipeline["config"])
+    if not default_pipeline:
+        raise InputError(
+            f"checkpoint {checkpoint.folder} does not record how its training maps were made (imported "
+            "maps?), so new "
+            "frames cannot be treated alike; accept mer-flow's default pipeline with --default-pipeline"
+        )
+    return PipelineConfig()
+
+
+def _loaded(checkpoint: Checkpoint | Path | str) -> Checkpoint:
+    return checkpoint if isinstance(checkpoint, Checkpoint) else from_pretrained(checkpoint)
+
+
+def _frame(source: np.ndarray | Path | str) -> np.ndarray:
+    from mer_flow.frames import read_frame
+
+    return source if isinstance(source, np.ndarray) else read_frame(Path(source))
+
+
+def _name(source: np.ndarray | Path | str) -> str:
+    return "" if isinstance(source, np.ndarray) else str(source)
+
+
+def _softmax(logits: np.ndarray) -> np.ndarray:
+    powers = np.exp(logits - logits.max())
+    return powers / powers.sum()
+
+
+@contextmanager
+def _mer_flow_errors() -> Iterator[None]:
+    """Turns mer-flow's errors, and its absence, into this package's."""
+    try:
+        from mer_flow.errors import MerFlowError
+        from mer_flow.errors import MissingDependencyError as MissingFlowDependencyError
+    except ModuleNotFoundError as error:
+        raise MissingDependencyError(
+            "predicting from frames needs mer-flow: pip install 'ahmsa-model[predict]'"
+        ) from error
+    try:
+        yield
+    except MissingFlowDependencyError as error:
+        raise MissingDependencyError(str(error)) from error
+    except MerFlowError as error:
+        raise InputError(str(error)) from error
