@@ -71,3 +71,197 @@ def _finish_import(summary: ImportSummary, as_json: bool) -> None:
         click.echo(report(summary.problems), err=True)
     if not summary.complete:
         raise click.exceptions.Exit(1)
+
+
+@import_command.command("npz")
+@click.argument("file", type=_FILE)
+@click.option("--store", required=True, type=_FILE, help="HDF5 file to make or extend.")
+@click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
+def import_npz_command(file: Path, store: Path, as_json: bool) -> None:
+    """Import FILE, as `mer-flow export npz` writes it, or with the same keys.
+
+    Whole-face maps only, raw (px) or min-max scaled; docs/exchange.md lists the keys. Nothing is unpickled.
+    """
+    from mer_flow.exchange.npz import import_npz
+
+    _finish_import(import_npz(file, store), as_json)
+
+
+@click.group("export")
+def export_command() -> None:
+    """Export a store to other people's layouts.
+
+    Samples that the label scheme gives no class are left out and counted; Parquet lists them with the reason.
+    """
+
+
+def _options(*extra: Any) -> Any:
+    """Adds the arguments that all exports share, then `extra`."""
+    common = (
+        click.argument("store", type=_FILE),
+        click.option("--scheme", default="megc3", show_default=True, help="Label scheme."),
+        click.option("--db", "databases", multiple=True, help="Database; may be given again. [default: all]"),
+        click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON."),
+    )
+
+    def add(command: Any) -> Any:
+        for option in reversed((*common, *extra)):
+            command = option(command)
+        return command
+
+    return add
+
+
+_VIEW = click.option(
+    "--view", default="whole-28", show_default=True, help="What to write: whole-N, regions-28, ..."
+)
+_NORMALISATION = click.option(
+    "--normalisation", default="minmax", show_default=True, help="raw, scaled, minmax or minmax-255."
+)
+_OUT_FOLDER = click.option("--out", required=True, type=_FOLDER, help="Folder to make; must not exist.")
+_OUT_FILE = click.option("--out", required=True, type=_FILE, help="File to make.")
+_OVERWRITE = click.option("--overwrite", is_flag=True, help="Replace a present file.")
+
+
+@export_command.command("ststnet-loso")
+@_options(_VIEW, _NORMALISATION, _OUT_FOLDER)
+@click.option("--copy", is_flag=True, help="Write copies instead of hard links.")
+def export_loso_command(
+    store: Path,
+    scheme: str,
+    databases: tuple[str, ...],
+    as_json: bool,
+    view: str,
+    normalisation: str,
+    out: Path,
+    copy: bool,
+) -> None:
+    """Write STSTNet's folders: <subject>/u_train|u_test/<label>/*.png, R, G, B = u, v, strain.
+
+    Every sample stands in every subject's folder: 442 samples of 68 subjects make 30,056 files. They are hard
+    links to one file per sample and take the room of 442; but a program that edits one in place edits all.
+    --copy writes independent files. The list of labels lies beside the folder, since STSTNet's code takes every
+    entry of the folder for a subject.
+    """
+    from mer_flow.exchange.ststnet_export import export_loso
+    from mer_flow.store import FlowStore
+
+    with FlowStore(store) as opened:
+        summary = export_loso(
+            opened,
+            out,
+            view=view,
+            normalisation=normalisation,
+            scheme=scheme,
+            databases=databases or None,
+            copy=copy,
+        )
+    _finish_export(
+        {
+            "out": str(summary.out),
+            "labels": str(summary.labels),
+            "samples": summary.samples,
+            "subjects": summary.subjects,
+            "files": summary.files,
+            "linked": summary.linked,
+            "dropped": summary.dropped,
+        },
+        as_json,
+    )
+
+
+@export_command.command("flat")
+@_options(_VIEW, _NORMALISATION, _OUT_FOLDER)
+def export_flat_command(
+    store: Path,
+    scheme: str,
+    databases: tuple[str, ...],
+    as_json: bool,
+    view: str,
+    normalisation: str,
+    out: Path,
+) -> None:
+    """Write one PNG file per sample, '<subject>_<clip> .png', and the list of labels beside the folder."""
+    from mer_flow.exchange.ststnet_export import export_flat
+    from mer_flow.store import FlowStore
+
+    with FlowStore(store) as opened:
+        summary = export_flat(
+            opened, out, view=view, normalisation=normalisation, scheme=scheme, databases=databases or None
+        )
+    _finish_export(
+        {
+            "out": str(summary.out),
+            "labels": str(summary.labels),
+            "samples": summary.samples,
+            "subjects": summary.subjects,
+            "files": summary.files,
+            "dropped": summary.dropped,
+        },
+        as_json,
+    )
+
+
+@export_command.command("npz")
+@_options(_VIEW, _NORMALISATION, _OUT_FILE, _OVERWRITE)
+def export_npz_command(
+    store: Path,
+    scheme: str,
+    databases: tuple[str, ...],
+    as_json: bool,
+    view: str,
+    normalisation: str,
+    out: Path,
+    overwrite: bool,
+) -> None:
+    """Write maps, labels and the sample table as one .npz file of plain arrays.
+
+    docs/exchange.md lists the keys.
+    """
+    from mer_flow.exchange.npz import export_npz
+    from mer_flow.store import FlowStore
+
+    with FlowStore(store) as opened:
+        summary = export_npz(
+            opened,
+            out,
+            view=view,
+            normalisation=normalisation,
+            scheme=scheme,
+            databases=databases or None,
+            overwrite=overwrite,
+        )
+    _finish_export(summary, as_json)
+
+
+@export_command.command("parquet")
+@_options(_OUT_FILE, _OVERWRITE)
+def export_parquet_command(
+    store: Path, scheme: str, databases: tuple[str, ...], as_json: bool, out: Path, overwrite: bool
+) -> None:
+    """Write samples, classes, reasons and notes, but no maps, as one Parquet file.
+
+    Needs pyarrow: pip install 'mer-flow[parquet]'.
+    """
+    from mer_flow.exchange.parquet import export_parquet
+    from mer_flow.store import FlowStore
+
+    with FlowStore(store) as opened:
+        summary = export_parquet(opened, out, scheme=scheme, databases=databases or None, overwrite=overwrite)
+    _finish_export(summary, as_json)
+
+
+def _finish_export(summary: dict[str, Any], as_json: bool) -> None:
+    """Prints what an export wrote."""
+    if as_json:
+        click.echo(json.dumps(summary, indent=2))
+        return
+    files = f", {summary['files']} files" if "files" in summary else ""
+    links = f" ({summary['linked']} hard links)" if summary.get("linked") else ""
+    click.echo(
+        f"{summary['samples']} samples of {summary['subjects']} subjects -> {summary['out']}{files}{links}"
+    )
+    if summary.get("labels"):
+        click.echo(f"labels: {summary['labels']}")
+    for reason, count in summary["dropped"].items():
+        click.echo(f"without a class: {count} ({reason})")

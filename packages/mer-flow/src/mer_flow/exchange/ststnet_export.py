@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,9 +13,10 @@ from numpy.typing import NDArray
 from mer_flow.errors import ExchangeError
 from mer_flow.exchange.label_list import bare_subject, list_lines, map_stem, stem_key
 from mer_flow.exchange.layouts import TEST, TRAIN
+from mer_flow.outputs import new_folder
 from mer_flow.samples import Sample
 from mer_flow.store import FlowStore
-from mer_flow.views import ViewData, read_view
+from mer_flow.views import ViewData, parse_view, read_view
 
 #: Normalisations that eight bits per channel can hold.
 PNG_NORMALISATIONS = ("minmax", "minmax-255")
@@ -55,30 +54,6 @@ def list_beside(out: Path) -> Path:
     return out.with_name(f"{out.name}-labels.csv")
 
 
-@contextmanager
-def new_folder(out: Path) -> Iterator[Path]:
-    """Gives a temporary folder that becomes `out` when the block ends well, and vanishes when it does not.
-
-    Raises:
-        ExchangeError: `out` exists and is not an empty folder.
-    """
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ExchangeError(
-            f"{out} exists and is not an empty folder. Name a new folder, or remove this one first."
-        )
-    out.parent.mkdir(parents=True, exist_ok=True)
-    part = out.with_name(f".{out.name}.{os.getpid()}.part")
-    part.mkdir()
-    try:
-        yield part
-        if out.exists():
-            out.rmdir()
-        part.rename(out)
-    except BaseException:
-        shutil.rmtree(part, ignore_errors=True)
-        raise
-
-
 @dataclass(frozen=True, slots=True)
 class _Maps:
     """What both layouts need: pixels, names, folders and classes, in one order."""
@@ -101,12 +76,11 @@ def _collect(
             f"{' or '.join(PNG_NORMALISATIONS)} only (per image and channel, 0 to 255). "
             "Use `mer-flow export npz` for other normalisations."
         )
-    data: ViewData = read_view(store, view, "minmax-255", scheme=scheme, databases=databases)
-    if not len(data.labels):
+    if parse_view(view).family in ("faces", "clips"):
         raise ExchangeError(
-            f"nothing to export: no sample has a class under scheme '{scheme}' "
-            f"({data.dropped or 'empty store'}). Choose another --scheme or --db."
+            f"view '{view}' holds pictures; these folders hold flow: whole-N, regions-N or htnet-N"
         )
+    data: ViewData = read_view(store, view, "minmax-255", scheme=scheme, databases=databases)
     table = store.table()
     samples: list[Sample] = [table[str(sample_id)] for sample_id in data.sample_ids]
     names = tuple(map_stem(sample) for sample in samples)
@@ -176,7 +150,8 @@ def export_flat(
         What was written.
 
     Raises:
-        ExchangeError: `out` is in use, names clash, or the normalisation does not fit 8 bits.
+        UsageError: `out` is in use.
+        ExchangeError: Names clash, or the normalisation does not fit 8 bits.
         ViewError: The store cannot give the view.
     """
     maps = _collect(store, view, normalisation, scheme, databases)
@@ -217,7 +192,8 @@ def export_loso(
         What was written.
 
     Raises:
-        ExchangeError: `out` is in use, names clash, there are fewer than two subjects, or the normalisation
+        UsageError: `out` is in use.
+        ExchangeError: Names clash, there are fewer than two subjects, or the normalisation
             does not fit 8 bits.
         ViewError: The store cannot give the view.
     """

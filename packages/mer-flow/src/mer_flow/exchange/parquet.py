@@ -1,0 +1,89 @@
+"""Export of everything but the maps to Parquet: samples, classes, and what was decided per sample."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from mer_flow.errors import MissingDependencyError
+from mer_flow.labels import apply_scheme, get_scheme
+from mer_flow.outputs import new_file
+from mer_flow.samples import COLUMNS, INT_COLUMNS, SampleTable
+from mer_flow.store import FlowStore
+
+
+def export_parquet(
+    store: FlowStore,
+    out: Path,
+    *,
+    scheme: str = "megc3",
+    databases: tuple[str, ...] | None = None,
+    overwrite: bool = False,
+) -> dict[str, Any]:
+    """Writes one row per sample: the sample table, then `label`, `class`, `dropped`, `notes`.
+
+    `label` and `class` are null where the scheme drops the sample, and `dropped` says why. `notes` is JSON.
+    The file's metadata carries under `mer_flow` the pipeline, its hash, the store's digest, the scheme and
+    the failures.
+
+    Args:
+        store: The store to read.
+        out: The file to make.
+        scheme: Label scheme.
+        databases: Databases to write; all unless given.
+        overwrite: Replace a present file.
+
+    Returns:
+        Counts for a summary.
+
+    Raises:
+        MissingDependencyError: pyarrow is not installed.
+        UsageError: The scheme or a database is unknown, or `out` exists.
+    """
+    try:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+    except ImportError as error:
+        raise MissingDependencyError(
+            f"Parquet needs pyarrow, which cannot be imported ({error}). "
+            "Install it: pip install 'mer-flow[parquet]'"
+        ) from error
+    chosen = databases or store.databases
+    table = SampleTable(sample for database in chosen for sample in store.samples(database))
+    labelled = apply_scheme(table, get_scheme(scheme))
+    labels = [labelled.labels.get(sample.sample_id) for sample in table]
+    columns: dict[str, Any] = {
+        name: pa.array(table.column(name).tolist(), _type(pa, name)) for name in COLUMNS
+    }
+    columns["label"] = pa.array(labels, pa.int64())
+    columns["class"] = pa.array([None if n is None else labelled.classes[n] for n in labels], pa.string())
+    columns["dropped"] = pa.array([labelled.dropped.get(sample.sample_id) for sample in table], pa.string())
+    notes = [json.dumps(note, sort_keys=True) for database in chosen for note in store.notes(database)]
+    columns["notes"] = pa.array(notes, pa.string())
+    failures = [f for database in chosen for f in store.failures(database)]
+    about = {
+        "schema_version": store.schema_version,
+        "pipeline": store.pipeline,
+        "pipeline_hash": store.pipeline_hash,
+        "store_digest": store.digest(chosen),
+        "scheme": scheme,
+        "classes": list(labelled.classes),
+        "failures": [{"sample_id": f.sample_id, "stage": f.stage, "reason": f.reason} for f in failures],
+    }
+    content = pa.table(columns).replace_schema_metadata({"mer_flow": json.dumps(about, sort_keys=True)})
+    with new_file(out, overwrite) as part:
+        pq.write_table(content, part)
+    return {
+        "out": str(out),
+        "samples": len(table),
+        "subjects": len(table.subjects),
+        "labelled": len(labelled.labels),
+        "failures": len(failures),
+        "dropped": labelled.dropped_by_reason(),
+    }
+
+
+def _type(pa: Any, name: str) -> Any:
+    """Returns the Parquet type of a sample column."""
+    return pa.int64() if name in INT_COLUMNS else pa.float64() if name == "fps" else pa.string()
