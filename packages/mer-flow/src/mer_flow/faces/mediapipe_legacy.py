@@ -37,7 +37,7 @@ class LegacyMesh:
                 self._mesh: Any = solutions.face_mesh.FaceMesh(
                     static_image_mode=True, max_num_faces=1, refine_landmarks=False
                 )
-                # The parts of the graph announce themselves as they first run, the last one at the first face.
+                # Each part of the graph announces itself on its first run, the last at the first face.
                 self._mesh.process(np.zeros((64, 64, 3), dtype=np.uint8))
             self._seen_face = False
         except (ImportError, OSError) as error:

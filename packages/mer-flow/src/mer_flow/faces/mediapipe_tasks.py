@@ -61,7 +61,7 @@ class TasksMesh:
                 )
                 self._image: Any = lambda pixels: mediapipe.Image(mediapipe.ImageFormat.SRGB, pixels)
                 self._landmarker: Any = vision.FaceLandmarker.create_from_options(options)
-                # The parts of the graph announce themselves as they first run, the last one at the first face.
+                # Each part of the graph announces itself on its first run, the last at the first face.
                 self._landmarker.detect(self._image(np.zeros((64, 64, 3), dtype=np.uint8)))
             self._seen_face = False
         except (ImportError, OSError) as error:
