@@ -168,7 +168,7 @@ def load_data(
 
     get_scheme(scheme)
     with FlowStore(path) as store:
-        needed = databases_needed(get_protocol(protocol), options, tuple(store.databases))
+        needed = _databases(store, protocol, options, scheme)
         passed_over = []
         for wanted in wanted_inputs(spec, view, normalisation):
             reason = missing_ingredient(store, *wanted, list(needed))
@@ -202,11 +202,14 @@ def load_data(
     )
 
 
-def _databases(store: FlowStore, protocol: str, options: ProtocolOptions) -> tuple[str, ...]:
+def _databases(store: FlowStore, protocol: str, options: ProtocolOptions, scheme: str) -> tuple[str, ...]:
     """Returns the databases a protocol reads, or raises where the store lacks one."""
     from mer_flow.databases import DATABASES
+    from mer_flow.labels import get_scheme
 
-    needed = databases_needed(get_protocol(protocol), options, tuple(store.databases))
+    # Unless told otherwise, databases that the scheme has no classes for are left out.
+    labelled = [name for name in store.databases if name in get_scheme(scheme).databases]
+    needed = databases_needed(get_protocol(protocol), options, labelled)
     for name in needed:
         if name not in DATABASES and name not in store.databases:
             raise UsageError(str(unknown("database", name, {*DATABASES, *store.databases})))
@@ -242,7 +245,7 @@ def read_population(path: Path, protocol: str, options: ProtocolOptions, scheme:
     rows = []
     dropped: Counter[str] = Counter()
     with FlowStore(path) as store:
-        needed = _databases(store, protocol, options)
+        needed = _databases(store, protocol, options, scheme)
         for database in needed:
             table = store.samples(database)
             labelled = apply_scheme(table, chosen)

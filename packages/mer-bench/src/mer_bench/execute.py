@@ -231,6 +231,7 @@ def _manifest(
         "selects_on_test": spec.selects_on_test,
         "parameters": parameters,
         "variant": resolved.variant,
+        "changes": json.loads(json.dumps(resolved.changes, default=str)),
         "settings": asdict(run),
         "classes": list(population.classes),
         "store": data.store,

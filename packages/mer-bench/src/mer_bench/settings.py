@@ -294,11 +294,13 @@ class Resolved:
         variant: The variant's name.
         options: Keyword arguments of the model's builder.
         recipe: The training recipe; None for a classifier.
+        changes: What was set apart from the named variant and recipe, as in `{"epochs": 5}`.
     """
 
     variant: str
     options: dict[str, Any]
     recipe: Recipe | None
+    changes: dict[str, Any] = field(default_factory=dict)
 
 
 def option_types(spec: ModelSpec) -> tuple[dict[str, Any], bool]:
@@ -389,10 +391,13 @@ def resolve(spec: ModelSpec, request: Request) -> Resolved:
             }[group]
             hint = f" (an option that only the model knows is written options.{bare})" if open_ended else ""
             raise UsageError(f"{unknown('setting', bare, known)}{hint}")
+    named = spec.variants[variant]
+    apart = {key: value for key, value in options.items() if key not in named or named[key] != value}
     if recipe is not None:
+        apart |= {key: value for key, value in changes.items() if value != getattr(recipe, key)}
         recipe = replace(recipe, **changes)
         check_recipe(recipe)
-    return Resolved(variant, options, recipe)
+    return Resolved(variant, options, recipe, apart)
 
 
 def check_recipe(recipe: Recipe) -> None:

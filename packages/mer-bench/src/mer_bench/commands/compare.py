@@ -27,6 +27,9 @@ def compare_command(a: Path, b: Path, selection: str, draws: int, seed: int, as_
     from mer_bench.report.terminal import align
     from mer_bench.runs import RunDirectory
 
+    def p_text(p: float) -> str:
+        return f"{p:.4f}" if p >= 0.0001 else "<0.0001"
+
     found = compare_runs(RunDirectory(a), RunDirectory(b), selection=selection, draws=draws, seed=seed)
     if as_json:
         click.echo(json.dumps(found.to_json(), indent=1))
@@ -46,10 +49,10 @@ def compare_command(a: Path, b: Path, selection: str, draws: int, seed: int, as_
                     f"{other:.4f}",
                     f"{test.difference:+.4f}",
                     f"{test.low:+.3f} to {test.high:+.3f}",
-                    f"{test.p_value:.4f}",
+                    p_text(test.p_value),
                 ]
             )
     click.echo("\n".join(align(rows, left=2)))
     click.echo("")
     for run_seed, (only_a, only_b, p) in found.mcnemar.items():
-        click.echo(f"McNemar, seed {run_seed}: only A right {only_a}, only B right {only_b}, p {p:.4f}")
+        click.echo(f"McNemar, seed {run_seed}: only A right {only_a}, only B right {only_b}, p {p_text(p)}")

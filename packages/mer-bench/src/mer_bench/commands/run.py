@@ -64,21 +64,20 @@ def run_command(
     as_json: bool,
     **flags: Any,
 ) -> None:
-    r"""Trains MODEL on every fold of a protocol and prints its scores.
+    """Trains MODEL on every fold of a protocol and prints its scores.
 
-    Folds that are recorded already are kept, so a killed run continues with the same command. The headline is
-    the last epoch; the oracle column, where the test subject chooses the epoch, is printed beside it and
+    Folds that are recorded already are kept, so a killed run continues with the same command. The headline
+    is the last epoch; the oracle column, where the test subject chooses the epoch, is printed beside it and
     leaks.
 
     Settings: --config FILE.toml, below --set key=value (recipe fields such as lr or epochs, model options
-        such as
-    width), below the flags.
+    such as width), below the flags.
 
-    Examples:
     \b
+    Examples:
       mer-bench run ststnet --protocol cde --store maps.h5 --seeds 3
       mer-bench run ahmsa --protocol loso --db samm --recipe lineage --set epochs=200
-    """
+    """  # noqa: D301
     from mer_bench.data import find_store
     from mer_bench.errors import UsageError
     from mer_bench.execute import execute, prepare
