@@ -110,8 +110,8 @@ class ApexErrors:
 def endpoint_errors(store: FlowStore, roots: Mapping[str, Path]) -> EndpointErrors:
     """Compares a store's flow with the true displacement between the very frames it was computed from.
 
-    The truth is mapped into the aligned face by each sample's own matrix A: the point p lies at `A · [p, 1]` and its
-    displacement w is `A_linear · w` there. Head motion is no part of the truth, as it is none of a stabilised flow.
+    The truth is mapped into the aligned face by each sample's own matrix A: the point p lies at `A · [p, 1]`
+    and its displacement w is `A_linear · w` there. Head motion is no part of it, as of a stabilised flow.
 
     Args:
         store: A computed store.
@@ -202,15 +202,17 @@ def _flow_error(sample: Sample, truth: TruthSample, flow: np.ndarray, matrix: np
     size = flow.shape[-1]
     strength = profile(sample.apex, truth.onset, truth.apex, truth.offset)
     wanted = true_flow(truth, strength, matrix, size)
-    hull = cv2.convexHull((truth.landmarks @ matrix[:, :2].T + matrix[:, 2]).astype(np.float32))
-    face = cv2.fillConvexPoly(np.zeros((size, size), np.uint8), np.rint(hull).astype(np.int32), 1) > 0
+    points = np.rint(truth.landmarks @ matrix[:, :2].T + matrix[:, 2]).astype(np.int32)
+    face = np.zeros((size, size), np.uint8)
+    cv2.fillConvexPoly(face, cv2.convexHull(points), [1])
     length = np.hypot(*wanted)
-    moving = face & (length >= MOVING * length.max())
+    inside = face > 0
+    moving = inside & (length >= MOVING * length.max())
     return FlowError(
         sample_id=sample.sample_id,
         amplitude=strength * truth.amplitude,
-        epe=float(np.hypot(*(flow - wanted))[face].mean()),
-        zero=float(length[face].mean()),
+        epe=float(np.hypot(*(flow - wanted))[inside].mean()),
+        zero=float(length[inside].mean()),
         gain=float((flow * wanted)[:, moving].sum() / max(float((wanted**2)[:, moving].sum()), 1e-12)),
     )
 
