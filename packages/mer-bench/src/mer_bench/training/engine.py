@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -14,6 +15,7 @@ from mer_bench.errors import TrainingError, UsageError
 from mer_bench.protocols import Fold
 from mer_bench.spec import ModelSpec
 from mer_bench.training.augmentation import Augmenter
+from mer_bench.training.choice import choose_cpu_engine
 from mer_bench.training.plan import FoldFailures, OnFold, OnProgress, Plan
 from mer_bench.training.processes import run_in_processes
 from mer_bench.training.recipes import Recipe
@@ -21,10 +23,13 @@ from mer_bench.training.result import FoldResult
 from mer_bench.training.samples import check_data
 from mer_bench.training.seeding import fold_seed
 from mer_bench.training.single import determinism, one_thread, train_fold
+from mer_bench.training.stacked import run_stacked
 
 __all__ = ["ENGINES", "fold_seed", "resolve_device", "run_folds"]
 
 logger = logging.getLogger(__name__)
+
+_PROGRESS_EVERY = 0.25
 
 ENGINES = ("auto", "stacked", "processes", "serial")
 
@@ -140,11 +145,14 @@ def run_folds(
         on_fold(result)
 
     size = min(workers or available_cores(), len(folds))
-    chosen = _choose(plan, engine, size)
+    chosen = _choose(plan, engine, maps, labels, folds, size)
+    progress = _sparingly(on_progress)
     if chosen == "processes":
-        run_in_processes(plan, maps, labels, folds, size, deliver, on_progress)
+        run_in_processes(plan, maps, labels, folds, size, deliver, progress)
+    elif chosen == "stacked":
+        run_stacked(plan, maps, labels, folds, chunk, deliver, progress)
     else:
-        _run_serially(plan, maps, labels, folds, deliver, on_progress)
+        _run_serially(plan, maps, labels, folds, deliver, progress)
 
 
 def _check_request(engine: str, workers: int | None, chunk: int | None, recipe: Recipe) -> None:
@@ -160,16 +168,34 @@ def _check_request(engine: str, workers: int | None, chunk: int | None, recipe: 
             )
 
 
-def _choose(plan: Plan, engine: str, size: int) -> str:
+def _choose(
+    plan: Plan, engine: str, maps: np.ndarray, labels: np.ndarray, folds: Sequence[Fold], size: int
+) -> str:
     if plan.spec.kind == "classifier":
         return "processes" if engine == "processes" else "serial"
     if engine == "processes" and plan.device != "cpu":
         raise UsageError(
             f"engine 'processes' is for the CPU, not {plan.device}; use engine 'stacked' or device 'cpu'"
         )
-    if engine == "auto":
-        return "processes" if plan.device == "cpu" and size > 1 else "serial"
-    return engine
+    if engine != "auto":
+        return engine
+    return "stacked" if plan.device != "cpu" else choose_cpu_engine(plan, maps, labels, folds, size)
+
+
+def _sparingly(on_progress: OnProgress | None) -> OnProgress | None:
+    """Pass on a few calls per second, and always the last."""
+    if on_progress is None:
+        return None
+    last = float("-inf")
+
+    def call(done: int, total: int) -> None:
+        nonlocal last
+        now = time.monotonic()
+        if done == total or now - last >= _PROGRESS_EVERY:
+            last = now
+            on_progress(done, total)
+
+    return call
 
 
 def _run_serially(

@@ -64,6 +64,7 @@ class FoldTrainer:
         self._parameters = [p for p in network.parameters() if p.requires_grad]
         self._optimizer = build_optimizer(recipe, self._parameters)
         self._scaler = torch.amp.GradScaler(self.device.type, enabled=recipe.amp == "fp16")
+        self._steps = -(-len(samples.labels) // recipe.batch_size)
         self._epoch = 0
         self._step = 0
 
@@ -73,24 +74,33 @@ class FoldTrainer:
         Returns:
             Loss and accuracy of the epoch; the loss is NaN or infinite where a batch's was.
         """
-        self.network.train()
         count = len(self._labels)
         order = self._order(count)
         loss_sum = torch.zeros((), device=self.device)
         correct = torch.zeros((), dtype=torch.int64, device=self.device)
-        size = self.recipe.batch_size
-        steps = -(-count // size)
-        for start in range(0, count, size):
-            set_learning_rate(self._optimizer, learning_rate(self.recipe, self._step, steps))
-            rows = order[start : start + size]
-            labels = self._labels.index_select(0, rows)
-            losses, logits = self._forward(self._batch(rows), labels)
-            self._update(losses.mean())
-            loss_sum += losses.detach().sum()
-            correct += (logits.detach().argmax(-1) == labels).sum()
-            self._step += 1
+        for start in range(0, count, self.recipe.batch_size):
+            loss, right = self.step(order[start : start + self.recipe.batch_size])
+            loss_sum += loss
+            correct += right
         self._epoch += 1
         return EpochStats(float(loss_sum) / count, int(correct) / count)
+
+    def step(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Take one optimiser step.
+
+        Args:
+            rows: `(B,)` int64, places among the training samples.
+
+        Returns:
+            Sum of the losses and number of right predictions over the batch.
+        """
+        self.network.train()
+        set_learning_rate(self._optimizer, learning_rate(self.recipe, self._step, self._steps))
+        labels = self._labels.index_select(0, rows)
+        losses, logits = self._forward(self._batch(rows), labels)
+        self._update(losses.mean())
+        self._step += 1
+        return losses.detach().sum(), (logits.detach().argmax(-1) == labels).sum()
 
     def _order(self, count: int) -> Tensor:
         if not self.recipe.shuffle:

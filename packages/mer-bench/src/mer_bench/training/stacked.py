@@ -1,0 +1,215 @@
+"""Folds stacked along an axis and trained by one vmapped step: the way for a GPU."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+
+import numpy as np
+import psutil
+import torch
+from torch import Tensor
+
+from mer_bench.errors import TrainingError
+from mer_bench.protocols import Fold
+from mer_bench.training.augmentation import Augmenter
+from mer_bench.training.network import build_network, fold_generators
+from mer_bench.training.plan import FoldFailures, OnFold, OnProgress, Plan, fold_notes, loss_error
+from mer_bench.training.result import FoldResult
+from mer_bench.training.single import determinism
+from mer_bench.training.stacked_network import StackedNetwork, activation_bytes
+from mer_bench.training.stacked_observer import StackedObserver
+from mer_bench.training.stacked_samples import StackedSamples
+from mer_bench.training.stacked_trainer import StackedTrainer
+
+logger = logging.getLogger(__name__)
+
+# Beside what the backward pass keeps: gradients of activations and the kernels' own workspace.
+_ACTIVATION_FACTOR = 2.0
+
+
+def run_stacked(
+    plan: Plan,
+    maps: np.ndarray,
+    labels: np.ndarray,
+    folds: Sequence[Fold],
+    chunk: int | None,
+    on_fold: OnFold,
+    on_progress: OnProgress | None,
+) -> None:
+    """Train folds in chunks, the folds of a chunk together.
+
+    Args:
+        plan: The run's training.
+        maps: `(N, C, H, W)` float32; put on the device whole.
+        labels: `(N,)` int64.
+        folds: The folds.
+        chunk: Most folds stacked at once; None for as many as memory holds.
+        on_fold: Called with each fold's record when its chunk is done.
+        on_progress: Called with epochs done over all folds, and their total.
+
+    Raises:
+        TrainingError: If folds failed, or the device cannot hold one of them; raised after the others were
+            delivered.
+    """
+    failures = FoldFailures()
+    device = torch.device(plan.device)
+    on_device = torch.from_numpy(np.ascontiguousarray(maps, dtype=np.float32)).to(device)
+    labels_on_device = torch.from_numpy(labels).to(device)
+    limit = chunk or fold_capacity(plan, on_device, max(len(fold.train) for fold in folds))
+    waiting = deque(chunks_of(folds, plan.recipe.batch_size, limit))
+    done, total = 0, len(folds) * plan.epochs
+    with determinism(plan.deterministic):
+        while waiting:
+            group = waiting.popleft()
+
+            def report(epochs: int, group: Sequence[Fold] = group, done: int = done) -> None:
+                if on_progress is not None:
+                    on_progress(done + epochs * len(group), total)
+
+            try:
+                results = _train_chunk(plan, on_device, labels_on_device, group, failures, report)
+            except torch.OutOfMemoryError as error:
+                if len(group) == 1:
+                    raise TrainingError(_memory_message(plan, group[0], error)) from error
+                logger.warning("%d stacked folds do not fit on %s; halving the chunk", len(group), device)
+                half = len(group) // 2
+                waiting.extendleft([group[half:], group[:half]])
+                if device.type == "cuda":
+                    torch.cuda.empty_cache()
+                continue
+            except (RuntimeError, ValueError, TypeError, NotImplementedError) as error:
+                raise TrainingError(
+                    f"fold '{group[0].name}' and {len(group) - 1} stacked with it: model '{plan.spec.name}' "
+                    "failed under "
+                    f"vmap: {type(error).__name__}: {error}; train with engine 'serial' or 'processes', or "
+                    "rid the network "
+                    "of Python control flow that depends on values"
+                ) from error
+            done += len(group) * plan.epochs
+            for result in results:
+                on_fold(result)
+    failures.raise_if_any(len(folds))
+
+
+def chunks_of(folds: Sequence[Fold], batch_size: int, limit: int) -> list[list[Fold]]:
+    """Cut folds into chunks of even size, folds of a chunk taking the same number of steps per epoch.
+
+    Args:
+        folds: The folds.
+        batch_size: Samples per step.
+        limit: Most folds in a chunk.
+
+    Returns:
+        The chunks, the longest trainings first.
+    """
+    by_steps: dict[int, list[Fold]] = {}
+    for fold in folds:
+        by_steps.setdefault(-(-len(fold.train) // batch_size), []).append(fold)
+    chunks = []
+    for steps in sorted(by_steps, reverse=True):
+        group = by_steps[steps]
+        pieces = -(-len(group) // max(1, limit))
+        bounds = [round(i * len(group) / pieces) for i in range(pieces + 1)]
+        chunks += [group[a:b] for a, b in pairwise(bounds)]
+    return chunks
+
+
+def fold_capacity(plan: Plan, maps: Tensor, most_samples: int) -> int:
+    """How many folds the device's free memory holds at once.
+
+    Args:
+        plan: The run's training.
+        maps: `(N, C, H, W)` on the device.
+        most_samples: Training samples of the largest fold.
+
+    Returns:
+        At least 1.
+    """
+    device = maps.device
+    shape = (maps.shape[1], maps.shape[2], maps.shape[3])
+    with fold_generators(0, device):
+        network = build_network(plan.spec, plan.options, plan.num_classes, shape, device, stacked=True)
+    weights = sum(p.numel() * p.element_size() for p in network.parameters())
+    batch = min(plan.recipe.batch_size, most_samples)
+    # Weight, gradient and the optimiser's two moments; maps twice, as they are picked and augmented.
+    need = 4 * weights + batch * (
+        _ACTIVATION_FACTOR * activation_bytes(network, shape, device) + 2 * 4 * maps[0].numel()
+    )
+    del network
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+        free = 0.9 * torch.cuda.mem_get_info(device)[0]
+    else:
+        free = 0.5 * psutil.virtual_memory().available
+    capacity = max(1, int(free / need))
+    logger.info(
+        "a stacked fold needs about %.0f MB; %.1f GB free on %s hold %d",
+        need / 1e6,
+        free / 1e9,
+        device,
+        capacity,
+    )
+    return capacity
+
+
+def _train_chunk(
+    plan: Plan,
+    maps: Tensor,
+    labels: Tensor,
+    folds: list[Fold],
+    failures: FoldFailures,
+    on_epoch: Callable[[int], None],
+) -> list[FoldResult]:
+    begin = time.perf_counter()
+    shape = (maps.shape[1], maps.shape[2], maps.shape[3])
+    network = StackedNetwork(plan, [plan.seed_of(fold) for fold in folds], shape, maps.device)
+    samples = StackedSamples(maps, labels, folds, plan.num_classes)
+    trainer = StackedTrainer(network, samples, plan.recipe, Augmenter.from_recipe(plan.recipe, plan.view))
+    observer = StackedObserver(maps, folds, plan.epochs, plan.num_classes)
+    losses = np.zeros((plan.epochs, len(folds)), np.float32)
+    accuracies = np.zeros_like(losses)
+    failed: dict[int, TrainingError] = {}
+    for epoch in range(plan.epochs):
+        losses[epoch], accuracies[epoch] = trainer.epoch()
+        for place in np.flatnonzero(~np.isfinite(losses[epoch])):
+            # Its numbers stay its own: the other folds go on beside it.
+            loss = float(losses[epoch, place])
+            failed.setdefault(int(place), loss_error(folds[place].name, epoch + 1, loss, plan.recipe))
+        if len(failed) == len(folds):
+            break
+        observer.observe(network)
+        on_epoch(epoch + 1)
+    for place, error in failed.items():
+        failures.add(folds[place].name, str(error))
+    counts = samples.counts.cpu().numpy()
+    seconds = (time.perf_counter() - begin) / len(folds)
+    return [
+        FoldResult(
+            fold=fold.name,
+            seed=plan.seed,
+            test_index=np.asarray(fold.test, np.int64),
+            logits=held_out,
+            inner_index=np.asarray(fold.inner, np.int64),
+            inner_logits=inner,
+            train_loss=losses[:, place].copy(),
+            train_accuracy=accuracies[:, place].copy(),
+            seconds=seconds,
+            engine="stacked",
+            device=str(maps.device),
+            notes=fold_notes(counts[place]),
+        )
+        for place, (fold, (held_out, inner)) in enumerate(zip(folds, observer.logits(), strict=True))
+        if place not in failed
+    ]
+
+
+def _memory_message(plan: Plan, fold: Fold, error: BaseException) -> str:
+    return (
+        f"fold '{fold.name}': {plan.device} cannot hold even one fold of model '{plan.spec.name}' "
+        f"({error}); lower "
+        f"batch_size (now {plan.recipe.batch_size}), choose a smaller variant, or train with device 'cpu'"
+    )

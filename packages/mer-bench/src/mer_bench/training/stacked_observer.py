@@ -1,0 +1,65 @@
+"""The observer of stacked folds: outside the training, it records each epoch's logits of the kept samples."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mer_bench.protocols import Fold
+from mer_bench.training.stacked_network import StackedNetwork
+
+_BLOCK = 64
+
+
+class StackedObserver:
+    """Records the logits of every fold's held-out and inner samples after each epoch.
+
+    It reads the networks and never changes them; nothing flows back to the trainer.
+
+    Args:
+        maps: `(N, C, H, W)` float32 on the device.
+        folds: Their `test` and `inner` samples are observed.
+        epochs: How many epochs there will be.
+        num_classes: Width of the logits.
+    """
+
+    def __init__(self, maps: Tensor, folds: Sequence[Fold], epochs: int, num_classes: int) -> None:
+        self._folds = folds
+        self._maps = maps
+        watched = [np.concatenate([fold.test, fold.inner]) for fold in folds]
+        widest = max(map(len, watched))
+        # Folds watch unequal numbers of samples; the rows that fill up are predicted and never read.
+        rows = [np.concatenate([w, np.full(widest - len(w), w[0])]) for w in watched]
+        self._rows = torch.from_numpy(np.stack(rows).astype(np.int64)).to(maps.device)
+        self._record = torch.zeros(epochs, len(folds), widest, num_classes, device=maps.device)
+        self._seen = 0
+
+    def observe(self, network: StackedNetwork) -> None:
+        """Predict every observed sample with the networks as they are now.
+
+        Args:
+            network: The folds' networks.
+        """
+        record = self._record[self._seen]
+        for start in range(0, self._rows.shape[1], _BLOCK):
+            rows = self._rows[:, start : start + _BLOCK]
+            record[:, start : start + _BLOCK] = network.predict(self._maps[rows])
+        self._seen += 1
+
+    def logits(self) -> list[tuple[np.ndarray, np.ndarray]]:
+        """The record.
+
+        Returns:
+            Per fold `(epochs, n, classes)` float32 of the held-out samples and `(epochs, m, classes)` of the
+            inner ones.
+        """
+        record = self._record.cpu().numpy()
+        parts = []
+        for place, fold in enumerate(self._folds):
+            held_out, inner = len(fold.test), len(fold.inner)
+            rows = record[:, place]
+            parts.append((rows[:, :held_out].copy(), rows[:, held_out : held_out + inner].copy()))
+        return parts

@@ -1,0 +1,139 @@
+"""Training of many folds at once, one epoch at a time, on their training samples alone."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mer_bench.training.augmentation import Augmenter
+from mer_bench.training.losses import loss_terms, sample_losses
+from mer_bench.training.optim import build_optimizer, clip_gradients, learning_rate, set_learning_rate
+from mer_bench.training.recipes import Recipe
+from mer_bench.training.seeding import AUGMENTATION, SHUFFLING, permutation, stream_key
+from mer_bench.training.stacked_network import StackedNetwork
+from mer_bench.training.stacked_samples import StackedSamples
+from mer_bench.training.trainer import AMP_DTYPES
+
+_FIRST_SCALE, _GROW_AFTER = 2.0**16, 2000
+
+
+class StackedTrainer:
+    """Trains the stacked networks on the samples it is given. It is never handed another sample.
+
+    Every fold takes as many steps per epoch as the others; the last batch is padded, and padded rows weigh
+    nothing in the loss nor in batch normalisation.
+
+    Args:
+        network: The folds' networks.
+        samples: The folds' training samples.
+        recipe: How to train.
+        augmenter: The recipe's augmentation, or None.
+    """
+
+    def __init__(
+        self, network: StackedNetwork, samples: StackedSamples, recipe: Recipe, augmenter: Augmenter | None
+    ) -> None:
+        self.network = network
+        self.recipe = recipe
+        self._samples = samples
+        self._terms = loss_terms(recipe, samples.counts)
+        self._augmenter = augmenter
+        self._trainable = network.trainable()
+        self._optimizer = build_optimizer(recipe, self._trainable)
+        self._steps = -(-samples.padded // recipe.batch_size)
+        self._epoch = 0
+        self._step = 0
+        folds, device = len(samples), samples.lengths.device
+        self._device = device
+        self._scale = torch.full((folds,), _FIRST_SCALE if recipe.amp == "fp16" else 1.0, device=device)
+        self._good_steps = torch.zeros(folds, dtype=torch.int64, device=device)
+
+    def epoch(self) -> tuple[np.ndarray, np.ndarray]:
+        """Train one epoch.
+
+        Returns:
+            Mean loss `(F,)` and accuracy `(F,)` float32 over each fold's training samples.
+        """
+        order = self._order()
+        losses = torch.zeros(len(self._samples), device=self._device)
+        correct = torch.zeros(len(self._samples), device=self._device)
+        for number in range(self._steps):
+            loss, right = self.step(order[:, number * self.recipe.batch_size :][:, : self.recipe.batch_size])
+            losses += loss
+            correct += right
+        self._epoch += 1
+        lengths = self._samples.lengths
+        means = torch.stack([losses / lengths, correct / lengths]).cpu().numpy()
+        return means[0], means[1]
+
+    def step(self, positions: Tensor) -> tuple[Tensor, Tensor]:
+        """Take one optimiser step in every fold.
+
+        Args:
+            positions: `(F, B)` int64, as in `StackedSamples.pick`.
+
+        Returns:
+            Sum of the losses and number of right predictions over the batch, each `(F,)`.
+        """
+        set_learning_rate(self._optimizer, learning_rate(self.recipe, self._step, self._steps))
+        maps, labels, weights = self._samples.pick(positions)
+        if self._augmenter is not None:
+            maps = self._augmenter(maps, stream_key(self.network.seeds, AUGMENTATION, self._step))
+        amp = AMP_DTYPES.get(self.recipe.amp)
+        with torch.autocast(self._device.type, dtype=amp, enabled=amp is not None):
+            logits = self.network.train_forward(maps, weights, self._step)
+        logits = logits.float()
+        losses = sample_losses(logits, labels, self._terms) * weights
+        # A fold's gradient depends on its own loss alone, so the sum over folds leaves each as it would be by
+        # itself.
+        self._update(losses.sum(1) / weights.sum(1))
+        self._step += 1
+        right = (logits.detach().argmax(-1) == labels) * weights
+        return losses.detach().sum(1), right.sum(1)
+
+    def _order(self) -> Tensor:
+        lengths, padded = self._samples.lengths, self._samples.padded
+        if not self.recipe.shuffle:
+            return torch.arange(padded, device=self._device).expand(len(lengths), padded)
+        return permutation(stream_key(self.network.seeds, SHUFFLING, self._epoch), lengths, padded)
+
+    def _update(self, loss: Tensor) -> None:
+        self._optimizer.zero_grad(set_to_none=True)
+        half = self.recipe.amp == "fp16"
+        (loss * self._scale if half else loss).sum().backward()
+        gradients = [p.grad for p in self._trainable if p.grad is not None]
+        overflowed = self._unscale(gradients) if half else None
+        if self.recipe.clip_norm:
+            clip_gradients(gradients, self.recipe.clip_norm, stacked=True)
+        if overflowed is None or not bool(overflowed.any()):
+            self._optimizer.step()
+        else:
+            self._step_without(overflowed)
+
+    def _unscale(self, gradients: list[Tensor]) -> Tensor:
+        """Undo loss scaling, per fold; returns `(F,)` bool, the folds whose gradient overflowed."""
+        finite = torch.ones_like(self._scale, dtype=torch.bool)
+        for g in gradients:
+            g.div_(self._scale.view(-1, *[1] * (g.dim() - 1)))
+            finite &= torch.isfinite(g).flatten(1).all(1)
+        self._good_steps = torch.where(finite, self._good_steps + 1, 0)
+        grown = self._good_steps >= _GROW_AFTER
+        self._scale = torch.where(finite, torch.where(grown, self._scale * 2, self._scale), self._scale / 2)
+        self._good_steps = torch.where(grown, 0, self._good_steps)
+        return ~finite
+
+    @torch.no_grad()
+    def _step_without(self, skipped: Tensor) -> None:
+        """Step, then put the skipped folds back as they were (their count of steps, shared, goes on)."""
+        rows = skipped.nonzero().squeeze(1)
+        saved: list[tuple[Tensor, Tensor]] = []
+        for p in self._trainable:
+            if p.grad is not None:
+                p.grad[rows] = 0.0
+            state = self._optimizer.state.get(p, {}).values()
+            moments = [t for t in state if getattr(t, "shape", None) == p.shape]
+            saved += [(t, t[rows].clone()) for t in (p, *moments)]
+        self._optimizer.step()
+        for tensor, before in saved:
+            tensor[rows] = before
