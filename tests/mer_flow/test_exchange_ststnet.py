@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from PIL import Image
 
 from mer_flow.cli import cli
-from mer_flow.errors import ExchangeError
+from mer_flow.errors import ExchangeError, UsageError
 from mer_flow.exchange.label_list import listed_sample, map_stem, read_label_list, stem_key
 from mer_flow.exchange.layouts import read_map
 from mer_flow.exchange.ststnet import import_ststnet
@@ -296,7 +296,7 @@ def test_export_refuses_a_used_folder_and_leaves_nothing_half_done(
     store: Path, flat: Path, tmp_path: Path
 ) -> None:
     with FlowStore(store) as opened:
-        with pytest.raises(ExchangeError, match="not an empty folder"):
+        with pytest.raises(UsageError, match="not an empty folder"):
             export_flat(opened, flat)
         with pytest.raises(ExchangeError, match="8-bit"):
             export_flat(opened, tmp_path / "new", normalisation="scaled")

@@ -140,8 +140,8 @@ def export_loso_command(
 
     Every sample stands in every subject's folder: 442 samples of 68 subjects make 30,056 files. They are hard
     links to one file per sample and take the room of 442; but a program that edits one in place edits all.
-    --copy writes independent files. The list of labels lies beside the folder, since STSTNet's code takes every
-    entry of the folder for a subject.
+    --copy writes independent files. The list of labels lies beside the folder, since STSTNet's code takes
+    every entry of the folder for a subject.
     """
     from mer_flow.exchange.ststnet_export import export_loso
     from mer_flow.store import FlowStore

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from pathlib import Path
 from typing import Any
@@ -45,9 +46,11 @@ def export_parquet(
         import pyarrow as pa
         import pyarrow.parquet as pq
     except ImportError as error:
+        # pyarrow of late wants NumPy 2, which the face models of older Pythons exclude
+        broken = importlib.util.find_spec("pyarrow") is not None
+        command = "pip install 'pyarrow>=15,<21'" if broken else "pip install 'mer-flow[parquet]'"
         raise MissingDependencyError(
-            f"Parquet needs pyarrow, which cannot be imported ({error}). "
-            "Install it: pip install 'mer-flow[parquet]'"
+            f"Parquet needs pyarrow, which cannot be imported ({error}). Mend it with: {command}"
         ) from error
     chosen = databases or store.databases
     table = SampleTable(sample for database in chosen for sample in store.samples(database))

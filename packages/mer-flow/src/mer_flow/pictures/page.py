@@ -204,7 +204,8 @@ def draw_page(page: Page) -> Image.Image:
     scratch = ImageDraw.Draw(Image.new("RGB", (8, 8)))
     columns = len(page.heads)
     width = 2 * MARGIN + CAPTION_WIDTH + columns * (page.tile + GAP)
-    width = max(width, _legend_width(page))
+    title_width = 2 * MARGIN + int(scratch.textlength(page.title, _font(20))) + 2
+    width = max(width, title_width, _legend_width(page))
     notes = [line for note in page.notes for line in _fit(scratch, note, 13, width - 2 * MARGIN)]
     subheads = [_fit(scratch, text, 11, page.tile) for _, text in page.heads]
     head_height = 20 + 14 * max((len(lines) for lines in subheads), default=0) + 6

@@ -162,10 +162,10 @@ def contact_sheet(
     """
     places = _places(store, sample_ids)
     title = title or f"Onset-to-apex optical flow of {store.path.name}"
+    cut = drawable(parse_view(view))
     if store.values == "minmax-255":
         page = _imported_page(store, places, title)
     else:
-        cut = drawable(parse_view(view))
         if cut.size > store.map_size:
             raise ViewError(
                 f"{cut} is larger than the {store.map_size} px maps of {store.path}; show a smaller view"
@@ -217,6 +217,9 @@ def _computed_page(
     side = store.map_size
     span = "one scale for all rows" if scale else "each row has its own colour scale, given beside it"
     notes = [f"One row per sample. Distances are in px of the aligned {side} x {side} px face; {span}."]
+    notes.append(
+        f"Amounts and scales leave out the highest {100 - SHOWN_PERCENT:.1f} % of a map's pixels: speckle."
+    )
     if not with_faces:
         notes.append("Onset and apex faces are not in this store; to see them, build with --keep-faces.")
     if not with_view:
