@@ -103,9 +103,8 @@ def assemble(
     free = shutil.disk_usage(store.parent).free
     if free < needed:
         raise StoreError(
-            f"the disk is full: assembling {store} needs up to {needed / 2**20:.0f} MiB beside the old file, "
-            f"{free / 2**20:.0f} MiB are free. Nothing committed is lost: free space and run the same command "
-            "again."
+            f"the disk is full: assembling {store} needs up to {needed / 2**20:.0f} MiB, "
+            f"{free / 2**20:.0f} MiB are free. Nothing committed is lost: free space and run the same build again."
         )
     try:
         with explained("assembling the store", temporary):
