@@ -1,4 +1,16 @@
-"""What every database reader shares: the reading of a sheet, checked row by row, and what came of it."""
+"""What every database reader shares: the reading of a sheet, checked row by row, and what came of it.
+
+One bad row never stops the rest. After the reviewed corrections, a row
+
+* without a filename, subject or onset, with an offset before its onset, or with neither apex nor offset,
+  is dropped;
+* that repeats the sample of an earlier row is dropped, the earlier one kept;
+* whose apex lies outside [onset, offset], or is no number, is kept with its apex unknown (`apex_source` is
+  `none`), since the interval is what the databases' users trust; the apex is then spotted like SMIC's;
+* whose apex equals its onset is kept as it is, and counted.
+
+Every drop and every doubt is recorded with the row's number.
+"""
 
 from __future__ import annotations
 
@@ -233,7 +245,7 @@ class Database(ABC):
         notes = Notes()
         if match.grid.recomputed:
             notes.warnings.append(
-                f"{match.grid.recomputed} formula(s) of sheet '{match.grid.name}' had lost their stored value "
+                f"{match.grid.recomputed} formula(s) of sheet '{match.grid.name}' had lost their value "
                 "and were recomputed; the file was re-saved by a program that does not compute formulas"
             )
         rows = tuple(self._rows(match, grids, notes))
@@ -247,7 +259,7 @@ class Database(ABC):
 
         known = load(self.name).version(form, count)
         if known is None and form != "folders":
-            versions = ", ".join(f"{v.name} {v.rows}" for v in load(self.name).versions if v.form == form)
+            versions = ", ".join(f"{v.rows}: {v.name}" for v in load(self.name).versions if v.form == form)
             notes.warnings.insert(
                 0, f"{count} rows of the form '{form}' are no published version (known: {versions or 'none'})"
             )

@@ -128,7 +128,7 @@ class Casme3(Database):
         return emotions
 
     def locate(self, root: Path, release: str = "auto") -> ClipLocator:
-        """Finds colour frames: whole videos (`raw`), the authors' clips (`clips`), re-extracted ones (`selected`).
+        """Finds colour frames: whole videos (`raw`), the authors' clips (`clips`), or `selected`.
 
         `selected` is the layout `ME_A/spNO.1/b2/color`, one folder per micro-expression, numbered where a
         letter repeats; the folder that holds a sample's frames is found by its file numbers.

@@ -196,7 +196,8 @@ def select_release(
         listed = ", ".join(got[:6]) + (" ..." if len(got) > 6 else "") if got else "no folders"
         raise LayoutError(
             f"{database}: root {root} is laid out as no known release ({', '.join(order)}). "
-            f"Expected frames such as {example}; found: {listed}. Point --root at the folder that holds the release."
+            f"Expected frames such as {example}; found: {listed}. "
+            "Point --root at the folder that holds the release."
         )
     if release == "auto":
         release = next((name for name in order if name in groups), next(iter(groups)))

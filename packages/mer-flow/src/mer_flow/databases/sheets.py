@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import re
 import warnings
 import zipfile
@@ -113,9 +114,9 @@ class SheetMatch:
             names = ", ".join(dict.fromkeys(self.header_name(key) for _, key in lost))
             raise SheetError(
                 f"{self.grid.path}, sheet '{self.grid.name}': {len(lost)} cell(s) of column(s) {names} are "
-                f"formulas without a stored value (first: row {lost[0][0]}) and could not be recomputed. The file was "
-                "re-saved by a program that does not compute formulas. Open it in Excel or LibreOffice Calc, save it "
-                "there, and try again, or use the authors' original file."
+                f"formulas without a stored value (first: row {lost[0][0]}) and could not be recomputed. "
+                "The file was re-saved by a program that does not compute formulas. Open it in Excel or "
+                "LibreOffice Calc, save it there, and try again, or use the authors' original file."
             )
 
     def header_name(self, key: str) -> str:
@@ -216,9 +217,9 @@ def read_workbook(path: Path) -> tuple[Grid, ...]:
         raise
     except Exception as error:  # the libraries raise their whole zoo on damaged files
         raise SheetError(
-            f"annotation sheet {path} cannot be read ({type(error).__name__}: {error}). Expected an .xlsx, .xls "
-            "or .csv file; it may be truncated, damaged or protected by a password. Copy it again from the "
-            "authors' release."
+            f"annotation sheet {path} cannot be read ({type(error).__name__}: {error}). Expected "
+            "an .xlsx, .xls or .csv file; it may be truncated, damaged or protected by a password. "
+            "Copy it again from the authors' release."
         ) from error
 
 
@@ -227,8 +228,9 @@ def _read_xlsx(path: Path) -> tuple[Grid, ...]:
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # openpyxl warns of extensions that hold no cell values
-        values = openpyxl.load_workbook(path, data_only=True)
-        formulas = openpyxl.load_workbook(path) if _has_formulas(path) else None
+        # As streams, since openpyxl refuses workbooks by their suffix.
+        values = openpyxl.load_workbook(io.BytesIO(path.read_bytes()), data_only=True)
+        formulas = openpyxl.load_workbook(io.BytesIO(path.read_bytes())) if _has_formulas(path) else None
     stored = {
         sheet.title: [list(row) for row in sheet.iter_rows(values_only=True)] for sheet in values.worksheets
     }
@@ -253,7 +255,7 @@ def _read_xlsx(path: Path) -> tuple[Grid, ...]:
     evaluator = FormulaEvaluator(lookup)
     grids = []
     for name, rows in stored.items():
-        filled = [list(row) for row in rows]
+        filled: list[list[Any]] = [list(row) for row in rows]
         recomputed = 0
         for sheet_name, row_number, column in written:
             if sheet_name != name or rows[row_number - 1][column - 1] is not None:

@@ -1,4 +1,4 @@
-"""SMIC (Li et al. 2013, doi:10.1109/FG.2013.6553717): the basic release's folders, or SMIC-E sheets; no apex."""
+"""SMIC (Li et al. 2013, doi:10.1109/FG.2013.6553717): basic release's folders, or SMIC-E sheets."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ class Smic(Database):
     needed = ("subject", "filename", "onset", "offset", "emotion", "onset2", "offset2", "onset3", "offset3")
 
     def read(self, root: Path | None, sheet: Path | None) -> SheetReading:
-        """Reads a sheet if one is given, else the basic release's folders, else a SMIC-E sheet below the root.
+        """Reads a given sheet, else the basic release's folders, else a SMIC-E sheet below the root.
 
         The folders come before a sheet that merely lies there: they define the 164 clips, and no SMIC-E sheet
         has them all.
