@@ -104,7 +104,7 @@ def assemble(
     if free < needed:
         raise StoreError(
             f"the disk is full: assembling {store} needs up to {needed / 2**20:.0f} MiB, "
-            f"{free / 2**20:.0f} MiB are free. Nothing committed is lost: free space and run the same build again."
+            f"{free / 2**20:.0f} MiB are free. Nothing committed is lost: free space and build again."
         )
     try:
         with explained("assembling the store", temporary):

@@ -92,6 +92,7 @@ class PartsFolder:
         if self.manifest() is None:
             with explained("starting a build", self.path):
                 self.path.mkdir(parents=True, exist_ok=True)
+                sync_folder(self.path.parent)
                 text = canonical_json({"schema_version": SCHEMA_VERSION, "pipeline": pipeline})
                 write_whole(self.path / MANIFEST, text.encode())
 
@@ -161,8 +162,10 @@ class PartsFolder:
 
     def _folder(self, database: str) -> Path:
         folder = self.path / database
-        with explained("making a folder", folder):
-            folder.mkdir(parents=True, exist_ok=True)
+        if not folder.is_dir():
+            with explained("making a folder", folder):
+                folder.mkdir(parents=True)
+                sync_folder(self.path)
         return folder
 
     @staticmethod
