@@ -96,6 +96,7 @@ def test_unreviewed_errors_are_recorded(casme3, casme3_sheet, tmp_path):
         ("spNO.1", "b", 70, 73, 90, "", "I", "sad"),
         ("nobody", "b", 70, 73, 90, "", "I", "sad"),
         ("spNO.1", "c", 70, 0, 90, "", "IX", "sad"),
+        ("spNO.1", "d", 0, 0, 25, "", "I", "sad"),
     ]
     reading = casme3.read_sheet(casme3_sheet(tmp_path / "a.xlsx", rows))
     assert [(row.row, row.reason.split(",")[0]) for row in reading.dropped] == [
@@ -107,7 +108,9 @@ def test_unreviewed_errors_are_recorded(casme3, casme3_sheet, tmp_path):
         ("a_50", -1, 60),
         ("b_70", 72, -1),
         ("c_70", -1, 90),
+        ("d_0", -1, 25),
     ]
+    assert any("row 8 (spNO.1/d_0): onset 0 is no frame; kept" in warning for warning in reading.warnings)
     assert any("offset 0 is no frame" in warning for warning in reading.warnings)
     assert any("'IX' is no objective class" in warning for warning in reading.warnings)
 

@@ -164,13 +164,17 @@ def test_smic_folders_are_complete_and_each_loss_is_named(smic_root):
     smic = get_database("smic")
     assert compare(smic.read(smic_root, None)) == ()
     folder = smic_root / "SMIC_all_raw/HS/s1/micro/negative/s1_ne_02"
-    for image in folder.iterdir():
-        image.unlink()
+    hidden = smic_root / "hidden"
+    folder.rename(hidden)
     try:
+        gone = compare(smic.read(smic_root, None))
+        folder.mkdir()
         deviations = compare(smic.read(smic_root, None))
+        folder.rmdir()
     finally:
-        for n in (100, 101):
-            (folder / f"image{n:06d}.bmp").touch()
+        hidden.rename(folder)
+    assert [d.message for d in gone] == [d.message for d in deviations]
+    assert gone[0].message == "expected 164 samples, got 163"
     assert [d.kind for d in deviations] == ["samples", "emotions", "per-subject", "scheme", "megc2019"]
     assert deviations[0].names == ("s01/s1_ne_02",)
     assert deviations[1].message == "samples per emotion differ: negative: expected 70, got 69"

@@ -236,6 +236,9 @@ def compare(reading: SheetReading) -> tuple[Deviation, ...]:
     """
     manifest = load(reading.database)
     version = manifest.version(reading.form, reading.rows)
+    if version is None and reading.form == "folders":
+        # Folders come in one version: with fewer of them it is an incomplete copy, not another version.
+        version = next((v for v in manifest.versions if v.form == "folders"), None)
     deviations: list[Deviation] = []
     if version is None:
         known = ", ".join(f"{v.name} ({v.rows} rows, {v.form})" for v in manifest.versions)

@@ -274,7 +274,7 @@ class Database(ABC):
             notes.warnings.append(known.note)
         return SheetReading(
             database=self.name,
-            version=known.name if known else f"{form}, {count} rows",
+            version=known.name if known else f"{form}, {count} {'clips' if form == 'folders' else 'rows'}",
             path=path,
             table=SampleTable(samples),
             corrections=tuple(notes.corrections),
@@ -330,6 +330,8 @@ class Database(ABC):
             notes.drop(row.row, key, "no onset")
             return None
         # No database has a frame 0, so a 0 says that the annotator had no number.
+        if values.onset == 0:
+            notes.warnings.append(f"{where}: onset 0 is no frame; kept, the nearest file stands in for it")
         if values.apex == 0:
             values.apex = None
         if values.offset == 0:
