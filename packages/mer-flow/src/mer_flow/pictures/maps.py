@@ -58,5 +58,5 @@ def flow_maps(
 
 def _save(image: Image.Image, path: Path) -> Path:
     with new_file(path, overwrite=True) as part:
-        image.save(part, format="PNG", optimize=True)
+        image.save(part, format="PNG")
     return path

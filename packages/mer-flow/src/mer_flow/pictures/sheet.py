@@ -173,7 +173,7 @@ def contact_sheet(
         page = _computed_page(store, places, cut, scale, title)
     page.tile = tile
     with new_file(path, overwrite=True) as part:
-        draw_page(page).save(part, format="PNG", optimize=True)
+        draw_page(page).save(part, format="PNG")
     return path
 
 
