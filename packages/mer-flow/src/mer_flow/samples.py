@@ -65,7 +65,7 @@ class SampleTable:
     Raises:
         SheetError: Two rows share a `sample_id`.
 
-    >>> row = Sample("samm/006/006_1_2", "samm", "samm/006", "006_1_2", 1, 5, 9, "sheet", "anger", "4", 1, 200.0)
+    >>> row = Sample("samm/006/a", "samm", "samm/006", "a", 1, 5, 9, "sheet", "anger", "4", 1, 200.0)
     >>> table = SampleTable([row])
     >>> len(table), table.subjects
     (1, ('samm/006',))
@@ -79,7 +79,8 @@ class SampleTable:
             twice = sorted({r.sample_id for r in self._rows if r.sample_id in seen or seen.add(r.sample_id)})  # type: ignore[func-returns-value]
             raise SheetError(
                 f"{len(twice)} sample_id(s) occur more than once: {', '.join(twice[:5])}"
-                f"{' ...' if len(twice) > 5 else ''}. Expected unique (subject, clip, onset); remove the duplicate rows."
+                f"{' ...' if len(twice) > 5 else ''}. Expected unique (subject, clip, onset); remove the "
+                "duplicate rows."
             )
 
     def __len__(self) -> int:
@@ -150,7 +151,10 @@ class SampleTable:
             raise SheetError(f"not a sample table: missing columns {missing}, unknown columns {extra}")
         rows = []
         for record in frame.to_dict("records"):
-            values = {str(k): int(v) if k in INT_COLUMNS else float(v) if k == "fps" else str(v) for k, v in record.items()}
+            values = {
+                str(k): int(v) if k in INT_COLUMNS else float(v) if k == "fps" else str(v)
+                for k, v in record.items()
+            }
             rows.append(Sample(**values))  # type: ignore[arg-type]
         return cls(rows)
 
