@@ -324,6 +324,7 @@ def test_command_reports_and_exits(flat: Path, labels: Path, tmp_path: Path) -> 
     assert "no-file: 1" in result.stderr and "add the files and import again" in result.stderr
 
 
+@pytest.mark.slow
 def test_published_maps(shared_data: Path, tmp_path: Path) -> None:
     store, labels = tmp_path / "public.h5", shared_data / "megc2019_combined_3class_gt.csv"
     summary = import_ststnet(shared_data / "ststnet-flow", store, labels)
