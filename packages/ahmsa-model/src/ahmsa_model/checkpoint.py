@@ -240,17 +240,18 @@ def _check_tensors(network: AHMSANet, tensors: Mapping[str, Tensor], path: Path)
             raise CheckpointError(
                 f"{path} lacks tensor '{name}', which {CONFIG_FILE} asks for; save the checkpoint anew"
             )
-    for name, tensor in tensors.items():
+    for name in tensors:
         if name not in expected:
             raise CheckpointError(f"{path} holds tensor '{name}', which {CONFIG_FILE} knows nothing of")
-        if tensor.shape != expected[name].shape:
+    for name, wanted in expected.items():
+        if tensors[name].shape != wanted.shape:
             raise CheckpointError(
-                f"{path}: tensor '{name}' has shape {tuple(tensor.shape)}, but {CONFIG_FILE} asks for "
-                f"{tuple(expected[name].shape)}; the two files belong to different networks"
+                f"{path}: tensor '{name}' has shape {tuple(tensors[name].shape)}, but {CONFIG_FILE} asks for "
+                f"{tuple(wanted.shape)}; the two files belong to different networks"
             )
-        if not torch.isfinite(tensor).all():
+        if not torch.isfinite(tensors[name]).all():
             raise CheckpointError(
-                f"{path}: tensor '{name}' holds NaN or infinite values; the training diverged"
+                f"{path}: tensor '{name}' holds NaN or infinite values; its training diverged"
             )
 
 

@@ -135,8 +135,8 @@ def predict_clip(
     checkpoint = _loaded(checkpoint)
     with _mer_flow_errors():
         from mer_flow.apex import spot_apex
-
-        from mer_flow.faces.align import to_grey
+        from mer_flow.faces.align import to_grey, transform
+        from mer_flow.faces.landmarks import find_landmarks
         from mer_flow.frames import FrameIndex, read_frame
         from mer_flow.pipeline import extractor
 
@@ -149,9 +149,11 @@ def predict_clip(
         paths = [index.path(number) for number in index.numbers]
         frames = [read_frame(path) for path in paths]
         engine = extractor(config)
-        aligned = engine.align_clip(frames, engine.find_face(frames[0], cropped))
+        face = engine.find_face(frames[0], cropped)
+        aligned = [to_grey(image) for image in engine.align_clip(frames, face)]
+        points = transform(face.matrix, find_landmarks(frames[0], face.box)) if face.detected else None
         method = method or config.apex.missing
-        at = spot_apex([to_grey(face) for face in aligned], method).index
+        at = spot_apex(aligned, method, points).index
         names = (str(paths[0]), str(paths[at]))
         return _predict(checkpoint, config, [frames[0], frames[at]], cropped, names, f"spotted:{method}")
 

@@ -1,0 +1,82 @@
+"""The command line: what it prints, its exit codes, its start-up."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+
+import pytest
+
+from ahmsa_model import AHMSANet, CheckpointMetadata, variant_config
+
+
+def ahmsa(*arguments):
+    command = [sys.executable, "-m", "ahmsa_model.cli", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120)
+
+
+def test_help_is_quick_and_loads_no_torch():
+    code = (
+        "import sys; from ahmsa_model.cli import main; sys.argv = ['ahmsa', 'predict', '--help']\n"
+        "try: main()\n"
+        "except SystemExit: pass\n"
+        "print({'torch', 'numpy', 'mer_flow'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip().endswith("set()")
+    times = []
+    for _ in range(3):
+        start = time.perf_counter()
+        assert ahmsa("--help").returncode == 0
+        times.append(time.perf_counter() - start)
+    bare = time.perf_counter()
+    subprocess.run([sys.executable, "-c", "pass"], check=True)
+    bare = time.perf_counter() - bare
+    # 0.3 s on an idle machine; a loaded one is given what an empty interpreter needs there
+    assert min(times) < 0.3 + 3 * bare
+
+
+def test_info_and_variants_count_parameters():
+    rows = {row["variant"]: row["parameters"] for row in json.loads(ahmsa("variants", "--json").stdout)}
+    assert rows["paper"] == 115_586_563
+    facts = json.loads(ahmsa("info", "--variant", "paper", "--json").stdout)
+    assert facts["parameters"] == rows["paper"]
+    assert facts["untrained"] == 8 * 1024 * 2 * 1020
+    assert [level["grid"] for level in facts["levels"]] == [4, 2, 1]
+    text = ahmsa("info").stdout
+    assert "parameters: 115,586,563" in text and "level 3: 1×1 patches, 1024 channels, 12 heads of 85" in text
+
+
+def test_info_tells_a_checkpoints_training(tmp_path):
+    metadata = CheckpointMetadata(("a", "b", "c"), "megc3", "regions-28", "scaled", training={"seed": 5})
+    AHMSANet(variant_config("tiny")).save_pretrained(tmp_path, metadata)
+    text = ahmsa("info", "--checkpoint", tmp_path).stdout
+    assert "classes: a, b, c (scheme megc3)" in text and "input: regions-28:scaled" in text
+    assert '"seed": 5' in text
+
+
+@pytest.mark.parametrize(
+    "arguments, code, message",
+    [
+        (["info", "--variant", "tinny"], 2, "did you mean 'tiny'"),
+        (["info", "--variant", "tiny", "--checkpoint", "x"], 2, "not both"),
+        (["info", "--checkpoint", "nowhere"], 1, "nowhere does not exist"),
+        (["predict", "--checkpoint", "x"], 2, "give --onset and --apex, or --clip"),
+        (["predict", "--checkpoint", "x", "--onset", "a.png"], 2, "--apex is missing"),
+        (["predict", "--checkpoint", "x", "--onset", "a", "--apex", "b", "--clip", "c"], 2, "or --clip"),
+        (
+            ["predict", "--checkpoint", "x", "--onset", "a", "--apex", "b", "--spotter", "s"],
+            2,
+            "goes with --clip",
+        ),
+        (["predict", "--checkpoint", "nowhere", "--clip", "c"], 1, "nowhere does not exist"),
+        (["predict", "--checkpoint", "x", "--clip", "c", "--device", "tpu"], 2, "unknown device 'tpu'"),
+        (["pretrain"], 2, "No such command 'pretrain'"),
+    ],
+)
+def test_wrong_use_exits_with_a_reason(arguments, code, message):
+    done = ahmsa(*arguments)
+    assert done.returncode == code
+    assert message in done.stderr and "Traceback" not in done.stderr
