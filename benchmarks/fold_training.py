@@ -1,11 +1,11 @@
 """Fold training against a plain loop: STSTNet, the held-out subject evaluated every epoch, in one run.
 
-The plain loop does what published scripts do: one fold at a time, `DataLoader` over a `TensorDataset`, torch's
-default number of threads, three streams with a convolution each, Adam, and the held-out subject after every
-epoch. The two take turns, so that a neighbour's load falls on both; but measure on an idle machine, as two
-threads that wait for each other suffer more from neighbours than two processes do. Data are random maps in the
-shape of the MEGC2019 composite: 442 samples of 68 subjects, 28×28×3 in 0 to 255 (time does not depend on what
-they show).
+The plain loop does what published scripts do: one fold at a time, `DataLoader` over a `TensorDataset`,
+torch's default number of threads, three streams with a convolution each, Adam, and the held-out subject after
+every epoch. The two take turns, so that a neighbour's load falls on both; but measure on an idle machine, as
+two threads that wait for each other suffer more from neighbours than two processes do. Data are random maps
+in the shape of the MEGC2019 composite: 442 samples of 68 subjects, 28×28×3 in 0 to 255 (time does not depend
+on what they show).
 
     python benchmarks/fold_training.py --folds 8 --epochs 40
 """
@@ -158,9 +158,10 @@ def main() -> None:
         rates["plain loop"].append(plain_loop(maps, labels, some, half) / (len(some) * half))
         for name, workers in engines.items():
             rate, first = per_fold_epoch(
-                lambda epochs, name=name, workers=workers: engine_run(maps, labels, folds, epochs, name, workers),
-                len(folds), options.epochs,
-            )  # fmt: skip
+                lambda n, name=name, workers=workers: engine_run(maps, labels, folds, n, name, workers),
+                len(folds),
+                options.epochs,
+            )
             rates[name].append(rate)
             if name == "processes":
                 startup.append(first)
@@ -174,11 +175,13 @@ def main() -> None:
             f"{1 / rate:6.1f} fold-epochs/s, {plain / rate:.2f} × plain loop"
         )
     print(f"processes' start-up, once per run: {np.median(startup):.1f} s")
+    share = 1e3 / options.workers
     print(
-        f"floor with {options.workers} workers: arithmetic {1e3 * arithmetic / options.workers:.1f} ms (both "
-        f"convolution passes at the speed of a 1024³ product), traffic {1e3 * traffic / options.workers:.1f} ms "
-        "(activation written and read once). Between them and the step lie the convolution's 3 input channels, "
-        "which fill a vector register badly, then statistics, pooling and dropout."
+        f"floor with {options.workers} workers: arithmetic {share * arithmetic:.1f} ms (both passes of the "
+        f"convolution at the speed of a 1024³ product), traffic {share * traffic:.1f} ms (activation written "
+        "and read once). Between them and the step lie the convolution's 3 input channels, which fill a "
+        "vector "
+        "register badly, then statistics, pooling and dropout."
     )
 
 

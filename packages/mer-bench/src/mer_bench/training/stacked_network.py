@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from mer_bench.training.layers import FoldDropout, MaskedBatchNorm
 from mer_bench.training.network import build_network, dropout_key, fold_generators
@@ -82,7 +83,7 @@ class StackedNetwork:
             dropout.calls = 0
         for name in self._norms:
             self.buffers[_join(name, "row_weight")] = weights
-        return self._forward(self.parameters, self.buffers, maps)
+        return self._run(maps)
 
     @torch.no_grad()
     def predict(self, maps: Tensor) -> Tensor:
@@ -95,7 +96,14 @@ class StackedNetwork:
             `(F, M, classes)` logits.
         """
         self._template.eval()
-        return self._forward(self.parameters, self.buffers, maps)
+        return self._run(maps)
+
+    def _run(self, maps: Tensor) -> Tensor:
+        if maps.device.type != "cpu":
+            return self._forward(self.parameters, self.buffers, maps)
+        # On a CPU vmap knows fused attention only as a loop over folds.
+        with sdpa_kernel(SDPBackend.MATH):
+            return self._forward(self.parameters, self.buffers, maps)
 
     def _one(self, parameters: dict[str, Tensor], buffers: dict[str, Tensor], maps: Tensor) -> Tensor:
         logits: Tensor = functional_call(self._template, (parameters, buffers), (maps,))

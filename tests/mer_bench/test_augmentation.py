@@ -1,0 +1,94 @@
+"""Augmentation against the flow of really mirrored and shifted motion."""
+
+import pytest
+import torch
+
+from mer_bench.errors import UsageError
+from mer_bench.training.augmentation import Augmenter
+from mer_bench.training.recipes import Recipe
+from mer_bench.training.seeding import stream_key
+
+FLOW = torch.randn(40, 3, 8, 8, generator=torch.Generator().manual_seed(3))
+KEY = stream_key(torch.tensor(5), 0)
+
+
+def minmax(flow, scale):
+    low, high = flow.amin((2, 3), keepdim=True), flow.amax((2, 3), keepdim=True)
+    return (flow - low) / (high - low) * scale
+
+
+def mirrored(flow):
+    """The flow of the mirrored face: positions swap sides and horizontal motion turns round."""
+    out = flow.flip(-1).clone()
+    out[:, 0] *= -1
+    return out
+
+
+@pytest.mark.parametrize(
+    ("view", "encode"),
+    [
+        ("whole-8:raw", lambda f: f),
+        ("regions-8:scaled", lambda f: f.clamp(-1, 1)),
+        ("whole-8:minmax", lambda f: minmax(f, 1.0)),
+        ("whole-8:minmax-255", lambda f: minmax(f, 255.0)),
+    ],
+)
+def test_flip_gives_what_the_mirrored_face_would_have_given(view, encode):
+    augment = Augmenter.from_recipe(Recipe(flip=1.0), view)
+    torch.testing.assert_close(augment(encode(FLOW), KEY), encode(mirrored(FLOW)), rtol=1e-5, atol=1e-4)
+
+
+def test_flip_happens_with_its_probability():
+    augment = Augmenter.from_recipe(Recipe(flip=0.25), "whole-8:raw")
+    many = FLOW[:1].expand(4000, 3, 8, 8)
+    changed = (augment(many, KEY) != many).flatten(1).any(1)
+    assert 0.22 < changed.float().mean() < 0.28
+
+
+def test_htnet_map_swaps_right_for_left_tiles():
+    eye_l, lip_l, eye_r, lip_r = (FLOW[:1, :, :4, :4] + 10 * k for k in range(4))
+    rows = [torch.cat([eye_l, lip_l], 3), torch.cat([eye_r, lip_r], 3)]
+    swapped = [
+        torch.cat([mirrored(eye_r), mirrored(lip_r)], 3),
+        torch.cat([mirrored(eye_l), mirrored(lip_l)], 3),
+    ]
+    augment = Augmenter.from_recipe(Recipe(flip=1.0), "htnet-8:raw")
+    torch.testing.assert_close(augment(torch.cat(rows, 2), KEY), torch.cat(swapped, 2))
+
+
+def test_flip_without_a_known_view_is_refused():
+    with pytest.raises(UsageError, match="flip = 0"):
+        Augmenter.from_recipe(Recipe(flip=0.5), None)
+    with pytest.raises(UsageError, match="minmax-255"):
+        Augmenter.from_recipe(Recipe(flip=0.5), "whole-28:zscore")
+    assert Augmenter.from_recipe(Recipe(), None) is None
+
+
+def test_shifts_stay_in_range_and_repeat_the_edge():
+    ramp = torch.arange(8.0).expand(500, 3, 8, 8)
+    out = Augmenter.from_recipe(Recipe(shift=2), None)(ramp, KEY)
+    moves = (ramp - out)[:, 0, 4, 4]
+    assert set(moves.tolist()) == {-2.0, -1.0, 0.0, 1.0, 2.0}
+    two_right = out[moves == 2][0, 0, 0]
+    assert two_right.tolist() == [0, 0, 0, 1, 2, 3, 4, 5]
+
+
+def test_noise_has_its_standard_deviation():
+    out = Augmenter.from_recipe(Recipe(noise=0.5), None)(torch.zeros(100, 3, 28, 28), KEY)
+    assert out.mean().abs() < 0.005
+    assert out.std() == pytest.approx(0.5, rel=0.01)
+
+
+def test_a_padded_batch_is_augmented_as_the_short_one():
+    recipe = Recipe(flip=0.5, shift=2, noise=0.1)
+    augment = Augmenter.from_recipe(recipe, "whole-8:scaled")
+    torch.testing.assert_close(augment(FLOW, KEY)[:30], augment(FLOW[:30], KEY), rtol=0, atol=0)
+
+
+def test_stacked_folds_draw_their_own():
+    augment = Augmenter.from_recipe(Recipe(flip=0.5, shift=1, noise=0.1), "whole-8:scaled")
+    seeds = torch.tensor([7, 8, 9])
+    together = augment(FLOW.expand(3, 40, 3, 8, 8), stream_key(seeds, 4))
+    for fold in range(3):
+        torch.testing.assert_close(together[fold], augment(FLOW, stream_key(seeds[fold], 4)), rtol=0, atol=0)
+    assert not torch.equal(together[0], together[1])

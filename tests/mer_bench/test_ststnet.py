@@ -1,0 +1,144 @@
+"""STSTNet: as published, and its fused layer as the four layers it stands for."""
+
+import copy
+import math
+import pickle
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from mer_bench.models.ststnet import SPECS, STSTNet
+
+
+class ThreeStreams(nn.Module):
+    """The published form: three streams, each convolution, ReLU, BN, pooling, dropout."""
+
+    def __init__(self):
+        super().__init__()
+        self.convs = nn.ModuleList(nn.Conv2d(3, k, 3, padding=2) for k in (3, 5, 8))
+        self.norms = nn.ModuleList(nn.BatchNorm2d(k) for k in (3, 5, 8))
+        self.fc = nn.Linear(400, 3)
+
+    def forward(self, x):
+        streams = [
+            F.max_pool2d(norm(F.relu(conv(x))), 3, 3, 1)
+            for conv, norm in zip(self.convs, self.norms, strict=True)
+        ]
+        return self.fc(F.avg_pool2d(torch.cat(streams, 1), 2, 2).flatten(1))
+
+
+def as_three_streams(network):
+    twin = ThreeStreams()
+    start = 0
+    for conv, norm in zip(twin.convs, twin.norms, strict=True):
+        part = slice(start, start + conv.out_channels)
+        start = part.stop
+        for own, other in ((conv, network.streams.conv), (norm, network.streams.norm)):
+            own.weight.data.copy_(other.weight.data[part])
+            own.bias.data.copy_(other.bias.data[part])
+    # The one-convolution network reads row, column, kernel.
+    by_kernel = network.fc.weight.data.view(3, 5, 5, 16).permute(0, 3, 1, 2)
+    twin.fc.weight.data.copy_(by_kernel.reshape(3, 400))
+    twin.fc.bias.data.copy_(network.fc.bias.data)
+    return twin
+
+
+def maps_with_ties(count):
+    maps = torch.randint(0, 256, (count, 3, 28, 28), generator=torch.Generator().manual_seed(1)).float()
+    # Flat patches, as real maps have: windows whose maximum occurs several times.
+    maps[:, :, 4:16, 4:16] = 130.0
+    return maps
+
+
+def as_given(maps):
+    return maps
+
+
+def channels_last(maps):
+    return maps.contiguous(memory_format=torch.channels_last)
+
+
+def test_parameters_and_start_are_the_published_ones():
+    network = STSTNet()
+    assert sum(p.numel() for p in network.parameters()) == SPECS[0].parameters == 1683
+    bound = 1 / math.sqrt(27)
+    weights = torch.cat([STSTNet().streams.conv.weight.detach().flatten() for _ in range(20)])
+    assert weights.abs().max() <= bound
+    # Uniform: the standard deviation is bound / sqrt(3).
+    assert weights.std() == pytest.approx(bound / math.sqrt(3), rel=0.02)
+    assert STSTNet(padding=1)(torch.zeros(2, 3, 28, 28)).shape == (2, 3)
+
+
+@pytest.mark.parametrize("layout", [as_given, channels_last])
+@pytest.mark.parametrize("count", [3, 150])
+def test_one_convolution_equals_three_streams(layout, count):
+    torch.manual_seed(0)
+    network = STSTNet(dropout=0.0)
+    twin = as_three_streams(network).double()
+    maps, labels = maps_with_ties(count), torch.arange(count) % 3
+    for _ in range(2):
+        logits = network(layout(maps))
+        expected = twin(maps.double())
+        torch.testing.assert_close(logits.double(), expected, rtol=1e-4, atol=1e-5)
+        network.zero_grad()
+        twin.zero_grad()
+        F.cross_entropy(logits, labels).backward()
+        F.cross_entropy(expected, labels).backward()
+    pairs = [
+        (network.streams.conv.weight, torch.cat([c.weight.grad for c in twin.convs])),
+        (network.streams.conv.bias, torch.cat([c.bias.grad for c in twin.convs])),
+        (network.streams.norm.weight, torch.cat([n.weight.grad for n in twin.norms])),
+        (network.streams.norm.bias, torch.cat([n.bias.grad for n in twin.norms])),
+    ]
+    for parameter, expected in pairs:
+        difference = (parameter.grad.double() - expected).abs().max()
+        assert difference < 1e-4 * expected.abs().max()
+    for name in ("running_mean", "running_var"):
+        tracked = torch.cat([getattr(n, name) for n in twin.norms])
+        torch.testing.assert_close(getattr(network.streams.norm, name).double(), tracked, rtol=1e-5, atol=0)
+    network.eval()
+    twin.eval()
+    torch.testing.assert_close(network(layout(maps)).double(), twin(maps.double()), rtol=1e-4, atol=1e-5)
+
+
+def test_fused_layer_is_really_used_in_training_and_only_there():
+    network = STSTNet()
+    maps = channels_last(maps_with_ties(2))
+    assert "Fused" in type(network.streams(maps).grad_fn).__name__
+    assert "Fused" not in type(network.streams(maps.contiguous()).grad_fn).__name__
+    network.eval()
+    assert "Fused" not in type(network.streams(maps).grad_fn).__name__
+
+
+def test_negative_normalisation_weights_are_pooled_rightly():
+    network = STSTNet(dropout=0.0)
+    with torch.no_grad():
+        network.streams.norm.weight[3] = -0.7
+    maps = maps_with_ties(6)
+    torch.testing.assert_close(
+        copy.deepcopy(network)(channels_last(maps)), copy.deepcopy(network)(maps), rtol=1e-4, atol=1e-4
+    )
+
+
+def test_two_passes_before_one_backward_do_not_share_memory():
+    torch.manual_seed(0)
+    network = STSTNet(dropout=0.0)
+    first, second = channels_last(maps_with_ties(4)), channels_last(maps_with_ties(4).flip(2))
+    for _ in range(2):
+        network.zero_grad()
+        (network(first).square().sum() + network(second).sum()).backward()
+        together = network.streams.conv.weight.grad.clone()
+    network.zero_grad()
+    network(first).square().sum().backward()
+    network(second).sum().backward()
+    torch.testing.assert_close(together, network.streams.conv.weight.grad, rtol=1e-4, atol=1e-3)
+
+
+def test_network_pickles_after_training():
+    network = STSTNet(dropout=0.0)
+    network(channels_last(maps_with_ties(2))).sum().backward()
+    copied = pickle.loads(pickle.dumps(network)).eval()
+    maps = maps_with_ties(2)
+    torch.testing.assert_close(copied(maps), network.eval()(maps))
