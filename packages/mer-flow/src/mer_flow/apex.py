@@ -109,7 +109,7 @@ def region_boxes(size: int, landmarks: np.ndarray | None = None) -> list[tuple[s
 
 
 def difference_curves(frames: Sequence[np.ndarray], boxes: list[tuple[slice, slice]]) -> np.ndarray:
-    """Returns (K, regions): mean absolute grey difference to the onset, the frame's overall brightness matched."""
+    """Returns (K, regions): mean absolute grey difference to the onset, overall brightness matched."""
     onset = frames[0].astype(np.float32)
     level = max(float(onset.mean()), 1.0)
     curves = np.zeros((len(frames), len(boxes)))
@@ -160,7 +160,7 @@ def follow(curves: np.ndarray) -> np.ndarray:
 
 
 def divide_and_conquer(curve: np.ndarray) -> int:
-    """Searches a peak: keeps the half with the larger mean, down to one frame, then climbs to the top beside it.
+    """Searches a peak: keeps the half of larger mean, down to one frame, then climbs to the top beside it.
 
     Args:
         curve: (K,), K at least 2; the first frame is the onset and never the answer.

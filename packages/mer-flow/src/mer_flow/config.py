@@ -51,8 +51,7 @@ class FacesConfig:
     Attributes:
         upsample: Doublings tried, one after the other, where no face is found at full size.
         min_score: Detections below this score are no faces.
-        crop_padding: Border added, as part of the longer side, for one more try on a cropped frame without a
-            detection.
+        crop_padding: Border, as part of the longer side, with which each try is repeated on a cropped frame.
     """
 
     upsample: int = 1

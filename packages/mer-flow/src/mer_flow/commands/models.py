@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +57,7 @@ def verify_models(names: tuple[str, ...], as_json: bool) -> None:
             click.echo(f"{row['name']}: {row['status']}" + (f": {row['problem']}" if row["problem"] else ""))
     bad = [row for row in rows if row["status"] == "wrong" or (names and row["status"] != "correct")]
     if bad:
-        raise click.exceptions.Exit(1)
+        sys.exit(1)
 
 
 @models_command.command("fetch")
@@ -72,7 +73,7 @@ def verify_models(names: tuple[str, ...], as_json: bool) -> None:
 )
 @click.option("--force", is_flag=True, help="Fetch even where a correct file is present.")
 def fetch_model(name: str, source: Path | None, timeout: float, force: bool) -> None:
-    """Bring the model file NAME (default: face-landmarker) into the cache, checked by SHA-256 before it is kept."""
+    """Bring the model file NAME (default: face-landmarker) into the cache, its SHA-256 checked first."""
     from mer_flow.errors import ModelFileError
     from mer_flow.faces.model_files import MODEL_FILES, check, fetch, model_path
 

@@ -57,26 +57,26 @@ def detect_face(image: np.ndarray, config: FacesConfig, cropped: bool = False) -
     Args:
         image: uint8 (H, W) or (H, W, 3) RGB.
         config: Score threshold and retries.
-        cropped: The frame comes from a cropped release; one more try is made with a border around it,
+        cropped: The frame comes from a cropped release; each try is repeated with a border around it,
             because a tight crop leaves the detector no context.
 
     Returns:
         The detection, or None where no try found a face.
     """
+    border = round(config.crop_padding * max(image.shape[:2])) if cropped else 0
+    widths = [(border, border), (border, border)] + [(0, 0)] * (image.ndim - 2)
     for upsample in range(config.upsample + 1):
-        found = _run(image, upsample, config.min_score)
-        if found:
-            return Detection(found[0][1], found[0][0], tuple(score for score, _ in found), upsample)
-    if cropped and config.crop_padding > 0:
-        border = round(config.crop_padding * max(image.shape[:2]))
-        widths = [(border, border), (border, border)] + [(0, 0)] * (image.ndim - 2)
-        found = _run(np.pad(image, widths, mode="edge"), config.upsample, config.min_score)
-        if found:
-            left, top, right, bottom = found[0][1]
-            box = (left - border, top - border, right - border, bottom - border)
-            return Detection(
-                box, found[0][0], tuple(score for score, _ in found), config.upsample, padded=True
-            )
+        for edge in (0, border) if border else (0,):
+            found = _run(np.pad(image, widths, mode="edge") if edge else image, upsample, config.min_score)
+            if found:
+                score, (left, top, right, bottom) = found[0]
+                return Detection(
+                    box=(left - edge, top - edge, right - edge, bottom - edge),
+                    score=score,
+                    scores=tuple(item for item, _ in found),
+                    upsampled=upsample,
+                    padded=edge > 0,
+                )
     return None
 
 

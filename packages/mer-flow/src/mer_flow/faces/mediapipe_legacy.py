@@ -64,13 +64,16 @@ class LegacyMesh:
             float32 (5, 2) px of the face: left eye, right eye, nose, left lip corner, right lip corner.
 
         Raises:
-            FaceError: The mesh finds no face.
+            FaceError: The mesh finds no face or fails.
         """
         height, width = face.shape[:2]
         hush = nullcontext() if self._seen_face else quiet_stderr()
-        with hush, warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # protobuf warns of MediaPipe's own calls
-            found = self._mesh.process(np.ascontiguousarray(to_rgb(face))).multi_face_landmarks
+        try:
+            with hush, warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # protobuf warns of MediaPipe's own calls
+                found = self._mesh.process(np.ascontiguousarray(to_rgb(face))).multi_face_landmarks
+        except RuntimeError as error:
+            raise FaceError(f"{self.name} fails on the aligned {width}x{height} px apex: {error}") from error
         if not found:
             raise FaceError(f"{self.name} finds no face in the aligned {width}x{height} px apex")
         self._seen_face = True

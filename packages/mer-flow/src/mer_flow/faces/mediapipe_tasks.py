@@ -85,11 +85,15 @@ class TasksMesh:
             float32 (5, 2) px of the face: left eye, right eye, nose, left lip corner, right lip corner.
 
         Raises:
-            FaceError: The landmarker finds no face.
+            FaceError: The landmarker finds no face or fails.
         """
         height, width = face.shape[:2]
-        with nullcontext() if self._seen_face else quiet_stderr():
-            found = self._landmarker.detect(self._image(np.ascontiguousarray(to_rgb(face)))).face_landmarks
+        image = self._image(np.ascontiguousarray(to_rgb(face)))
+        try:
+            with nullcontext() if self._seen_face else quiet_stderr():
+                found = self._landmarker.detect(image).face_landmarks
+        except RuntimeError as error:
+            raise FaceError(f"{self.name} fails on the aligned {width}x{height} px apex: {error}") from error
         if not found:
             raise FaceError(f"{self.name} finds no face in the aligned {width}x{height} px apex")
         self._seen_face = True

@@ -1,0 +1,74 @@
+"""Optical strain against closed forms."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from mer_flow.flow.strain import optical_strain, smooth
+
+Y, X = np.mgrid[0:21, 0:25].astype(np.float64)
+
+
+def test_translation_has_no_strain() -> None:
+    assert np.abs(optical_strain(np.stack([0 * X + 1.7, 0 * Y - 0.4]))).max() == 0
+
+
+def test_infinitesimal_rotation_has_no_strain() -> None:
+    assert np.abs(optical_strain(np.stack([-0.02 * Y, 0.02 * X]))).max() < 1e-15
+
+
+def test_finite_rotation_has_its_second_order_strain() -> None:
+    angle = np.deg2rad(3.0)
+    u = (np.cos(angle) - 1) * X - np.sin(angle) * Y
+    v = np.sin(angle) * X + (np.cos(angle) - 1) * Y
+    np.testing.assert_allclose(optical_strain(np.stack([u, v])), np.sqrt(2) * (1 - np.cos(angle)), rtol=1e-9)
+
+
+def test_uniform_expansion_has_root_two_times_its_rate() -> None:
+    np.testing.assert_allclose(optical_strain(np.stack([0.03 * X, 0.03 * Y])), 0.03 * np.sqrt(2), rtol=1e-12)
+
+
+def test_stretch_along_one_axis_has_its_rate() -> None:
+    np.testing.assert_allclose(optical_strain(np.stack([0.05 * X, 0 * Y])), 0.05, rtol=1e-12)
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+def test_simple_shear_has_rate_over_root_two(axis: int) -> None:
+    flow = np.stack([0.04 * Y, 0 * Y]) if axis == 0 else np.stack([0 * X, 0.04 * X])
+    np.testing.assert_allclose(optical_strain(flow), 0.04 / np.sqrt(2), rtol=1e-12)
+
+
+def test_pure_shear_equals_its_rotated_stretch() -> None:
+    """u = k y, v = k x is a stretch by k and a squeeze by k along the diagonals: axes do not matter."""
+    np.testing.assert_allclose(optical_strain(np.stack([0.02 * Y, 0.02 * X])), 0.02 * np.sqrt(2), rtol=1e-12)
+    np.testing.assert_allclose(optical_strain(np.stack([0.02 * X, -0.02 * Y])), 0.02 * np.sqrt(2), rtol=1e-12)
+
+
+def test_spacing_is_the_distance_of_samples() -> None:
+    flow = np.stack([0.08 * X, 0 * X])
+    np.testing.assert_allclose(optical_strain(flow, spacing=8.0), 0.01, rtol=1e-12)
+
+
+def test_differences_are_central_inside_and_one_sided_at_the_border() -> None:
+    strain = optical_strain(np.stack([X**2, 0 * X]))
+    np.testing.assert_allclose(strain[:, 1:-1], 2 * X[:, 1:-1])
+    np.testing.assert_allclose(strain[:, 0], 1.0)
+
+
+def test_leading_axes_and_type_are_kept() -> None:
+    flow = np.random.default_rng(0).normal(size=(3, 4, 2, 9, 7)).astype(np.float32)
+    strain = optical_strain(flow)
+    assert strain.shape == (3, 4, 9, 7) and strain.dtype == np.float32
+    np.testing.assert_array_equal(strain[1, 2], optical_strain(flow[1, 2]))
+
+
+def test_smoothing_keeps_straight_fields_and_damps_noise() -> None:
+    flow = np.stack([0.1 * X, 0.2 * Y])
+    np.testing.assert_allclose(smooth(flow, 1.5)[:, 6:-6, 6:-6], flow[:, 6:-6, 6:-6], atol=1e-12)
+    noise = np.random.default_rng(0).normal(size=(2, 200, 200))
+    # Variance of Gaussian-smoothed white noise: 1 / (4 pi sigma^2).
+    assert smooth(noise, 2.0)[:, 10:-10, 10:-10].std() == pytest.approx(
+        1 / (2 * np.sqrt(np.pi) * 2), rel=0.05
+    )
+    assert smooth(flow, 0.0) is flow
