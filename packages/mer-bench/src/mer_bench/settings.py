@@ -392,7 +392,11 @@ def resolve(spec: ModelSpec, request: Request) -> Resolved:
             hint = f" (an option that only the model knows is written options.{bare})" if open_ended else ""
             raise UsageError(f"{unknown('setting', bare, known)}{hint}")
     named = spec.variants[variant]
-    apart = {key: value for key, value in options.items() if key not in named or named[key] != value}
+    apart = {
+        f"options.{key}" if key in recipe_types else key: value
+        for key, value in options.items()
+        if key not in named or named[key] != value
+    }
     if recipe is not None:
         apart |= {key: value for key, value in changes.items() if value != getattr(recipe, key)}
         recipe = replace(recipe, **changes)

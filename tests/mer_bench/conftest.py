@@ -1,0 +1,156 @@
+"""Populations, records and a small real store for the tests of mer-bench."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mer_bench.data import BenchData
+from mer_bench.execute import Prepared, prepare_data
+from mer_bench.protocols import Population
+from mer_bench.registry import Registered
+from mer_bench.settings import Request, RunSettings
+from mer_bench.spec import ModelSpec
+from mer_bench.training.result import FoldResult
+
+CLASSES = ("negative", "positive", "surprise")
+DATABASES = ("casme2", "samm", "smic")
+
+
+def separable_maps(labels: np.ndarray, seed: int = 0, size: int = 28) -> np.ndarray:
+    """One bright block per class in u, on noise: a class can be read off a map."""
+    rng = np.random.default_rng(seed)
+    maps = rng.normal(0, 0.1, (len(labels), 3, size, size)).astype(np.float32)
+    for i, label in enumerate(labels):
+        maps[i, 0, 2 + 8 * label : 8 + 8 * label, 4:24] += 1.0
+    return maps
+
+
+def make_population(
+    subjects: int = 4, clips: int = 5, databases: Sequence[str] = DATABASES, seed: int = 0
+) -> Population:
+    """Every database with so many subjects, each with `clips` samples; the classes are dealt at random."""
+    rng = np.random.default_rng(seed)
+    rows = [
+        (d, f"{d}/s{s:02d}", f"{d}/s{s:02d}/c{c}")
+        for d in databases
+        for s in range(subjects)
+        for c in range(clips)
+    ]
+    labels = rng.permutation(np.arange(len(rows)) % len(CLASSES))
+    return Population(
+        np.array([row[2] for row in rows]),
+        np.array([row[1] for row in rows]),
+        np.array([row[0] for row in rows]),
+        labels.astype(np.int64),
+        CLASSES,
+        "megc3",
+    )
+
+
+@pytest.fixture
+def population() -> Population:
+    return make_population()
+
+
+@pytest.fixture
+def populate() -> Callable[..., Population]:
+    return make_population
+
+
+@pytest.fixture
+def bench_data(population: Population) -> BenchData:
+    return BenchData(separable_maps(population.labels), population, "whole-28", "scaled")
+
+
+@pytest.fixture
+def record() -> Callable[..., FoldResult]:
+    """Builds a record from its argmax per epoch: `record("s1", test=[0, 1], picks=[[0, 1], [0, 0]])`."""
+
+    def build(
+        fold: str,
+        test: Sequence[int],
+        picks: Sequence[Sequence[int]],
+        inner: Sequence[int] = (),
+        inner_picks: Sequence[Sequence[int]] = (),
+        seed: int = 0,
+        classes: int = 3,
+    ) -> FoldResult:
+        one_hot = np.eye(classes, dtype=np.float32)
+        epochs = len(picks)
+        inner_logits = (
+            one_hot[np.array(inner_picks)] if len(inner) else np.zeros((epochs, 0, classes), np.float32)
+        )
+        return FoldResult(
+            fold,
+            seed,
+            np.array(test, np.int64),
+            one_hot[np.array(picks)],
+            np.array(inner, np.int64),
+            inner_logits,
+            np.linspace(1, 0.5, epochs, dtype=np.float32),
+            np.linspace(0.5, 1, epochs, dtype=np.float32),
+            0.25,
+            "serial",
+            "cpu",
+        )
+
+    return build
+
+
+@pytest.fixture
+def prepared_with(bench_data: BenchData) -> Callable[..., Prepared]:
+    """Prepares a run of a model on the separable data: `prepared_with(spec, protocol="cde", seeds=(0,))`."""
+
+    def build(spec: ModelSpec, overrides: dict[str, object] | None = None, **settings: object) -> Prepared:
+        run = RunSettings(
+            **{"model": spec.name, "protocol": "cde", "engine": "serial", "device": "cpu", **settings}
+        )  # type: ignore[arg-type]
+        return prepare_data(Registered(spec, "test 1.0"), Request(run, overrides or {}), bench_data)
+
+    return build
+
+
+@pytest.fixture(scope="session")
+def small_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A real store: three databases of 3 subjects with 6 clips each, maps in pixels, a class visible in u."""
+    from mer_flow.samples import Sample, SampleTable
+    from mer_flow.store_writer import SampleRecord, StoreWriter, encode_sample
+
+    path = tmp_path_factory.mktemp("store") / "small.h5"
+    pipeline = {"map_kind": {"kind": "computed", "map_size": 28, "values": "px"}}
+    with StoreWriter(path, pipeline) as writer:
+        for number, database in enumerate(DATABASES):
+            samples = []
+            for s in range(3):
+                for c in range(6):
+                    subject, clip = f"{database}/s{s:02d}", f"c{c}"
+                    emotion = CLASSES[(c + s) % 3]
+                    samples.append(
+                        Sample(
+                            f"{subject}/{clip}",
+                            database,
+                            subject,
+                            clip,
+                            1,
+                            5,
+                            9,
+                            "sheet",
+                            emotion,
+                            "",
+                            0,
+                            200.0,
+                        )
+                    )
+            writer.begin(database, SampleTable(samples))
+            labels = np.array([CLASSES.index(sample.emotion) for sample in samples])
+            for sample, flow in zip(samples, separable_maps(labels, number), strict=True):
+                flow[2] = np.abs(flow[2])
+                writer.commit(
+                    sample.sample_id, encode_sample(SampleRecord(sample, flow, notes={"fallbacks": []}))
+                )
+        writer.finish()
+    return path

@@ -1,0 +1,256 @@
+"""Tables: honest first, leaks marked, published scores only beside the official composite."""
+
+from __future__ import annotations
+
+import csv
+import io
+import tomllib
+from collections.abc import Callable
+from dataclasses import replace
+from importlib.resources import files
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mer_bench.data import BenchData
+from mer_bench.errors import RunError, UsageError
+from mer_bench.execute import Prepared, execute, prepare_data
+from mer_bench.models.majority import SPECS as MAJORITY
+from mer_bench.protocols import Population
+from mer_bench.published import SELECTS_ON_TEST, published_scores
+from mer_bench.registry import Registered, Registry
+from mer_bench.report.summary import RunSummary, summarise
+from mer_bench.report.tables import build_tables, to_csv, to_latex, to_markdown
+from mer_bench.report.terminal import render_run
+from mer_bench.runs import RunDirectory
+from mer_bench.settings import Request, RunSettings
+from mer_bench.training.result import FoldResult
+
+Make = Callable[..., FoldResult]
+MAJOR = Registered(MAJORITY[0], "mer-bench 0.1.0")
+
+
+def with_records(prepared: Prepared, out: Path, record: Make, epochs: int = 3) -> RunDirectory:
+    """A run whose records are written by hand: random picks, the same for the same seed and fold."""
+    run = RunDirectory.create_or_resume(out, prepared.manifest)
+    for seed in run.seeds:
+        for number, fold in enumerate(prepared.folds.folds):
+            rng = np.random.default_rng([seed, number])
+            picks = rng.integers(0, 3, (epochs, len(fold.test)))
+            inner = rng.integers(0, 3, (epochs, len(fold.inner)))
+            run.write(record(fold.name, fold.test, picks, fold.inner, inner, seed))
+    return run
+
+
+def prepared(data: BenchData, **settings: object) -> Prepared:
+    run = RunSettings(**{"model": "majority", "protocol": "cde", **settings})  # type: ignore[arg-type]
+    return prepare_data(MAJOR, Request(run), data)
+
+
+@pytest.fixture
+def summary(bench_data: BenchData, record: Make, tmp_path: Path) -> RunSummary:
+    return summarise(
+        with_records(prepared(bench_data, seeds=(0, 1, 2), inner=True), tmp_path, record), draws=200
+    )
+
+
+def official_data(shared: BenchData) -> BenchData:
+    from mer_bench.composite import MEGC2019
+
+    rows = [
+        (f"{d}/s{i % count:02d}", d, label)
+        for d, (count, classes) in MEGC2019.items()
+        for i, label in enumerate([c for c, n in enumerate(classes) for _ in range(n)])
+    ]
+    ids = np.array([f"{subject}/c{i:03d}" for i, (subject, _, _) in enumerate(rows)])
+    population = Population(
+        ids,
+        np.array([row[0] for row in rows]),
+        np.array([row[1] for row in rows]),
+        np.array([row[2] for row in rows]),
+        shared.population.classes,
+        "megc3",
+    )
+    return replace(shared, maps=np.zeros((len(rows), 3, 4, 4), np.float32), population=population)
+
+
+def test_a_summary_is_the_pooled_record(bench_data: BenchData, record: Make, tmp_path: Path) -> None:
+    from sklearn.metrics import f1_score, recall_score
+
+    made = prepared(bench_data, seeds=(0, 1))
+    run = with_records(made, tmp_path, record)
+    found = summarise(run, draws=200)
+    labels = bench_data.population.labels
+    for place, seed in enumerate((0, 1)):
+        predicted = np.empty_like(labels)
+        for kept in run.records(seed):
+            predicted[kept.test_index] = kept.logits[-1].argmax(1)
+        figures = found.selections["last"]["Full"].figures
+        options = {"labels": [0, 1, 2], "average": "macro", "zero_division": 0}
+        assert figures["uf1"].per_seed[place] == pytest.approx(f1_score(labels, predicted, **options))
+        assert figures["uar"].per_seed[place] == pytest.approx(recall_score(labels, predicted, **options))
+    assert figures["uf1"].mean == pytest.approx(np.mean(figures["uf1"].per_seed))
+    assert figures["uf1"].sd == pytest.approx(np.std(figures["uf1"].per_seed, ddof=1))
+    assert figures["uf1"].low < figures["uf1"].mean < figures["uf1"].high
+    assert found.selections["last"]["Full"].confusion.sum() == 2 * len(labels)
+
+
+def test_seeds_can_be_chosen(bench_data: BenchData, record: Make, tmp_path: Path) -> None:
+    run = with_records(prepared(bench_data, seeds=(0, 1)), tmp_path, record)
+    assert summarise(run, (1,), draws=100).seeds == (1,)
+    assert summarise(run, (1,), draws=100).selections["last"]["Full"].figures["uf1"].sd is None
+    with pytest.raises(UsageError, match=r"has seeds \[0, 1\], not \[7\]"):
+        summarise(run, (7,))
+
+
+def test_one_incomplete_seed_blocks_the_table(bench_data: BenchData, record: Make, tmp_path: Path) -> None:
+    run = with_records(prepared(bench_data, seeds=(0, 1)), tmp_path, record)
+    run.record_path(1, "smic/s01").unlink()
+    with pytest.raises(RunError, match=r"seed 1: 1 of 12 missing: smic/s01\. Run the same"):
+        summarise(run)
+    assert summarise(run, (0,), draws=100).seeds == (0,)
+
+
+def test_honest_figures_come_first_and_leaks_say_so(summary: RunSummary) -> None:
+    (table,) = build_tables([summary])
+    assert [row.selection for row in table.rows[:3]] == [
+        "last epoch",
+        "inner (training subjects choose)",
+        "oracle (LEAKS: test subject chooses)",
+    ]
+    assert [row.leaks for row in table.rows[:3]] == [False, False, True]
+    last, _, oracle = table.rows[:3]
+    assert oracle.values["gap.uf1"] == pytest.approx(
+        oracle.values["Full.uf1"].mean - last.values["Full.uf1"].mean
+    )
+    assert "gap.uf1" not in last.values
+    text = to_markdown([table])
+    assert all("LEAKS" in line for line in text.splitlines() if line.startswith("| *"))
+    assert any("oracle LEAKS" in note for note in table.notes)
+
+
+def test_published_scores_stay_away_from_other_data(summary: RunSummary) -> None:
+    (table,) = build_tables([summary])
+    assert not any("published" in row.method for row in table.rows)
+    assert any("left out: these samples are not the MEGC2019 composite" in note for note in table.notes)
+
+
+def test_published_scores_stand_beside_the_official_composite(bench_data: BenchData, tmp_path: Path) -> None:
+    outcome = execute(prepared(official_data(bench_data)), tmp_path)
+    found = summarise(outcome.run, draws=100)
+    assert found.selections["last"]["Full"].figures["uf1"].mean == pytest.approx(0.2408, abs=1e-4)
+    (table,) = build_tables([found])
+    methods = [row.method for row in table.rows]
+    assert methods[0] == "Majority class"
+    assert len(methods) == 1 + len(published_scores())
+    htnet = next(row for row in table.rows if row.method == "HTNet (published)")
+    assert htnet.leaks and "LEAKS" in htnet.selection and htnet.values["samm.uar"] == 0.8124
+    (bare,) = build_tables([found], published=False)
+    assert len(bare.rows) == 1
+
+
+def test_a_control_never_stands_beside_published_scores(bench_data: BenchData, tmp_path: Path) -> None:
+    control = execute(prepared(official_data(bench_data), shuffle_labels=1), tmp_path)
+    (table,) = build_tables([summarise(control.run, draws=100)])
+    assert [row.method for row in table.rows] == ["Majority class [CONTROL: labels shuffled, seed 1]"]
+    assert any("not a score" in note for note in table.notes)
+
+
+def test_csv_carries_every_number(summary: RunSummary) -> None:
+    rows = list(csv.DictReader(io.StringIO(to_csv(build_tables([summary])))))
+    figure = summary.selections["oracle"]["samm"].figures["uar"]
+    assert float(rows[2]["samm.uar.mean"]) == figure.mean
+    assert float(rows[2]["samm.uar.sd"]) == figure.sd
+    full = summary.selections["last"]["Full"].figures["uf1"]
+    assert (float(rows[0]["Full.uf1.low"]), float(rows[0]["Full.uf1.high"])) == (full.low, full.high)
+    assert [row["leaks"] for row in rows] == ["", "", "yes"]
+
+
+def test_latex_is_escaped_and_balanced(summary: RunSummary, bench_data: BenchData, tmp_path: Path) -> None:
+    beside = summarise(execute(prepared(official_data(bench_data)), tmp_path).run, draws=100)
+    text = to_latex(build_tables([beside, summary]))
+    body = [line for line in text.splitlines() if not line.startswith("%")]
+    assert sum(line.count("{") for line in body) == sum(line.count("}") for line in body)
+    rows = [line for line in body if line.endswith(r"\\")]
+    columns = {line.count(" & ") for line in rows}
+    assert len(columns) == 1
+    assert not any("%" in line.replace(r"\%", "") for line in body)
+    assert r"\emph{" in text and r"$\pm$" in text
+    assert not any("±" in line for line in body)
+
+
+def test_different_samples_are_different_tables(
+    summary: RunSummary, bench_data: BenchData, record: Make, tmp_path: Path
+) -> None:
+    other = prepared(bench_data, protocol="cross-db", train_db=("samm",), test_db=("smic",))
+    found = summarise(with_records(other, tmp_path, record), draws=100)
+    tables = build_tables([summary, found])
+    assert [table.title.split(",")[0] for table in tables] == ["cde", "cross-db"]
+    assert found.samples == 20
+
+
+def test_the_terminal_table(summary: RunSummary) -> None:
+    text = render_run(summary)
+    header = next(line for line in text.splitlines() if "last epoch" in line)
+    assert header.index("last epoch") < header.index("inner") < header.index("oracle (LEAKS)")
+    assert "leakage gap" in header
+    assert all(name in text for name in ("Full", "CASME II", "SAMM", "SMIC", "UF1", "UAR", "acc"))
+    assert "confusion, last epoch, Full, 3 seeds summed" in text
+    assert "not the MEGC2019 composite" in text
+
+
+def test_json_is_plain(summary: RunSummary) -> None:
+    import json
+
+    back = json.loads(json.dumps(summary.to_json()))
+    figure = back["selections"]["last"]["Full"]["figures"]["uf1"]
+    assert figure["mean"] == summary.selections["last"]["Full"].figures["uf1"].mean
+    assert len(figure["per_seed"]) == 3
+
+
+def test_an_absent_class_is_said_so(bench_data: BenchData, record: Make, tmp_path: Path) -> None:
+    population = bench_data.population
+    labels = population.labels.copy()
+    labels[(population.databases == "samm") & (labels == 2)] = 0
+    data = replace(bench_data, population=replace(population, labels=labels))
+    found = summarise(with_records(prepared(data), tmp_path, record), draws=100)
+    assert found.selections["last"]["samm"].absent == (2,)
+    (table,) = build_tables([found])
+    assert "SAMM has no sample of surprise: it stays in UF1 and UAR as 0." in table.notes
+    assert "SAMM has no sample of 'surprise'; it counts as 0" in render_run(found)
+
+
+def test_published_scores_are_sourced() -> None:
+    scores = published_scores()
+    assert len(scores) == 20
+    names = [score.method for score in scores]
+    assert len(set(names)) == len(names)
+    registered = set(Registry().names)
+    for score in scores:
+        assert score.source
+        assert score.selects_on_test in SELECTS_ON_TEST
+        assert score.scores["Full"]
+        assert all(0 < value < 1 for pair in score.scores.values() for value in pair)
+        assert not score.model or score.model in registered
+    by_name = {score.method: score for score in scores}
+    assert by_name["STSTNet (PyTorch re-run)"].scores == {"Full": (0.7209, 0.7250)}
+    assert by_name["AHMSA-Net"].scores["samm"] == (0.8803, 0.8524)
+    assert [s.method for s in scores if s.selects_on_test == "yes"] == ["CapsuleNet", "HTNet", "CausalNet"]
+
+
+def test_the_published_file_is_packaged() -> None:
+    content = tomllib.loads(files("mer_bench").joinpath("published.toml").read_text(encoding="utf-8"))
+    known = {
+        "method",
+        "model",
+        "protocol",
+        "full",
+        "smic",
+        "samm",
+        "casme2",
+        "selects_on_test",
+        "source",
+        "note",
+    }
+    assert all(set(entry) <= known for entry in content["score"])
