@@ -54,3 +54,14 @@ def test_a_wrong_option_is_the_benchs_usage_error():
         SPEC.build(num_classes=3, wdith=2)
     with pytest.raises(UsageError, match=r"need 4×4 patches"):
         SPEC.build(num_classes=3, map_size=32)
+
+
+def test_the_bench_types_every_option():
+    from mer_bench.settings import gather, resolve
+
+    sets = ["variant=tiny", "blocks=1,1,2", "attention=block", "dropout=0.1", "positional_embedding=false"]
+    options = resolve(SPEC, gather(None, sets, {})).options
+    assert (tuple(options["blocks"]), options["attention"], options["dropout"]) == ((1, 1, 2), "block", 0.1)
+    assert SPEC.build(num_classes=3, **options).levels[0].position is None
+    with pytest.raises(Exception, match="unknown setting 'wdith'; did you mean 'width'"):
+        resolve(SPEC, gather(None, ["wdith=2"], {}))

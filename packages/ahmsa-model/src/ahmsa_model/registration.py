@@ -67,6 +67,10 @@ def build(num_classes: int, in_channels: int = 3, map_size: int = 28, **options:
     return AHMSANet(config)
 
 
+# Where the bench finds the options' names and types, to check what `--set` gives it.
+build.config = AHMSAConfig  # type: ignore[attr-defined]
+
+
 SPECS = (
     ModelSpec(
         name="ahmsa",
