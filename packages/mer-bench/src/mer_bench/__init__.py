@@ -1,2 +1,3 @@
 """mer-bench."""
+
 __version__ = "0.1.0"

@@ -55,8 +55,14 @@ class ModelSpec:
 
     def __post_init__(self) -> None:
         if self.default_variant not in self.variants:
-            raise UsageError(f"model '{self.name}': default variant '{self.default_variant}' is not among {list(self.variants)}")
+            raise UsageError(
+                f"model '{self.name}': default variant '{self.default_variant}' is not among {list(self.variants)}"
+            )
         if self.kind == "network" and self.default_recipe not in self.recipes:
-            raise UsageError(f"model '{self.name}': default recipe '{self.default_recipe}' is not among {list(self.recipes)}")
+            raise UsageError(
+                f"model '{self.name}': default recipe '{self.default_recipe}' is not among {list(self.recipes)}"
+            )
         if not self.views:
-            raise UsageError(f"model '{self.name}' names no view; give at least one such as 'whole-28:scaled'")
+            raise UsageError(
+                f"model '{self.name}' names no view; give at least one such as 'whole-28:scaled'"
+            )
