@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 _KERNEL, _STRIDE, _PADDING = (3, 3), (3, 3), (1, 1)
-_BLOCK = 64
+_BLOCK = 32
 
 
 class ConvReluNormPool(nn.Module):
