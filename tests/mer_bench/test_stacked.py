@@ -243,3 +243,22 @@ def test_memory_estimate_counts_what_backward_keeps():
     small = fold_capacity(plan, torch.from_numpy(maps), 39)
     large = fold_capacity(replace(plan, recipe=replace(RECIPE, batch_size=1)), torch.from_numpy(maps), 39)
     assert 1 <= small < large
+
+
+def test_a_chunk_that_does_not_fit_is_halved_and_a_fold_that_does_not_is_named(monkeypatch, caplog):
+    def full_above(limit):
+        def build(self, plan, seeds, *rest):
+            if len(seeds) > limit:
+                raise RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB")
+            original(self, plan, seeds, *rest)
+
+        return build
+
+    original = StackedNetwork.__init__
+    expected = run(as_spec(Normed), "stacked")
+    monkeypatch.setattr(StackedNetwork, "__init__", full_above(1))
+    assert_agree(run(as_spec(Normed), "stacked", chunk=5), expected)
+    assert "halving the chunk" in caplog.text
+    monkeypatch.setattr(StackedNetwork, "__init__", full_above(0))
+    with pytest.raises(TrainingError, match=r"cannot hold even one fold.*lower batch_size"):
+        run(as_spec(Normed), "stacked")

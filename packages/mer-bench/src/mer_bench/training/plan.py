@@ -103,6 +103,19 @@ def loss_error(fold: str, epoch: int, loss: float, recipe: Recipe) -> TrainingEr
     )
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory ran out; on a CPU torch raises a plain RuntimeError for it.
+
+    Args:
+        error: What was raised.
+
+    Returns:
+        True for a lack of memory.
+    """
+    words = ("out of memory", "can't allocate memory", "not enough memory")
+    return isinstance(error, MemoryError) or any(w in str(error).lower() for w in words)
+
+
 class FoldFailures:
     """Failures of single folds, kept while the others go on."""
 

@@ -5,6 +5,7 @@ The network is handed across after each epoch, and nothing is handed back.
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,7 +19,7 @@ from mer_bench.training.augmentation import Augmenter
 from mer_bench.training.classifier import fit_fold
 from mer_bench.training.network import build_network, fold_generators
 from mer_bench.training.observer import Observer
-from mer_bench.training.plan import Plan, fold_notes, loss_error
+from mer_bench.training.plan import Plan, fold_notes, is_out_of_memory, loss_error
 from mer_bench.training.result import FoldResult
 from mer_bench.training.samples import TrainingSamples
 from mer_bench.training.trainer import FoldTrainer
@@ -53,17 +54,17 @@ def train_fold(
             return _train_network(plan, maps, labels, fold, engine, on_epoch)
     except MerBenchError:
         raise
-    except torch.OutOfMemoryError as error:
-        raise TrainingError(
-            f"fold '{fold.name}': {plan.device} ran out of memory ({error}); lower batch_size (now "
-            f"{plan.recipe.batch_size}), "
-            "choose a smaller variant, or train with device = 'cpu'"
-        ) from error
-    except (RuntimeError, ValueError, TypeError) as error:
+    except (RuntimeError, ValueError, TypeError, MemoryError) as error:
+        if is_out_of_memory(error):
+            raise TrainingError(
+                f"fold '{fold.name}': {plan.device} ran out of memory ({error}); lower batch_size (now "
+                f"{plan.recipe.batch_size}), choose a smaller variant, use fewer workers, or another device"
+            ) from error
         raise TrainingError(
             f"fold '{fold.name}': model '{plan.spec.name}' with options {dict(plan.options)} failed on "
-            "batches of up to "
-            f"{plan.recipe.batch_size} maps of shape {maps.shape[1:]}: {type(error).__name__}: {error}; "
+            "batches "
+            f"of up to {plan.recipe.batch_size} maps of shape {maps.shape[1:]}: {type(error).__name__}: "
+            f"{error}; "
             "check the model against the input view"
         ) from error
 
@@ -136,6 +137,8 @@ def determinism(wanted: bool) -> Iterator[None]:
     if not wanted:
         yield
         return
+    # cuBLAS repeats itself only with a workspace of fixed size, and reads this once.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     before = torch.are_deterministic_algorithms_enabled()
     warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
     cudnn = (torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark)

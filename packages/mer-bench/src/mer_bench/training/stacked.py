@@ -17,7 +17,15 @@ from mer_bench.errors import TrainingError
 from mer_bench.protocols import Fold
 from mer_bench.training.augmentation import Augmenter
 from mer_bench.training.network import build_network, fold_generators
-from mer_bench.training.plan import FoldFailures, OnFold, OnProgress, Plan, fold_notes, loss_error
+from mer_bench.training.plan import (
+    FoldFailures,
+    OnFold,
+    OnProgress,
+    Plan,
+    fold_notes,
+    is_out_of_memory,
+    loss_error,
+)
 from mer_bench.training.result import FoldResult
 from mer_bench.training.single import determinism
 from mer_bench.training.stacked_network import StackedNetwork, activation_bytes
@@ -72,7 +80,9 @@ def run_stacked(
 
             try:
                 results = _train_chunk(plan, on_device, labels_on_device, group, failures, report)
-            except torch.OutOfMemoryError as error:
+            except (RuntimeError, ValueError, TypeError, NotImplementedError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise TrainingError(_vmap_message(plan, group, error)) from error
                 if len(group) == 1:
                     raise TrainingError(_memory_message(plan, group[0], error)) from error
                 logger.warning("%d stacked folds do not fit on %s; halving the chunk", len(group), device)
@@ -81,14 +91,6 @@ def run_stacked(
                 if device.type == "cuda":
                     torch.cuda.empty_cache()
                 continue
-            except (RuntimeError, ValueError, TypeError, NotImplementedError) as error:
-                raise TrainingError(
-                    f"fold '{group[0].name}' and {len(group) - 1} stacked with it: model '{plan.spec.name}' "
-                    "failed under "
-                    f"vmap: {type(error).__name__}: {error}; train with engine 'serial' or 'processes', or "
-                    "rid the network "
-                    "of Python control flow that depends on values"
-                ) from error
             done += len(group) * plan.epochs
             for result in results:
                 on_fold(result)
@@ -205,6 +207,15 @@ def _train_chunk(
         for place, (fold, (held_out, inner)) in enumerate(zip(folds, observer.logits(), strict=True))
         if place not in failed
     ]
+
+
+def _vmap_message(plan: Plan, folds: Sequence[Fold], error: BaseException) -> str:
+    return (
+        f"fold '{folds[0].name}' and {len(folds) - 1} stacked with it: model '{plan.spec.name}' failed "
+        "under vmap: "
+        f"{type(error).__name__}: {error}; train with engine 'serial' or 'processes', or rid the network of "
+        "Python control flow that depends on values"
+    )
 
 
 def _memory_message(plan: Plan, fold: Fold, error: BaseException) -> str:
