@@ -153,8 +153,8 @@ def test_a_classifier_has_no_oracle(prepared_with: Prepare, tmp_path: Path) -> N
 
 
 def test_a_network_that_cannot_read_the_maps_is_refused_before_training(prepared_with: Prepare) -> None:
-    with pytest.raises(UsageError, match=r"model 'ststnet'.*streams.*cannot be built or run"):
-        prepared_with(STSTNET[0], {"options.streams": "0,0"})
+    with pytest.raises(UsageError, match=r"model 'ststnet'.*padding.*cannot be built or run"):
+        prepared_with(STSTNET[0], {"options.padding": "-9"})
 
 
 def test_logits_of_a_wrong_shape_are_refused(prepared_with: Prepare) -> None:
@@ -188,6 +188,7 @@ def bench(*arguments: str) -> list[str]:
     return [sys.executable, "-m", "mer_bench.cli", *arguments]
 
 
+@pytest.mark.slow
 def test_a_killed_run_continues_to_the_same_table(small_store: Path, tmp_path: Path) -> None:
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     common = ["run", "ststnet", "--protocol", "cde", "--store", str(small_store), "--engine", "serial"]

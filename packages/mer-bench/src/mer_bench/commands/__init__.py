@@ -1,0 +1,1 @@
+"""The commands of mer-bench, one module each, imported when used."""

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import logging
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -102,11 +105,32 @@ def run_command(
         for warning in prepared.folds.warnings:
             click.echo(f"warning: {warning}", err=True)
     progress = TrainingProgress(request.run.seeds, quiet=quiet or as_json)
-    try:
-        outcome = execute(prepared, out, limit=limit, on_progress=progress)
-    finally:
-        progress.close()
+    with _engine_messages(show=not (quiet or as_json)):
+        try:
+            outcome = execute(prepared, out, limit=limit, on_progress=progress)
+        finally:
+            progress.close()
     _finish(outcome, as_json)
+
+
+@contextlib.contextmanager
+def _engine_messages(show: bool) -> Iterator[None]:
+    """Shows what the engine decides, on standard error; classes absent from folds were warned of already."""
+    training = logging.getLogger("mer_bench.training")
+    folds = logging.getLogger("mer_bench.training.engine")
+    before = training.level, folds.level, training.propagate
+    handler = logging.StreamHandler()
+    training.addHandler(handler)
+    training.propagate = False
+    training.setLevel(logging.INFO if show else logging.WARNING)
+    folds.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        training.removeHandler(handler)
+        training.setLevel(before[0])
+        folds.setLevel(before[1])
+        training.propagate = before[2]
 
 
 def _describe(prepared: Prepared, out: Path, as_json: bool) -> None:

@@ -115,11 +115,12 @@ class RunSummary:
         return self.manifest["protocol"] == "cde" and not self.manifest["deviations"] and not self.is_control
 
     @property
-    def group(self) -> tuple[str, str, str, int]:
-        """Runs of one group were tested on the same samples and share a table."""
+    def group(self) -> tuple[str, str, str, int, int]:
+        """Runs of one group were tested on the same samples in as many folds and share a table."""
         identity = self.manifest["identity"]
         databases = "+".join(sorted(set(self.manifest["samples"]["databases"])))
-        return identity["protocol"], identity["scheme"], databases, self.samples
+        folds = len(self.manifest["folds"])
+        return identity["protocol"], identity["scheme"], databases, self.samples, folds
 
     def gap(self, selection: str, pool: str, metric: str) -> float:
         """Returns how much a selection gains over `last`; for `oracle` that is the leakage gap."""

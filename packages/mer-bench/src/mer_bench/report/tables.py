@@ -67,7 +67,7 @@ def build_tables(summaries: Sequence[RunSummary], published: bool = True) -> tup
     Returns:
         The tables, in the order in which their first run was given.
     """
-    groups: dict[tuple[str, str, str, int], list[RunSummary]] = {}
+    groups: dict[tuple[str, str, str, int, int], list[RunSummary]] = {}
     for summary in summaries:
         groups.setdefault(summary.group, []).append(summary)
     return tuple(_table(group, published) for group in groups.values())
@@ -106,7 +106,8 @@ def _table(summaries: Sequence[RunSummary], published: bool) -> Table:
             )
     title = (
         f"{first.manifest['protocol']}, label scheme {first.manifest['identity']['scheme']} "
-        f"({'/'.join(first.manifest['classes'])}), {first.samples} samples of {first.subjects} subjects"
+        f"({'/'.join(first.manifest['classes'])}), {first.samples} samples of {first.subjects} subjects, "
+        f"{len(first.manifest['folds'])} folds"
     )
     return Table(title, tuple(columns), tuple(rows), tuple(dict.fromkeys(notes)))
 
