@@ -153,7 +153,7 @@ def test_a_classifier_has_no_oracle(prepared_with: Prepare, tmp_path: Path) -> N
 
 
 def test_a_network_that_cannot_read_the_maps_is_refused_before_training(prepared_with: Prepare) -> None:
-    with pytest.raises(UsageError, match=r"model 'ststnet'.*dropout.*cannot be built or run.*between 0 and 1"):
+    with pytest.raises(UsageError, match=r"'ststnet'.*dropout.*cannot be built or run.*between 0 and 1"):
         prepared_with(STSTNET[0], {"options.dropout": "7"})
 
 
