@@ -152,7 +152,12 @@ def test_more_seeds_extend_the_run(run: RunDirectory, record: Make, tmp_path: Pa
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [(None, "no run directory"), ("{", "cannot be read"), ('{"schema_version": 99}', "schema version 99")],
+    [
+        (None, "no run directory"),
+        ("{", "cannot be read"),
+        ('{"schema_version": 99}', "schema version 99"),
+        ('{"schema_version": 1}', "lacks digest"),
+    ],
 )
 def test_a_bad_manifest_is_named(tmp_path: Path, text: str | None, message: str) -> None:
     if text is not None:

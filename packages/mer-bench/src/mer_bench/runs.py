@@ -30,6 +30,7 @@ from mer_bench.training.result import FoldResult
 MANIFEST = "manifest.json"
 SCHEMA_VERSION = 1
 _ARRAYS = ("test_index", "logits", "inner_index", "inner_logits", "train_loss", "train_accuracy")
+_REQUIRED = ("digest", "model", "protocol", "identity", "seeds", "classes", "samples", "folds")
 _HELD: set[str] = set()
 
 
@@ -126,6 +127,9 @@ class RunDirectory:
         version = self.manifest.get("schema_version")
         if version != SCHEMA_VERSION:
             raise RunError(f"{file} has schema version {version}, this mer-bench reads {SCHEMA_VERSION}")
+        lacking = [key for key in _REQUIRED if key not in self.manifest]
+        if lacking:
+            raise RunError(f"{file} lacks {', '.join(lacking)}; it was not written whole by mer-bench")
         self.digest: str = self.manifest["digest"]
         #: Versions that new records are stamped with; a resumed run sets its own.
         self.versions: Mapping[str, str] = self.manifest.get("versions", {})

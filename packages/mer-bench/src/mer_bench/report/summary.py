@@ -95,7 +95,7 @@ class RunSummary:
         recipe = self.manifest["identity"]["recipe"]
         if recipe is not None:
             aside.append(recipe["name"])
-        aside += [f"{key}={value}" for key, value in self.manifest["changes"].items()]
+        aside += [f"{key}={value}" for key, value in self.manifest.get("changes", {}).items()]
         if self.manifest["settings"]["inner"]:
             aside.append("inner subjects reserved")
         if aside:
