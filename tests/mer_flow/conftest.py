@@ -46,7 +46,7 @@ def move() -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
 
 @pytest.fixture(scope="session")
 def bump() -> Callable[..., np.ndarray]:
-    """Returns bump(shape, centre, direction, sigma): a Gaussian displacement, (2, H, W) px, peak = |direction|."""
+    """Returns bump(shape, centre, direction, sigma): a Gaussian field, (2, H, W) px, peak = |direction|."""
 
     def field(
         shape: tuple[int, int], centre: tuple[float, float], direction: tuple[float, float], sigma: float

@@ -88,7 +88,7 @@ def test_a_tight_crop_is_found_with_a_border(face_frame: np.ndarray) -> None:
     assert detect_face(crop, FacesConfig(upsample=0), cropped=False) is None
     found = detect_face(crop, FacesConfig(), cropped=True)
     assert found is not None and found.padded and found.upsampled == 0
-    eyes = [*np.stack(eye_centres(find_landmarks(crop, found.box))), 235, 160]
+    eyes = np.stack(eye_centres(find_landmarks(crop, found.box))) + np.array([235, 160])
     np.testing.assert_allclose(eyes, [[268, 183], [367, 188]], atol=8)
 
 

@@ -263,9 +263,13 @@ def resolve(config: PipelineConfig) -> PipelineConfig:
     return replace(config, regions=replace(config.regions, backend=name))
 
 
-@functools.lru_cache(maxsize=2)
 def extractor(config: PipelineConfig) -> Extractor:
     """Returns this process's extractor for a configuration, its models loaded once."""
+    return _extractor(resolve(config))
+
+
+@functools.lru_cache(maxsize=2)
+def _extractor(config: PipelineConfig) -> Extractor:
     return Extractor(config)
 
 
