@@ -26,8 +26,8 @@ class TVL1Params:
         scale_step: Size ratio of neighbouring pyramid levels, 0 to 1.
         gamma: Weight of an additional illumination variable; 0 switches it off.
         median_filtering: Side of the median filter, px; 1 switches it off, else 3 or 5.
-        use_initial_flow: Whether the solver takes the flow it is handed as its start. It is handed zero, where
-            it starts anyway, so this is recorded for completeness only.
+        use_initial_flow: Whether the solver takes the flow it is handed as its start. It is handed zero,
+            where it starts anyway, so this is recorded for completeness only.
     """
 
     tau: float = 0.25
