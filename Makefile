@@ -26,7 +26,7 @@ $(STAMP): $(PROJECTS)
 
 demo: $(STAMP)
 	$(BIN)/mer-flow demo --out $(DEMO)
-	$(BIN)/mer-bench run ahmsa --protocol cde --variant tiny --recipe demo --store $(DEMO)/flows.h5 --out $(DEMO)/runs
+	$(BIN)/mer-bench run ahmsa --protocol cde --variant tiny --recipe quick --store $(DEMO)/flows.h5 --out $(DEMO)/runs
 
 test: $(STAMP)
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -q

@@ -116,10 +116,11 @@ def test_quincunx_shows_each_region_at_its_place(region: int, tmp_path: Path) ->
     movement = bump(*CENTRES[region])
     maps = at(with_strain(movement, -movement), tmp_path, "regions-28")
     row, column = np.unravel_index(maps[0].argmax(), (28, 28))
-    # the subject's left eye and lip corner lie on the image's right, and so in the map
+    # the subject's left eye and lip corner lie on the image's right, and so in the map; the brows' side of the
+    # eye cuts is kept, so the eye lies below the block's middle
     expected = {
-        "left eye": (4.5, 20.5),
-        "right eye": (4.5, 6.5),
+        "left eye": (6.5, 20.5),
+        "right eye": (6.5, 6.5),
         "nose": (13.5, 13.5),
         "left lip corner": (22.5, 20.5),
         "right lip corner": (22.5, 6.5),

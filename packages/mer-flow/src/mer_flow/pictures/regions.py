@@ -118,16 +118,16 @@ def face_outlines(regions: NDArray[np.float32], view: ViewName, side: int) -> tu
     boxes = []
     if view.family == "htnet":
         half = view.size // 2
-        spans = [(region, half, half) for region in _HTNET_ORDER]
+        spans = [(region, half, half, 0.0) for region in _HTNET_ORDER]
         low, high = half / 2 * pitch, side - half / 2 * pitch
         centres = np.clip(regions.astype(np.float64) + 0.5, low, high)
     else:
-        spans = [(b.region, b.height, b.width) for b in region_blocks(view.layout, view.size)]
+        spans = [(b.region, b.height, b.width, b.lift) for b in region_blocks(view.layout, view.size)]
         centres = regions.astype(np.float64) + 0.5
-    for region, height, width in spans:
+    for region, height, width, lift in spans:
         tall, wide = height * pitch, width * pitch
         x = min(max(centres[region, 0] - wide / 2, 0.0), max(side - wide, 0.0))
-        y = min(max(centres[region, 1] - tall / 2, 0.0), max(side - tall, 0.0))
+        y = min(max(centres[region, 1] - lift * pitch - tall / 2, 0.0), max(side - tall, 0.0))
         box = (x / side, y / side, (x + wide) / side, (y + tall) / side)
         boxes.append(Outline(box, COLOURS[region]))
     return tuple(boxes)

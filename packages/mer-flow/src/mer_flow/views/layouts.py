@@ -17,13 +17,10 @@ from mer_flow.flow.strain import optical_strain
 from mer_flow.resample import box_weights, resize_flow
 
 #: Width of an eye or lip cut in inter-ocular distances. HTNet's cut is 14 px of a 28 px face whose eyes lie
-#: 11.9 px
-#: apart: 1.18. At 1.2 an eye cut of the quincunx reaches 0.43 IOD up, past the brow (0.3 to 0.4 IOD above the
-#: eye).
+#: 11.9 px apart: 1.18.
 CUT_WIDTH_IOD = 1.2
 
-#: Smallest plausible IOD, as a share of the map's side; a smaller one means that the region centres are
-#: wrong.
+#: Smallest plausible IOD, as a share of the map's side; a smaller one means wrong region centres.
 MIN_IOD = 0.1
 
 REGION_LAYOUTS = ("quincunx", "quadrants", "mean-centre")
@@ -45,6 +42,7 @@ class Block:
         height: Rows.
         width: Columns.
         average: Average with what lies there already, instead of replacing it.
+        lift: How many cells above the region's centre the cut's middle lies.
     """
 
     region: int
@@ -53,16 +51,17 @@ class Block:
     height: int
     width: int
     average: bool = False
+    lift: float = 0.0
 
 
 def region_blocks(layout: str, size: int) -> tuple[Block, ...]:
     """Returns where the regions go.
 
     `quincunx`, the default, is the one arrangement that shows all five regions and overwrites none: eyes, a
-    strip for the nose and both cheeks, lips; 10 + 8 + 10 rows at 28. `quadrants` is HTNet's, without the
-    nose: every quadrant is 2 × 2 patches of 7 × 7. `mean-centre` is `quadrants` with the nose averaged into
-        the
-    centre.
+    strip for the nose and both cheeks, lips; 10 + 8 + 10 rows at 28. Its eye cuts are lower than wide and keep
+    the upper edge of the square ones, 0.6 IOD above the eye: brows move upwards and inwards there, and what is
+    cut off below lies in the nose's strip. `quadrants` is HTNet's, without the nose: every quadrant is 2 × 2
+    patches of 7 × 7. `mean-centre` is `quadrants` with the nose averaged into the centre.
 
     Args:
         layout: One of `REGION_LAYOUTS`.
@@ -73,7 +72,11 @@ def region_blocks(layout: str, size: int) -> tuple[Block, ...]:
     """
     half = size // 2
     rows = round(size * 10 / 28) if layout == "quincunx" else half
-    eyes = (Block(RIGHT_EYE, 0, 0, rows, half), Block(LEFT_EYE, 0, half, rows, half))
+    lift = (half - rows) / 2
+    eyes = (
+        Block(RIGHT_EYE, 0, 0, rows, half, lift=lift),
+        Block(LEFT_EYE, 0, half, rows, half, lift=lift),
+    )
     low = size - rows
     lips = (Block(RIGHT_LIP, low, 0, rows, half), Block(LEFT_LIP, low, half, rows, half))
     if layout == "quincunx":
@@ -111,7 +114,8 @@ def region_maps(
     result = np.empty((len(flow), 3, size, size), dtype=np.float32)
     centres = regions.astype(np.float64) + 0.5  # pixel j covers [j, j + 1)
     down = np.concatenate(
-        [_cut_weights(centres[:, b.region, 1], pitch, b.height, side) for b in blocks], axis=1
+        [_cut_weights(centres[:, b.region, 1] - b.lift * pitch, pitch, b.height, side) for b in blocks],
+        axis=1,
     )
     rows = np.matmul(down[:, None], flow)
     first = 0
