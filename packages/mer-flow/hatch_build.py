@@ -15,7 +15,9 @@ class ManifestHook(BuildHookInterface):
         in_sdist = root / "manifests"
         source = in_sdist if in_sdist.is_dir() else root.parents[1] / "datasets" / "manifests"
         if not source.is_dir():
-            raise FileNotFoundError(f"mer-flow's manifests are missing: neither {in_sdist} nor {source} exists")
+            raise FileNotFoundError(
+                f"mer-flow's manifests are missing: neither {in_sdist} nor {source} exists"
+            )
         target = "manifests" if self.target_name == "sdist" else "mer_flow/manifests"
         if version != "editable":  # an editable install reads them in place
             build_data["force_include"][str(source)] = target
