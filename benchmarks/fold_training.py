@@ -180,8 +180,7 @@ def main() -> None:
         f"floor with {options.workers} workers: arithmetic {share * arithmetic:.1f} ms (both passes of the "
         f"convolution at the speed of a 1024³ product), traffic {share * traffic:.1f} ms (activation written "
         "and read once). Between them and the step lie the convolution's 3 input channels, which fill a "
-        "vector "
-        "register badly, then statistics, pooling and dropout."
+        "vector register badly, then statistics, pooling and dropout."
     )
 
 

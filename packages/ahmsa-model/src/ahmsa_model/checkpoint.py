@@ -132,9 +132,8 @@ def save_pretrained(
         text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     except (TypeError, ValueError) as error:
         raise CheckpointError(
-            f"checkpoint {folder}: the metadata cannot be written as JSON ({error}); give plain numbers, "
-            "text, lists and "
-            "objects"
+            f"checkpoint {folder}: the metadata cannot be written as JSON ({error}); "
+            "give plain numbers, text, lists and objects"
         ) from error
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -202,10 +201,9 @@ def _read_config(folder: Path) -> dict[str, Any]:
     version = content.get("format_version")
     if version != FORMAT_VERSION:
         raise CheckpointError(
-            f"{path} has checkpoint format {version!r}, this ahmsa-model {__version__} reads "
-            f"{FORMAT_VERSION}; "
-            f"it was written by ahmsa-model {content.get('ahmsa_model', 'of unknown version')}: install "
-            "that one"
+            f"{path} has checkpoint format {version!r}, "
+            f"this ahmsa-model {__version__} reads {FORMAT_VERSION}; it was written by ahmsa-model "
+            f"{content.get('ahmsa_model', 'of unknown version')}: install that one"
         )
     return content
 
@@ -228,8 +226,8 @@ def _check_classes(metadata: CheckpointMetadata, config: AHMSAConfig, folder: Pa
     if metadata.classes and len(metadata.classes) != config.num_classes:
         raise CheckpointError(
             f"checkpoint {folder}: the metadata name {len(metadata.classes)} classes "
-            f"{list(metadata.classes)}, but the "
-            f"network has {config.num_classes} outputs; name one class per output"
+            f"{list(metadata.classes)}, but the network has {config.num_classes} outputs; "
+            "name one class per output"
         )
 
 
@@ -260,8 +258,8 @@ def _read(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise CheckpointError(
-            f"{path} cannot be read ({error.strerror or error}); a checkpoint folder holds {CONFIG_FILE} "
-            f"and {WEIGHTS_FILE}"
+            f"{path} cannot be read ({error.strerror or error}); "
+            f"a checkpoint folder holds {CONFIG_FILE} and {WEIGHTS_FILE}"
         ) from error
 
 

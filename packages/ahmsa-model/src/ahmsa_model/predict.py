@@ -258,16 +258,15 @@ def _pipeline(checkpoint: Checkpoint, default_pipeline: bool) -> PipelineConfig:
     if not metadata.view or not metadata.normalisation:
         raise InputError(
             f"checkpoint {checkpoint.folder} does not name its view and normalisation, so no input can be "
-            "made for it; "
-            "save it again with CheckpointMetadata(view=..., normalisation=...)"
+            "made for it; save it again with CheckpointMetadata(view=..., normalisation=...)"
         )
     if metadata.pipeline.get("config"):
         return PipelineConfig.from_dict(metadata.pipeline["config"])
     if not default_pipeline:
         raise InputError(
-            f"checkpoint {checkpoint.folder} does not record how its training maps were made (imported "
-            "maps?), so new "
-            "frames cannot be treated alike; accept mer-flow's default pipeline with --default-pipeline"
+            f"checkpoint {checkpoint.folder} does not record how its training "
+            "maps were made (imported maps?), so new frames cannot be treated alike; "
+            "accept mer-flow's default pipeline with --default-pipeline"
         )
     return PipelineConfig()
 

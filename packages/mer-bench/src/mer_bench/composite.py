@@ -34,7 +34,7 @@ def composite_deviations(population: Population) -> tuple[str, ...]:
         if (have_subjects, tuple(have)) != (subjects, classes):
             found.append(
                 f"{database}: {have_subjects} subjects, {sum(have)} samples ({'/'.join(map(str, have))}); "
-                f"the composite "
-                f"has {subjects} subjects, {sum(classes)} samples ({'/'.join(map(str, classes))})"
+                f"the composite has {subjects} subjects, "
+                f"{sum(classes)} samples ({'/'.join(map(str, classes))})"
             )
     return tuple(found)

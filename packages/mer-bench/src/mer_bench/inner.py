@@ -67,8 +67,7 @@ def reserve_inner(
     if not taken:
         raise ProtocolError(
             f"fold '{fold}': no training subject can be reserved for --inner without losing a class from "
-            f"training "
-            f"({names.size} subjects, {len(train)} samples); run without --inner"
+            f"training ({names.size} subjects, {len(train)} samples); run without --inner"
         )
     mask = np.isin(owner, taken)
     return train[~mask], train[mask]

@@ -83,8 +83,7 @@ class Population:
             if home.setdefault(subject, database) != database:
                 raise ProtocolError(
                     f"subject '{subject}' occurs in {home[subject]} and {database}; subject names must be "
-                    f"unique across "
-                    "databases (as in 'samm/006'), or folds would mix different people"
+                    "unique across databases (as in 'samm/006'), or folds would mix different people"
                 )
 
     def counts(self, index: np.ndarray | None = None) -> np.ndarray:
@@ -289,9 +288,8 @@ PROTOCOLS: dict[str, Protocol] = {
         Protocol(
             "cde",
             "Composite database evaluation (MEGC2019)",
-            "SMIC, SAMM and CASME II as one set, 3 classes, leave one subject out over all of them; scores "
-            "Full and per "
-            "database",
+            "SMIC, SAMM and CASME II as one set, 3 classes, leave one subject out over all of them; "
+            "scores Full and per database",
             _loso,
             databases=("casme2", "samm", "smic"),
             schemes=("megc3",),
@@ -349,9 +347,8 @@ def databases_needed(
     if protocol.databases:
         if chosen and set(chosen) != set(protocol.databases):
             raise UsageError(
-                f"protocol '{protocol.name}' is defined on {', '.join(protocol.databases)}; it takes no "
-                f"other --db. "
-                "Use --protocol loso for one database, kfold for any set"
+                f"protocol '{protocol.name}' is defined on {', '.join(protocol.databases)}; "
+                "it takes no other --db. Use --protocol loso for one database, kfold for any set"
             )
         return protocol.databases
     if protocol.name == "cross-db":

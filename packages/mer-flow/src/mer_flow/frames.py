@@ -184,9 +184,8 @@ def read_frame(path: Path) -> np.ndarray:
             image.load()
             if image.mode.startswith(("I", "F")):
                 raise FrameError(
-                    f"frame {path} has mode {image.mode}, expected 8-bit grey or colour; is this a depth "
-                    "map? "
-                    "point to the colour frames"
+                    f"frame {path} has mode {image.mode}, expected 8-bit grey or colour; "
+                    "is this a depth map? point to the colour frames"
                 )
             grey = image.mode in ("1", "L", "LA")
             return np.asarray(image.convert("L" if grey else "RGB"), dtype=np.uint8)

@@ -57,9 +57,8 @@ class StoreLock:
                 holder = os.read(descriptor, 200).decode("utf-8", "replace").strip() or "unknown process"
                 os.close(descriptor)
                 raise StoreBusyError(
-                    f"{self.store} is being written by another build ({holder}). Wait until it ends, or "
-                    "stop it: "
-                    "what it committed is kept."
+                    f"{self.store} is being written by another build ({holder}). "
+                    "Wait until it ends, or stop it: what it committed is kept."
                 ) from error
             except OSError as error:
                 os.close(descriptor)

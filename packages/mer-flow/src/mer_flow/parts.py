@@ -82,8 +82,7 @@ class PartsFolder:
         if version != SCHEMA_VERSION:
             raise StoreError(
                 f"{self.path}: made by a version of mer-flow with schema {version}, this one writes "
-                f"{SCHEMA_VERSION}. "
-                "Finish that build with the version that began it, or delete the folder."
+                f"{SCHEMA_VERSION}. Finish that build with the version that began it, or delete the folder."
             )
         return dict(pipeline)
 

@@ -18,8 +18,7 @@ CV2_PROVIDERS = (
 )
 CV2_MEND = (
     "pip uninstall -y opencv-python opencv-python-headless opencv-contrib-python "
-    "opencv-contrib-python-headless; "
-    "pip install opencv-contrib-python"
+    "opencv-contrib-python-headless; pip install opencv-contrib-python"
 )
 DLIB_PROVIDERS = ("dlib-bin", "dlib")
 FACES_MEND = "pip install 'mer-flow[faces]'"

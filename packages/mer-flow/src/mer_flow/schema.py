@@ -81,8 +81,8 @@ class MapKind:
         kind = cls(str(raw["kind"]), int(raw["map_size"]), str(raw["values"]))
         if kind.kind not in KINDS or kind.values not in VALUES or kind.map_size < 4:
             raise StoreError(
-                f"pipeline['map_kind'] is {raw!r}; expected kind in {KINDS}, values in {VALUES}, map_size "
-                "of at least 4"
+                f"pipeline['map_kind'] is {raw!r}; expected kind in {KINDS}, "
+                f"values in {VALUES}, map_size of at least 4"
             )
         return kind
 

@@ -249,8 +249,7 @@ class StoreWriter:
             listed = "; ".join(f"{key}: {old!r} there, {new!r} now" for key, old, new in differing)
             raise StoreMismatchError(
                 f"{where} was made with other parameters ({len(differing)} differ): {listed}. Flow of "
-                "different parameters is not "
-                f"mixed in one store: ask for the same parameters, or {remedy}."
+                f"different parameters is not mixed in one store: ask for the same parameters, or {remedy}."
             )
 
     def _check_fit(self, database: str, sample_id: str, head: PayloadHead) -> None:
@@ -265,10 +264,9 @@ class StoreWriter:
         present = self._shapes.get(database)
         if present is not None and head.shapes != present:
             raise StoreMismatchError(
-                f"{sample_id} carries {_describe(head.shapes)}, while {database} in {self.path} carries "
-                f"{_describe(present)}. "
-                "Every sample of a database carries the same: use the same --keep-faces, --keep-clips and "
-                "dtype, or another store."
+                f"{sample_id} carries {_describe(head.shapes)}, while {database} "
+                f"in {self.path} carries {_describe(present)}. Every sample of a database carries the same: "
+                "use the same --keep-faces, --keep-clips and dtype, or another store."
             )
 
     def _is_current(self, database: str, sample_id: str) -> bool:

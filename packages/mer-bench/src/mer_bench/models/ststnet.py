@@ -82,10 +82,9 @@ SPECS = (
         parameters=1683,
         exactness="exact",
         filled_in=(
-            "The paper pads its convolutions to 28×28 and trains 500 epochs in MATLAB; the network is the "
-            "authors' PyTorch "
-            "code, which pads to 30×30 and trains 800 (recipe authors). Recipe paper changes the epochs "
-            "alone.",
+            "The paper pads its convolutions to 28×28 and trains 500 epochs in MATLAB; "
+            "the network is the authors' PyTorch code, which pads to 30×30 and trains 800 (recipe authors). "
+            "Recipe paper changes the epochs alone.",
         ),
         selects_on_test=False,
     ),

@@ -144,15 +144,13 @@ def _published_row(score: PublishedScore) -> Row:
 
 def _notes(summaries: Sequence[RunSummary]) -> list[str]:
     notes = [
-        "UF1, UAR and accuracy are of predictions pooled over all folds; ± is the standard deviation over "
-        "seeds; the "
-        "95 % interval is a bootstrap over subjects.",
+        "UF1, UAR and accuracy are of predictions pooled over all folds; "
+        "± is the standard deviation over seeds; the 95 % interval is a bootstrap over subjects.",
     ]
     if any("oracle" in summary.selections for summary in summaries):
         notes.append(
             "oracle LEAKS: the held-out subject itself chooses the epoch. It is printed only to place "
-            "published "
-            "figures that were made so; gap is what a selection gains over the last epoch."
+            "published figures that were made so; gap is what a selection gains over the last epoch."
         )
     for summary in summaries:
         if summary.is_control:
@@ -168,9 +166,8 @@ def _notes(summaries: Sequence[RunSummary]) -> list[str]:
             passed = "; ".join(f"{name}: {why}" for name, why in summary.manifest["passed_over"])
             identity = summary.manifest["identity"]
             notes.append(
-                f"{summary.title} reads {identity['view']}:{identity['normalisation']}, as its better "
-                f"inputs were "
-                f"not to be had ({passed})."
+                f"{summary.title} reads {identity['view']}:{identity['normalisation']}, "
+                f"as its better inputs were not to be had ({passed})."
             )
     return notes
 

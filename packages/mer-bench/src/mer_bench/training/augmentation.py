@@ -56,11 +56,9 @@ class Augmenter:
         kind = name.partition("-")[0]
         if recipe.flip and (normalisation not in MIRROR_OFFSETS or kind not in ("whole", "regions", "htnet")):
             raise UsageError(
-                f"recipe '{recipe.name}' flips maps (flip = {recipe.flip}), but how the view {view!r} "
-                "stores a mirrored u "
-                "is unknown; give a view whole-N, regions-N or htnet-N with one of "
-                f"{', '.join(MIRROR_OFFSETS)} as in "
-                "'whole-28:scaled', or set flip = 0"
+                f"recipe '{recipe.name}' flips maps (flip = {recipe.flip}), "
+                f"but how the view {view!r} stores a mirrored u is unknown; give a view whole-N, regions-N "
+                f"or htnet-N with one of {', '.join(MIRROR_OFFSETS)} as in 'whole-28:scaled', or set flip = 0"
             )
         offset = MIRROR_OFFSETS.get(normalisation, 0.0)
         return cls(recipe.flip, recipe.shift, recipe.noise, offset, tiled=kind == "htnet")

@@ -49,9 +49,8 @@ def fit_fold(plan: Plan, maps: np.ndarray, labels: np.ndarray, fold: Fold) -> Fo
         except (ValueError, TypeError, AttributeError, IndexError, np.linalg.LinAlgError) as error:
             raise TrainingError(
                 f"fold '{fold.name}': classifier '{plan.spec.name}' with options {dict(plan.options)} "
-                "failed on maps of "
-                f"shape {train_maps.shape}: {type(error).__name__}: {error}; it must offer fit(X, y) and "
-                "predict(X)"
+                f"failed on maps of shape {train_maps.shape}: {type(error).__name__}: {error}; "
+                "it must offer fit(X, y) and predict(X)"
             ) from error
     right = train.argmax(1) == train_labels
     log_p = train - np.logaddexp.reduce(train, axis=1, keepdims=True)

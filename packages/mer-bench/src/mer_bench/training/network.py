@@ -63,8 +63,7 @@ def build_network(
     if not isinstance(network, nn.Module):
         raise TrainingError(
             f"model '{spec.name}' is registered as a network, but its builder returned "
-            f"{type(network).__name__}; "
-            "return an nn.Module, or register it with kind='classifier'"
+            f"{type(network).__name__}; return an nn.Module, or register it with kind='classifier'"
         )
     network.to(device).train()
     if not any(p.requires_grad for p in network.parameters()):

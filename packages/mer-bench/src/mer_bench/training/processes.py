@@ -70,8 +70,7 @@ def run_in_processes(
     except Exception as error:  # pickle raises whatever a foreign object raises
         raise UsageError(
             f"model '{plan.spec.name}' cannot be sent to another process ({error}); make its builder a "
-            "function of a module "
-            "rather than a lambda or a local one, or train with engine 'serial'"
+            "function of a module rather than a lambda or a local one, or train with engine 'serial'"
         ) from error
     with tempfile.TemporaryDirectory(prefix="mer-bench-", ignore_cleanup_errors=True) as folder:
         shared = Path(folder) / "maps.npy"
@@ -187,10 +186,9 @@ def _cause_of_death(code: int | None) -> str:
         )
         return f"its worker process {why} by {name}; {remedy}"
     return (
-        f"its worker process ended with exit code {code} and no result; its own message is on standard "
-        "error. A script that "
-        "calls this must do so under `if __name__ == '__main__':`, as workers import it; or train with "
-        "engine 'serial'"
+        f"its worker process ended with exit code {code} and no result; its own message "
+        "is on standard error. A script that calls this must do so under `if __name__ == '__main__':`, "
+        "as workers import it; or train with engine 'serial'"
     )
 
 

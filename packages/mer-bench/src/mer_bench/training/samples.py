@@ -73,9 +73,9 @@ def check_data(maps: np.ndarray, labels: np.ndarray, num_classes: int, folds: Se
         first = ", ".join(map(str, bad[:5])) + (" …" if bad.size > 5 else "")
         count = int((~np.isfinite(maps[bad[0]])).sum())
         raise DataError(
-            f"{bad.size} of {len(maps)} maps are not finite: sample {first} (index into the run's data; "
-            f"{count} bad values "
-            f"in sample {bad[0]}); rebuild those samples, or leave them out of the view, before training"
+            f"{bad.size} of {len(maps)} maps are not finite: "
+            f"sample {first} (index into the run's data; {count} bad values in sample {bad[0]}); "
+            "rebuild those samples, or leave them out of the view, before training"
         )
     wrong = np.flatnonzero((labels < 0) | (labels >= num_classes))
     if wrong.size:

@@ -61,11 +61,9 @@ def train_fold(
                 f"{plan.recipe.batch_size}), choose a smaller variant, use fewer workers, or another device"
             ) from error
         raise TrainingError(
-            f"fold '{fold.name}': model '{plan.spec.name}' with options {dict(plan.options)} failed on "
-            "batches "
-            f"of up to {plan.recipe.batch_size} maps of shape {maps.shape[1:]}: {type(error).__name__}: "
-            f"{error}; "
-            "check the model against the input view"
+            f"fold '{fold.name}': model '{plan.spec.name}' with options {dict(plan.options)} "
+            f"failed on batches of up to {plan.recipe.batch_size} maps of shape {maps.shape[1:]}: "
+            f"{type(error).__name__}: {error}; check the model against the input view"
         ) from error
 
 

@@ -211,16 +211,15 @@ def _train_chunk(
 
 def _vmap_message(plan: Plan, folds: Sequence[Fold], error: BaseException) -> str:
     return (
-        f"fold '{folds[0].name}' and {len(folds) - 1} stacked with it: model '{plan.spec.name}' failed "
-        "under vmap: "
-        f"{type(error).__name__}: {error}; train with engine 'serial' or 'processes', or rid the network of "
-        "Python control flow that depends on values"
+        f"fold '{folds[0].name}' and {len(folds) - 1} stacked with it: "
+        f"model '{plan.spec.name}' failed under vmap: {type(error).__name__}: {error}; train with engine "
+        "'serial' or 'processes', or rid the network of Python control flow that depends on values"
     )
 
 
 def _memory_message(plan: Plan, fold: Fold, error: BaseException) -> str:
     return (
-        f"fold '{fold.name}': {plan.device} cannot hold even one fold of model '{plan.spec.name}' "
-        f"({error}); lower "
-        f"batch_size (now {plan.recipe.batch_size}), choose a smaller variant, or train with device 'cpu'"
+        f"fold '{fold.name}': {plan.device} cannot hold even one fold of model '{plan.spec.name}' ({error}); "
+        f"lower batch_size (now {plan.recipe.batch_size}), choose a smaller variant, "
+        "or train with device 'cpu'"
     )

@@ -84,8 +84,7 @@ def no_face(image: np.ndarray, config: FacesConfig) -> FaceError:
     """Builds the error for a frame without a face."""
     height, width = image.shape[:2]
     return FaceError(
-        f"no face found in the {width}x{height} px onset frame (dlib HOG, up to {config.upsample} doublings, "
-        f"score >= {config.min_score}); look at the frame; for a small face set "
-        f"faces.upsample={config.upsample + 1}, "
-        "for a cropped release say so"
+        f"no face found in the {width}x{height} px onset frame "
+        f"(dlib HOG, up to {config.upsample} doublings, score >= {config.min_score}); look at the frame; "
+        f"for a small face set faces.upsample={config.upsample + 1}, for a cropped release say so"
     )

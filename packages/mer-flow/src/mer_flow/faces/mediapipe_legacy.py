@@ -46,9 +46,9 @@ class LegacyMesh:
             ) from error
         except AttributeError as error:
             raise MissingDependencyError(
-                f"{self.version} has no mp.solutions (removed in 0.10.30); use "
-                "regions.backend=mediapipe-tasks after "
-                "'mer-flow models fetch', or pip install 'mediapipe==0.10.21' on Python up to 3.12"
+                f"{self.version} has no mp.solutions (removed in 0.10.30); "
+                "use regions.backend=mediapipe-tasks after 'mer-flow models fetch', "
+                "or pip install 'mediapipe==0.10.21' on Python up to 3.12"
             ) from error
         except RuntimeError as error:
             raise FaceError(f"{self.version} face mesh does not start: {error}; {captured.text}") from error

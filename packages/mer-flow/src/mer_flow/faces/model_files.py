@@ -226,24 +226,21 @@ def fetch(
     except (OSError, urllib.error.URLError) as error:
         raise ModelFileError(
             f"model {model.name} could not be read from {source or model.url}: {error}; without a network, "
-            "download "
-            f"that address elsewhere and run: mer-flow models fetch {model.name} --from FILE"
+            f"download that address elsewhere and run: mer-flow models fetch {model.name} --from FILE"
         ) from error
     found = hashlib.sha256(data).hexdigest()
     if len(data) != model.size or found != model.sha256:
         raise ModelFileError(
-            f"model {model.name} from {source or model.url}: got {len(data)} bytes with SHA-256 {found}, "
-            "expected "
-            f"{model.size} bytes with {model.sha256}; nothing was stored; a proxy may have answered in its "
-            "place"
+            f"model {model.name} from {source or model.url}: "
+            f"got {len(data)} bytes with SHA-256 {found}, expected {model.size} bytes with {model.sha256}; "
+            "nothing was stored; a proxy may have answered in its place"
         )
     try:
         _write_whole(target, data)
     except OSError as error:
         raise ModelFileError(
-            f"model {model.name} cannot be stored as {target} ({error.strerror}); set {CACHE_VARIABLE} to "
-            "a folder "
-            "you can write"
+            f"model {model.name} cannot be stored as {target} ({error.strerror}); "
+            f"set {CACHE_VARIABLE} to a folder you can write"
         ) from error
     verified_path.cache_clear()
     return target

@@ -203,17 +203,15 @@ def _pitches(regions: np.ndarray, side: int, size: int, names: list[str]) -> np.
     distance = np.linalg.norm(regions[:, LEFT_EYE].astype(np.float64) - regions[:, RIGHT_EYE], axis=-1)
     for i in np.flatnonzero(distance < MIN_IOD * side)[:1]:
         raise ViewError(
-            f"{names[i]}: its eye centres lie {distance[i]:.1f} px apart, expected at least "
-            f"{MIN_IOD * side:.0f} px of a "
-            f"{side} px face. Look at it with `mer-flow show`, and build the sample again with another "
-            "region backend."
+            f"{names[i]}: its eye centres lie {distance[i]:.1f} px apart, "
+            f"expected at least {MIN_IOD * side:.0f} px of a {side} px face. "
+            "Look at it with `mer-flow show`, and build the sample again with another region backend."
         )
     pitch = np.minimum(CUT_WIDTH_IOD * distance / (size // 2), side / size)
     for i in np.flatnonzero(pitch < 1)[:1]:
         raise ViewError(
             f"{names[i]}: a {size} px map of regions would need cells of {pitch[i]:.2f} px, less than one "
-            "pixel of the "
-            f"{side} px maps. Ask for a smaller view, or build with a larger aligned face."
+            f"pixel of the {side} px maps. Ask for a smaller view, or build with a larger aligned face."
         )
     return pitch
 

@@ -278,9 +278,8 @@ def _limits_of_imported(store: FlowStore, name: ViewName, normalisation: str, wh
     else:
         return None
     return (
-        f"{where}: {why}. It gives whole-{store.map_size} with minmax or minmax-255; for anything else "
-        "build the "
-        "database from its frames with `mer-flow build`."
+        f"{where}: {why}. It gives whole-{store.map_size} with minmax or minmax-255; "
+        "for anything else build the database from its frames with `mer-flow build`."
     )
 
 
@@ -295,9 +294,9 @@ def _choose(store: FlowStore, scheme: str, databases: Sequence[str] | None) -> d
     if not any(item.labels for item in labelled.values()):
         held = ", ".join(f"{name} ({len(store.samples(name))} samples)" for name in asked) or "nothing"
         raise ViewError(
-            f"no sample of {store.path} has a class in '{scheme}', which is for "
-            f"{', '.join(get_scheme(scheme).databases)}; "
-            f"the store holds {held}. Choose another --scheme, or build one of those databases."
+            f"no sample of {store.path} has a class in '{scheme}', "
+            f"which is for {', '.join(get_scheme(scheme).databases)}; the store holds {held}. "
+            "Choose another --scheme, or build one of those databases."
         )
     return labelled
 
