@@ -2,8 +2,9 @@
 
     python benchmarks/build_speed.py [--subjects 6] [--clips 6]
 
-Prints the ratio of samples per second (target: at least 0.9), the share of the workers' time that kernels take
-(target: over 90 %) and the peak memory per worker (target: under 700 MB). All in one run, on synthetic trees.
+Prints the ratio of samples per second (target: at least 0.9), the share of the workers' time that kernels
+take (target: over 90 %) and the peak memory per worker (target: under 700 MB), all in one run, on synthetic
+trees.
 """
 
 from __future__ import annotations

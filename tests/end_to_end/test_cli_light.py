@@ -9,13 +9,27 @@ import pytest
 
 HEAVY = ("torch", "cv2", "dlib", "mediapipe", "pandas", "sklearn", "h5py", "skimage")
 COMMANDS = {
-    "mer_flow.cli": ["doctor", "samples", "build", "info", "show", "verify", "spot", "import", "export", "models", "demo"],
+    "mer_flow.cli": [
+        "doctor",
+        "samples",
+        "build",
+        "info",
+        "show",
+        "verify",
+        "spot",
+        "import",
+        "export",
+        "models",
+        "demo",
+    ],
     "mer_bench.cli": ["models", "protocols", "run", "status", "report", "compare", "check"],
     "ahmsa_model.cli": ["predict", "info", "variants"],
 }
 
 
-@pytest.mark.parametrize(("module", "command"), [(m, c) for m, names in COMMANDS.items() for c in ["", *names]])
+@pytest.mark.parametrize(
+    ("module", "command"), [(m, c) for m, names in COMMANDS.items() for c in ["", *names]]
+)
 def test_help_is_light(module: str, command: str) -> None:
     arguments = [*([command] if command else []), "--help"]
     script = (
