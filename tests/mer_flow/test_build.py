@@ -52,8 +52,10 @@ def whole(trees: Path, fast: PipelineConfig, tmp_path_factory: pytest.TempPathFa
 
 
 def command(tree: Path, store: Path, workers: int) -> list[str]:
-    arguments = ["build", "--db", tree.name, "--root", str(tree), "--store", str(store), "--workers", str(workers)]
-    return [sys.executable, "-m", "mer_flow.cli", *arguments, "--quiet", *(a for s in FAST for a in ("--set", s))]
+    source = ["--db", tree.name, "--root", str(tree), "--store", str(store)]
+    settings = [word for setting in FAST for word in ("--set", setting)]
+    options = ["--workers", str(workers), "--quiet", *settings]
+    return [sys.executable, "-m", "mer_flow.cli", "build", *source, *options]
 
 
 def committed(store: Path) -> int:
@@ -93,7 +95,8 @@ def test_a_limited_build_is_completed_by_the_next(
 ) -> None:
     store = tmp_path / "flows.h5"
     assert build_store("casme2", trees / "casme2", store, config=fast, workers=1, limit=2).built == 2
-    assert build_store("casme2", trees / "casme2", store, config=fast, workers=1).built == SUBJECTS * CLIPS - 2
+    rest = build_store("casme2", trees / "casme2", store, config=fast, workers=1)
+    assert rest.built == SUBJECTS * CLIPS - 2
     assert store.read_bytes() == whole.read_bytes()
 
 
@@ -119,8 +122,9 @@ def test_a_build_killed_after_every_sample_ends_in_the_same_bytes(
 
 
 def test_other_parameters_are_refused_naming_them(trees: Path, fast: PipelineConfig, whole: Path) -> None:
+    other = apply_settings(fast, ["flow.tau=0.2"])
     with pytest.raises(StoreMismatchError, match=r"flow\.tau.*0\.25.*0\.2"):
-        build_store("casme2", trees / "casme2", whole, config=apply_settings(fast, ["flow.tau=0.2"]), workers=1)
+        build_store("casme2", trees / "casme2", whole, config=other, workers=1)
     with pytest.raises(StoreMismatchError, match=r"keep\.faces"):
         build_store("casme2", trees / "casme2", whole, config=fast, keep=Keep(faces=True), workers=1)
 
@@ -181,12 +185,14 @@ def test_broken_clips_fail_alone_and_are_listed(trees: Path, fast: PipelineConfi
 
 def test_clips_and_faces_are_kept_on_request(trees: Path, fast: PipelineConfig, tmp_path: Path) -> None:
     store = tmp_path / "flows.h5"
-    build_store("samm", trees / "samm", store, config=fast, keep=Keep(faces=True, clips=5), workers=2, limit=2)
+    keep = Keep(faces=True, clips=5)
+    build_store("samm", trees / "samm", store, config=fast, keep=keep, workers=2, limit=2)
     with FlowStore(store) as found:
         assert found.clips("samm", 0).shape[:3] == (5, 64, 64)
         faces = found.faces("samm", 0)
         assert faces.shape[:3] == (2, 64, 64)
-        # The first frame of the clip is the onset; the pair's is rendered with a margin, so grey levels round apart.
+        # The first frame of the clip is the onset; the pair's is rendered with a margin, so grey levels
+        # round apart.
         assert np.abs(found.clips("samm", 0)[0].astype(int) - faces[0]).mean() < 1
 
 
@@ -198,7 +204,9 @@ def test_every_apex_can_be_spotted_anew(trees: Path, fast: PipelineConfig, tmp_p
         assert {s.apex_source for s in found.samples("casme2")} == {"midpoint"}
 
 
-def test_wrong_requests_are_refused_with_their_remedy(trees: Path, fast: PipelineConfig, tmp_path: Path) -> None:
+def test_wrong_requests_are_refused_with_their_remedy(
+    trees: Path, fast: PipelineConfig, tmp_path: Path
+) -> None:
     store = tmp_path / "flows.h5"
     with pytest.raises(UsageError, match="did you mean 'samm'"):
         build_store("sam", trees / "casme2", store, config=fast)
@@ -211,9 +219,10 @@ def test_wrong_requests_are_refused_with_their_remedy(trees: Path, fast: Pipelin
 
 def test_the_command_reports_in_json_and_by_exit_code(trees: Path, tmp_path: Path) -> None:
     store = tmp_path / "flows.h5"
-    done = subprocess.run([*command(trees / "samm", store, 1), "--json", "--limit", "1"], capture_output=True, text=True)
+    build = command(trees / "samm", store, 1)
+    done = subprocess.run([*build, "--json", "--limit", "1"], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["built"] == 1
-    wrong = subprocess.run([*command(trees / "samm", store, 1), "--set", "flow.tua=1"], capture_output=True, text=True)
+    wrong = subprocess.run([*build, "--set", "flow.tua=1"], capture_output=True, text=True)
     assert wrong.returncode == 2
     assert "did you mean 'flow.tau'" in wrong.stderr

@@ -35,7 +35,8 @@ def test_spotted_apexes_lie_near_the_truth(trees: Path) -> None:
 def test_evaluate_reports_errors_in_frames(trees: Path, tmp_path: Path) -> None:
     arguments = [sys.executable, "-m", "mer_flow.cli", "spot", "--db", "samm", "--root", str(trees / "samm")]
     out = tmp_path / "apexes.csv"
-    done = subprocess.run([*arguments, "--evaluate", "--json", "--out", str(out)], capture_output=True, text=True)
+    arguments += ["--evaluate", "--json", "--out", str(out)]
+    done = subprocess.run(arguments, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
     assert {row["method"] for row in report["scores"]} == {"midpoint", "difference", "flow-peak"}

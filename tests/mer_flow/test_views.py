@@ -116,8 +116,8 @@ def test_quincunx_shows_each_region_at_its_place(region: int, tmp_path: Path) ->
     movement = bump(*CENTRES[region])
     maps = at(with_strain(movement, -movement), tmp_path, "regions-28")
     row, column = np.unravel_index(maps[0].argmax(), (28, 28))
-    # the subject's left eye and lip corner lie on the image's right, and so in the map; the brows' side of the
-    # eye cuts is kept, so the eye lies below the block's middle
+    # the subject's left eye and lip corner lie on the image's right, and so in the map; the brows' side of
+    # the eye cuts is kept, so the eye lies below the block's middle
     expected = {
         "left eye": (6.5, 20.5),
         "right eye": (6.5, 6.5),

@@ -132,8 +132,7 @@ def smic_sheet() -> Writer:
     """`smic_sheet(path, rows, pairs=3)`; rows of subject, filename, emotion and (onset, length) pairs.
 
     OffsetF, FirstF and LastF are formulas with stored values, FirstF one into the sheet `VIS`, as in
-    the original.
-    A pair of a formula and its value may stand for a length, and any text for an onset.
+    the original. A pair of a formula and its value may stand for a length, and any text for an onset.
     """
 
     def write(path: Path, rows: Sequence[Sequence[Any]], pairs: int = 3) -> Path:

@@ -27,8 +27,7 @@ def draw_prediction(prediction: Prediction) -> Image:
     """Draws a prediction: two rows of four panels.
 
     Above: aligned onset, aligned apex with the five region centres, flow by colour wheel, strain. Below: the
-        three
-    channels fed to the network, and the probability of each class.
+    three channels fed to the network, and the probability of each class.
 
     Args:
         prediction: What to draw.

@@ -17,21 +17,24 @@ class ModelSpec:
     Attributes:
         name: Registry name, kebab-case.
         title: The name a table prints.
-        build: Called as `build(num_classes=C, in_channels=3, map_size=28, **options)`. For a network it returns an
-            `nn.Module` from `(B, 3, H, W)` float32 to logits `(B, C)`; for a classifier an object with scikit-learn's
-            `fit(X, y)` and `predict(X)` (and `predict_proba` where it has one).
+        build: Called as `build(num_classes=C, in_channels=3, map_size=28, **options)`. For a network it
+            returns an `nn.Module` from `(B, 3, H, W)` float32 to logits `(B, C)`; for a classifier an object
+            with scikit-learn's `fit(X, y)` and `predict(X)` (and `predict_proba` where it has one).
         kind: `network` or `classifier`.
-        views: Acceptable inputs, best first, each `view:normalisation` as in `regions-28:scaled`. The bench takes the
-            first that the store can give, and records which.
+        views: Acceptable inputs, best first, each `view:normalisation` as in `regions-28:scaled`. The bench
+            takes the first that the store can give, and records which.
         recipes: Named training recipes; empty for a classifier.
         default_recipe: Which one a run uses unless told otherwise.
         variants: Named option sets for `build`, as in `{"paper": {}, "tiny": {"width": 16}}`.
         default_variant: Which one a run uses unless told otherwise.
         citation: Authors, title, venue, DOI or arXiv number.
-        parameters: Published or computed count of the default variant with 3 classes; None for a classifier.
-        exactness: `exact` where the specification is known whole, `reconstructed` where choices were filled in, `baseline`.
+        parameters: Published or computed count of the default variant with 3 classes; None for a
+            classifier.
+        exactness: `exact` where the specification is known whole, `reconstructed` where choices were filled
+            in, or `baseline`.
         filled_in: Every choice that the source leaves open, one sentence each.
-        selects_on_test: Whether the authors' own code picks the epoch on the test subject; None where unknown.
+        selects_on_test: Whether the authors' own code picks the epoch on the test subject; None where
+            unknown.
         licence: Note on the authors' code and weights.
         pretraining: Data the weights come from; empty for training from scratch.
     """
@@ -56,11 +59,13 @@ class ModelSpec:
     def __post_init__(self) -> None:
         if self.default_variant not in self.variants:
             raise UsageError(
-                f"model '{self.name}': default variant '{self.default_variant}' is not among {list(self.variants)}"
+                f"model '{self.name}': default variant '{self.default_variant}' is not among "
+                f"{list(self.variants)}"
             )
         if self.kind == "network" and self.default_recipe not in self.recipes:
             raise UsageError(
-                f"model '{self.name}': default recipe '{self.default_recipe}' is not among {list(self.recipes)}"
+                f"model '{self.name}': default recipe '{self.default_recipe}' is not among "
+                f"{list(self.recipes)}"
             )
         if not self.views:
             raise UsageError(

@@ -110,8 +110,8 @@ class ClipFrames:
             inside = [number for number in self.index.numbers if first <= number <= last]
         if len(inside) < 2:
             raise FrameError(
-                f"{self.sample.sample_id}: {len(inside)} frame(s) exist from onset {first} to offset {last} in "
-                f"{self.folder}, expected at least 2. Check that the release is complete."
+                f"{self.sample.sample_id}: {len(inside)} frame(s) exist from onset {first} to offset {last} "
+                f"in {self.folder}, expected at least 2. Check that the release is complete."
             )
         return inside
 

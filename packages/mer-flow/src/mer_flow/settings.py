@@ -21,8 +21,8 @@ def load_config(path: Path | None, settings: Iterable[str] = ()) -> PipelineConf
         The configuration.
 
     Raises:
-        UsageError: The file is missing or not TOML; a key is unknown (with the nearest known one) or of a wrong
-            type.
+        UsageError: The file is missing or not TOML; a key is unknown (with the nearest known one) or of a
+            wrong type.
     """
     values = {}
     if path is not None:

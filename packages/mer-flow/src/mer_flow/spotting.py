@@ -132,8 +132,9 @@ def score(rows: Sequence[SpottedSample]) -> list[SpotterScore]:
     Returns:
         One score per spotter, best first.
 
-    >>> rows = [SpottedSample("a", 10, 15, 20, {"midpoint": 13}), SpottedSample("b", 0, 4, 9, {"midpoint": 5})]
-    >>> score(rows)[0].mean_error
+    >>> early = SpottedSample("a", 10, 15, 20, {"midpoint": 13})
+    >>> late = SpottedSample("b", 0, 4, 9, {"midpoint": 5})
+    >>> score([early, late])[0].mean_error
     1.5
     """
     compared = [row for row in rows if row.apex != UNKNOWN_FRAME and not row.failure]

@@ -1,11 +1,10 @@
 """Convolution, ReLU, batch normalisation and max pooling as one layer, cheap to train on a CPU.
 
 What such a layer costs on a CPU is memory traffic: each of the four reads and writes the full-resolution
-    activation,
-forwards and backwards. Max pooling commutes with an increasing map, and batch normalisation with a positive
-weight is one; so only the statistics need the full resolution, and the backward pass writes it once. The work
-is done in blocks of samples that stay in the cache, on maps padded beforehand, as the convolution is then
-nearly twice as fast.
+activation, forwards and backwards. Max pooling commutes with an increasing map, and batch normalisation with
+a positive weight is one; so only the statistics need the full resolution, and the backward pass writes it
+once. The work is done in blocks of samples that stay in the cache, on maps padded beforehand, as the
+convolution is then nearly twice as fast.
 """
 
 from __future__ import annotations

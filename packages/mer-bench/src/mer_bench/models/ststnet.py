@@ -1,8 +1,7 @@
 """STSTNet (Liong et al., FG 2019, doi:10.1109/FG.2019.8756567): three shallow streams of 3, 5 and 8 kernels.
 
 The streams read the same maps through kernels of one size, so they are one convolution with 16 kernels: the
-    same
-function, the same parameters and, the fan-in being equal, the same distribution at the start.
+same function, the same parameters and, the fan-in being equal, the same distribution at the start.
 """
 
 from __future__ import annotations

@@ -27,8 +27,8 @@ def fit_fold(plan: Plan, maps: np.ndarray, labels: np.ndarray, fold: Fold) -> Fo
         fold: The fold.
 
     Returns:
-        The record: log probabilities where the classifier has `predict_proba`, else 1 for the predicted class
-            and 0.
+        The record: log probabilities where the classifier has `predict_proba`, else 1 for the predicted
+        class and 0.
 
     Raises:
         TrainingError: If the classifier fails or predicts what is no class.

@@ -98,8 +98,7 @@ def run_folds(
 
     A fold's result depends on (seed, protocol, fold name), its samples and the device; not on the other
     folds, their order, the chunk or the number of workers: bit for bit in `serial` and `processes`, within
-    rounding in
-        `stacked`.
+    rounding in `stacked`.
 
     Args:
         spec: The model.

@@ -1,0 +1,1 @@
+"""The commands of mer-flow, one module each, imported when used."""

@@ -120,8 +120,8 @@ def spot_command(
         click.echo(f"{database}: {scores[0].samples} samples with an apex in the sheet")
         click.echo("  method        mean error   median  of length     bias   (frames; bias > 0 is late)")
         for item in scores:
-            row = f"  {item.method:<12} {item.mean_error:>11.2f} {item.median_error:>8.1f}"
-            click.echo(f"{row} {item.relative_error:>10.1%} {item.bias:>+8.2f}")
+            line = f"  {item.method:<12} {item.mean_error:>11.2f} {item.median_error:>8.1f}"
+            click.echo(f"{line} {item.relative_error:>10.1%} {item.bias:>+8.2f}")
     elif out is None:
         for row in rows:
             click.echo(

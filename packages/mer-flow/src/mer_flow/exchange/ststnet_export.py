@@ -193,8 +193,8 @@ def export_loso(
 
     Raises:
         UsageError: `out` is in use.
-        ExchangeError: Names clash, there are fewer than two subjects, or the normalisation
-            does not fit 8 bits.
+        ExchangeError: Names clash, there are fewer than two subjects, or the normalisation does not fit
+            8 bits.
         ViewError: The store cannot give the view.
     """
     maps = _collect(store, view, normalisation, scheme, databases)

@@ -58,10 +58,10 @@ def region_blocks(layout: str, size: int) -> tuple[Block, ...]:
     """Returns where the regions go.
 
     `quincunx`, the default, is the one arrangement that shows all five regions and overwrites none: eyes, a
-    strip for the nose and both cheeks, lips; 10 + 8 + 10 rows at 28. Its eye cuts are lower than wide and keep
-    the upper edge of the square ones, 0.6 IOD above the eye: brows move upwards and inwards there, and what is
-    cut off below lies in the nose's strip. `quadrants` is HTNet's, without the nose: every quadrant is 2 × 2
-    patches of 7 × 7. `mean-centre` is `quadrants` with the nose averaged into the centre.
+    strip for the nose and both cheeks, lips; 10 + 8 + 10 rows at 28. Its eye cuts are lower than wide and
+    keep the upper edge of the square ones, 0.6 IOD above the eye: brows move upwards and inwards there, and
+    what is cut off below lies in the nose's strip. `quadrants` is HTNet's, without the nose: every quadrant
+    is 2 × 2 patches of 7 × 7. `mean-centre` is `quadrants` with the nose averaged into the centre.
 
     Args:
         layout: One of `REGION_LAYOUTS`.

@@ -3,8 +3,9 @@
 `raw`: u and v in px of the view's own map, strain dimensionless.
 `scaled`: one fixed scale for every sample: u and v of `FLOW_LIMIT` px of a 224 px face become ±1 and are
 clipped there, strain of `STRAIN_LIMIT` becomes 1. The same movement has the same value in every view and at
-every size; zero stays zero. `minmax`: each channel of each sample to [0, 1], as STSTNet's published maps;
-zero and magnitude are lost. A constant channel becomes 0.
+every size; zero stays zero.
+`minmax`: each channel of each sample to [0, 1], as STSTNet's published maps; zero and magnitude are lost. A
+constant channel becomes 0.
 `minmax-255`: the same times 255, as those maps are fed by their authors' code.
 
 Images (`faces`, `clips`): `raw` and `minmax-255` as above on grey values, `scaled` is grey / 255.
@@ -20,8 +21,7 @@ NORMALISATIONS = ("raw", "scaled", "minmax", "minmax-255")
 REFERENCE_SIZE = 224
 
 #: Flow that becomes 1 under `scaled`, px of a 224 px face (eyes 90 px apart). Micro-expressions move skin by
-#: up to
-#: about 3 px there; averaged over the cells of a 28 × 28 map few values reach it.
+#: up to about 3 px there; averaged over the cells of a 28 × 28 map few values reach it.
 FLOW_LIMIT = 3.0
 
 #: Strain that becomes 1 under `scaled`: a 3 px movement that fades within 20 px has 0.1 to 0.15 at its flank.
