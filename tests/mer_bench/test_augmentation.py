@@ -1,5 +1,6 @@
 """Augmentation against the flow of really mirrored and shifted motion."""
 
+import numpy as np
 import pytest
 import torch
 
@@ -7,6 +8,8 @@ from mer_bench.errors import UsageError
 from mer_bench.training.augmentation import Augmenter
 from mer_bench.training.recipes import Recipe
 from mer_bench.training.seeding import stream_key
+from mer_flow.views.layouts import htnet_maps
+from mer_flow.views.names import parse_view
 
 FLOW = torch.randn(40, 3, 8, 8, generator=torch.Generator().manual_seed(3))
 KEY = stream_key(torch.tensor(5), 0)
@@ -45,15 +48,28 @@ def test_flip_happens_with_its_probability():
     assert 0.22 < changed.float().mean() < 0.28
 
 
-def test_htnet_map_swaps_right_for_left_tiles():
-    eye_l, lip_l, eye_r, lip_r = (FLOW[:1, :, :4, :4] + 10 * k for k in range(4))
-    rows = [torch.cat([eye_l, lip_l], 3), torch.cat([eye_r, lip_r], 3)]
-    swapped = [
-        torch.cat([mirrored(eye_r), mirrored(lip_r)], 3),
-        torch.cat([mirrored(eye_l), mirrored(lip_l)], 3),
-    ]
-    augment = Augmenter.from_recipe(Recipe(flip=1.0), "htnet-8:raw")
-    torch.testing.assert_close(augment(torch.cat(rows, 2), KEY), torch.cat(swapped, 2))
+# Left eye, right eye, nose, left and right lip corner of the subject. Transposed indexing cuts the mirrored
+# places only where eyes and lips lie symmetrically about the centre.
+TILTED = [[19, 11], [9, 10], [14, 17], [18, 20], [10, 21]]
+SYMMETRIC = [[18, 9], [10, 9], [14, 14], [18, 19], [10, 19]]
+
+
+@pytest.mark.parametrize(
+    ("view", "centres"),
+    [("htnet-28", TILTED), ("htnet-28@upright", TILTED), ("htnet-28@as-published", SYMMETRIC)],
+)
+def test_flip_of_an_htnet_map_is_the_map_of_the_mirrored_face(view, centres):
+    flow = np.random.default_rng(0).normal(size=(2, 2, 28, 28)).astype(np.float32)
+    centres = np.array(centres, np.float32)
+    other = centres[[1, 0, 2, 4, 3]] * [-1, 1] + [28, 0]
+    turned = flow[..., ::-1] * np.array([-1, 1], np.float32)[:, None, None]
+    layout = parse_view(view).layout
+    maps, expected = (
+        torch.from_numpy(htnet_maps(np.ascontiguousarray(f), np.stack([c, c]), layout, 28, ["a", "b"]))
+        for f, c in ((flow, centres), (turned, other))
+    )
+    flipped = Augmenter.from_recipe(Recipe(flip=1.0), f"{view}:raw")(maps, KEY)
+    torch.testing.assert_close(flipped, expected, rtol=1e-5, atol=1e-5)
 
 
 def test_flip_without_a_known_view_is_refused():

@@ -25,8 +25,8 @@ class Augmenter:
         shift: Largest translation along each axis, in pixels of the map; edges are repeated.
         noise: Standard deviation of Gaussian noise, in the map's units.
         mirror_offset: A mirrored u is this minus u.
-        tiled: Whether the map is HTNet's `[[left eye, left lip], [right eye, right lip]]`, whose mirror swaps
-            rows of tiles and mirrors each tile, rather than the map as a whole.
+        tiled: Whether the map is `htnet-N@as-published`, `[[left eye, left lip], [right eye, right lip]]`,
+            whose mirror swaps rows of tiles and mirrors each tile, rather than the map as a whole.
     """
 
     flip: float
@@ -54,6 +54,7 @@ class Augmenter:
             return None
         name, _, normalisation = (view or "").partition(":")
         kind = name.partition("-")[0]
+        layout = name.partition("@")[2]
         if recipe.flip and (normalisation not in MIRROR_OFFSETS or kind not in ("whole", "regions", "htnet")):
             raise UsageError(
                 f"recipe '{recipe.name}' flips maps (flip = {recipe.flip}), "
@@ -61,7 +62,13 @@ class Augmenter:
                 f"or htnet-N with one of {', '.join(MIRROR_OFFSETS)} as in 'whole-28:scaled', or set flip = 0"
             )
         offset = MIRROR_OFFSETS.get(normalisation, 0.0)
-        return cls(recipe.flip, recipe.shift, recipe.noise, offset, tiled=kind == "htnet")
+        return cls(
+            recipe.flip,
+            recipe.shift,
+            recipe.noise,
+            offset,
+            tiled=kind == "htnet" and layout == "as-published",
+        )
 
     def __call__(self, maps: Tensor, key: Tensor) -> Tensor:
         """Augment a batch.
