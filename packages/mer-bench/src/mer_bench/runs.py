@@ -26,6 +26,7 @@ import numpy as np
 
 from mer_bench.errors import RunError
 from mer_bench.training.result import FoldResult
+from mer_flow.outputs import write_whole
 
 MANIFEST = "manifest.json"
 SCHEMA_VERSION = 1
@@ -35,34 +36,21 @@ _HELD: set[str] = set()
 
 
 def write_atomically(path: Path, payload: bytes) -> None:
-    """Writes a file whole or not at all: temporary name, fsync, rename.
+    """Writes a file whole or not at all.
 
     Raises:
         RunError: The disk is full or the file cannot be written; what was there before is kept.
     """
-    temporary = path.with_name(f"{path.name}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as file:
-            file.write(payload)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
+        write_whole(path, payload)
     except OSError as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
         full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
         raise RunError(
             f"cannot write {path}: {error.strerror or error}. "
             + ("Free some space; " if full else "Mend that; ")
             + "every record written before is kept, and the same command continues the run"
         ) from error
-    with contextlib.suppress(OSError):  # some file systems cannot sync a directory
-        descriptor = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,8 @@ import numpy as np
 
 from mer_flow import __version__
 from mer_flow.errors import StoreError
-from mer_flow.parts import Failure, Part, explained, sync_folder
+from mer_flow.outputs import sync_folder
+from mer_flow.parts import Failure, Part, explained
 from mer_flow.record import LIBVER, read_head
 from mer_flow.samples import Sample
 from mer_flow.schema import (

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
 import shutil
 from collections.abc import Iterator
@@ -9,6 +11,48 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from mer_flow.errors import UsageError
+
+#: What systems answer that cannot sync a folder.
+_NO_FOLDER_SYNC = (errno.EACCES, errno.EINVAL, errno.ENOTSUP)
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Writes a file so that it exists whole or not at all, also after a power cut.
+
+    Meanwhile `<name>.tmp` lies beside it; only a kill leaves that behind.
+
+    Args:
+        path: The file; a present one is replaced.
+        content: Its bytes.
+
+    Raises:
+        OSError: The disk is full or the file cannot be written; a present file is kept.
+    """
+    temporary = path.with_name(f"{path.name}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+        sync_folder(path.parent)
+    except OSError:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise
+
+
+def sync_folder(folder: Path) -> None:
+    """Makes renames inside a folder durable, where the file system can."""
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        if error.errno not in _NO_FOLDER_SYNC:
+            raise
 
 
 @contextmanager

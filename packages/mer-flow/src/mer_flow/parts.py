@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import hashlib
 import json
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -16,6 +14,7 @@ from typing import Any
 import h5py
 
 from mer_flow.errors import StoreError
+from mer_flow.outputs import sync_folder, write_whole
 from mer_flow.record import read_head
 from mer_flow.schema import SCHEMA_VERSION, canonical_json
 
@@ -153,7 +152,7 @@ class PartsFolder:
                 for path in folder.glob(pattern):
                     path.unlink()
             folder.rmdir()
-        for path in self.path.glob("*.new"):
+        for path in self.path.glob("*.tmp"):
             path.unlink()
         (self.path / MANIFEST).unlink(missing_ok=True)
         if self.path.is_dir():
@@ -176,31 +175,6 @@ class PartsFolder:
 
 def _key(sample_id: str) -> str:
     return hashlib.sha256(sample_id.encode()).hexdigest()[:16]
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Writes a file so that it exists whole or not at all, also after a power cut."""
-    temporary = path.with_name(path.name + ".new")
-    try:
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-        sync_folder(path.parent)
-    except OSError:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        raise
-
-
-def sync_folder(folder: Path) -> None:
-    """Makes renames inside a folder durable."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 @contextmanager

@@ -9,7 +9,6 @@ import importlib.util
 import json
 import os
 import sys
-import tempfile
 import urllib.error
 import urllib.request
 from collections.abc import Callable
@@ -17,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mer_flow.errors import MissingDependencyError, ModelFileError
+from mer_flow.outputs import new_file
 
 #: Environment variable naming a FaceLandmarker `.task` file that lies elsewhere than in the cache.
 TASK_FILE_VARIABLE = "MER_FLOW_FACE_LANDMARKER"
@@ -184,8 +184,9 @@ def verified_path(model: ModelFile) -> Path:
         "mtime_ns": stat.st_mtime_ns,
         "sha256": model.sha256,
     }
-    with contextlib.suppress(OSError):  # a read-only cache only costs the check again
-        _write_whole(stamp, json.dumps(seen).encode())
+    # A cache that cannot be written only costs the check again.
+    with contextlib.suppress(OSError), new_file(stamp, overwrite=True) as part:
+        part.write_text(json.dumps(seen), encoding="utf-8")
     return path
 
 
@@ -236,7 +237,8 @@ def fetch(
             "nothing was stored; a proxy may have answered in its place"
         )
     try:
-        _write_whole(target, data)
+        with new_file(target, overwrite=True) as part:
+            part.write_bytes(data)
     except OSError as error:
         raise ModelFileError(
             f"model {model.name} cannot be stored as {target} ({error.strerror}); "
@@ -256,17 +258,3 @@ def _read_up_to(
         if progress is not None:
             progress(min(len(data), size), size)
     return bytes(data)
-
-
-def _write_whole(target: Path, data: bytes) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(prefix=target.name, dir=target.parent)
-    try:
-        with os.fdopen(handle, "wb") as stream:
-            stream.write(data)
-            stream.flush()
-            os.fsync(stream.fileno())
-        Path(temporary).replace(target)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
