@@ -13,7 +13,7 @@ import pytest
 
 from mer_flow.corrections import Correction, Interval, correct, load_corrections
 from mer_flow.databases import DATABASES
-from mer_flow.databases.base import SheetReading
+from mer_flow.databases.reading import SheetReading
 from mer_flow.errors import UsageError
 from mer_flow.labels import SCHEMES
 from mer_flow.manifests import SheetVersion, compare, directory, load, megc2019, read_toml

@@ -10,7 +10,8 @@ from typing import Any, Literal
 
 from mer_flow.clips import ClipFrames
 from mer_flow.databases import get_database
-from mer_flow.databases.base import Database, SheetReading
+from mer_flow.databases.base import Database
+from mer_flow.databases.reading import SheetReading
 from mer_flow.errors import FrameError, LayoutError, SheetError, UsageError
 from mer_flow.frames import read_frame
 from mer_flow.manifests import compare, load

@@ -19,7 +19,7 @@ from mer_flow.errors import UsageError
 from mer_flow.suggest import unknown
 
 if TYPE_CHECKING:
-    from mer_flow.databases.base import SheetReading
+    from mer_flow.databases.reading import SheetReading
 
 _SHOWN = 6
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from mer_flow.databases.base import SheetReading
+    from mer_flow.databases.reading import SheetReading
     from mer_flow.labels import Labelled
 
 

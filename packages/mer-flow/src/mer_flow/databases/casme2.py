@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mer_flow.databases.base import Database, Notes, RawRow
+from mer_flow.databases.base import Database
 from mer_flow.databases.layout import (
     ClipFolder,
     ClipLocator,
@@ -17,6 +17,7 @@ from mer_flow.databases.layout import (
     select_release,
     walk,
 )
+from mer_flow.databases.reading import Notes, RawRow
 from mer_flow.databases.sheets import SHEET_SUFFIXES, Form, Grid, SheetMatch, find_form, read_workbook, text
 from mer_flow.errors import SheetError
 

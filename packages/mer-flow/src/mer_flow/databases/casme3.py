@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mer_flow.databases.base import Database, Notes, RawRow, SheetReading
+from mer_flow.databases.base import Database
 from mer_flow.databases.layout import (
     ClipFolder,
     ClipLocator,
@@ -17,6 +17,7 @@ from mer_flow.databases.layout import (
     subfolders,
     walk,
 )
+from mer_flow.databases.reading import Notes, RawRow, SheetReading
 from mer_flow.databases.sheets import Form, Grid, SheetMatch, find_form, text, word
 from mer_flow.errors import SheetError
 

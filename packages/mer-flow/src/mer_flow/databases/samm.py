@@ -6,8 +6,9 @@ import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from mer_flow.databases.base import Database, Notes, RawRow
+from mer_flow.databases.base import Database
 from mer_flow.databases.layout import ClipFolder, ClipLocator, check_root, select_release, walk
+from mer_flow.databases.reading import Notes, RawRow
 from mer_flow.databases.sheets import LOST, Form, Grid, SheetMatch, frame, text
 
 _MICRO = Form(

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mer_flow.corrections import load_corrections
-from mer_flow.databases.base import AppliedCorrection, Database, Notes, RawRow, SheetReading
+from mer_flow.databases.base import Database
 from mer_flow.databases.layout import (
     ClipFolder,
     ClipLocator,
@@ -18,6 +18,7 @@ from mer_flow.databases.layout import (
     select_release,
     walk,
 )
+from mer_flow.databases.reading import AppliedCorrection, Notes, RawRow, SheetReading
 from mer_flow.databases.sheets import Form, Grid, SheetMatch, frame, text, word
 from mer_flow.errors import LayoutError, SheetError
 from mer_flow.labels import EXTRA_CLIP
