@@ -8,29 +8,17 @@ from pathlib import Path
 
 import click
 
+from mer_flow.command_options import database_options
+
 
 @click.command("build", short_help="Turn a database's sheet and frames into flow in a store.")
-@click.option("--db", "database", required=True, help="Database: smic, samm, casme2 or casme3.")
-@click.option(
-    "--root",
-    type=click.Path(path_type=Path),
-    help="The database's tree; else MER_FLOW_<DB>_ROOT, else the config file.",
-)
+@database_options
 @click.option(
     "--store",
     type=click.Path(path_type=Path),
     default=Path("flows.h5"),
     show_default=True,
     help="HDF5 file to make or extend.",
-)
-@click.option(
-    "--sheet", type=click.Path(path_type=Path), help="Annotation sheet; searched in the tree unless given."
-)
-@click.option(
-    "--release",
-    default="auto",
-    show_default=True,
-    help="Which release to read: raw, selected, cropped, clips.",
 )
 @click.option(
     "--apex",

@@ -8,26 +8,14 @@ from pathlib import Path
 
 import click
 
+from mer_flow.command_options import database_options
+
 #: Findings shown per kind unless --all is given.
 EXAMPLES = 5
 
 
 @click.command("doctor", short_help="List every problem of a database tree at once, and what to do.")
-@click.option("--db", "database", required=True, help="Database: smic, samm, casme2 or casme3.")
-@click.option(
-    "--root",
-    type=click.Path(path_type=Path),
-    help="The database's tree; else MER_FLOW_<DB>_ROOT, else the config file.",
-)
-@click.option(
-    "--sheet", type=click.Path(path_type=Path), help="Annotation sheet; searched in the tree unless given."
-)
-@click.option(
-    "--release",
-    default="auto",
-    show_default=True,
-    help="Which release to examine: raw, selected, cropped, clips.",
-)
+@database_options
 @click.option(
     "--max-gap",
     type=click.IntRange(0),

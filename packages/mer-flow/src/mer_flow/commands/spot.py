@@ -10,23 +10,11 @@ from pathlib import Path
 
 import click
 
+from mer_flow.command_options import database_options
+
 
 @click.command("spot", short_help="Spot apex frames, or measure the spotters against a sheet.")
-@click.option("--db", "database", required=True, help="Database: smic, samm, casme2 or casme3.")
-@click.option(
-    "--root",
-    type=click.Path(path_type=Path),
-    help="The database's tree; else MER_FLOW_<DB>_ROOT, else the config file.",
-)
-@click.option(
-    "--sheet", type=click.Path(path_type=Path), help="Annotation sheet; searched in the tree unless given."
-)
-@click.option(
-    "--release",
-    default="auto",
-    show_default=True,
-    help="Which release to read: raw, selected, cropped, clips.",
-)
+@database_options
 @click.option(
     "--method",
     "methods",
