@@ -42,6 +42,7 @@ def test_help_is_light(module: str, command: str) -> None:
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "Usage" in done.stdout
+    assert "\\b" not in done.stdout
 
 
 @pytest.mark.parametrize("module", COMMANDS)

@@ -80,7 +80,7 @@ def run_command(
     Examples:
       mer-bench run ststnet --protocol cde --store maps.h5 --seeds 3
       mer-bench run ahmsa --protocol loso --db samm --recipe lineage --set epochs=200
-    """  # noqa: D301
+    """
     from mer_bench.data import find_store
     from mer_bench.errors import UsageError
     from mer_bench.execute import execute, prepare

@@ -78,12 +78,13 @@ def build_command(
     as_json: bool,
     quiet: bool,
 ) -> None:
-    r"""Turn a database's sheet and frames into onset-to-apex TV-L1 flow in a store.
+    """Turn a database's sheet and frames into onset-to-apex TV-L1 flow in a store.
 
     Several databases go into one store, one call each. An interrupted build continues where it stopped; a
     finished one does nothing. A sample that fails is recorded with its reason and the rest goes on.
 
     \b
+    Examples:
       mer-flow build --db samm --root SAMM --store flows.h5
       mer-flow build --db casme2 --root CASME2 --store flows.h5 --set align.size=400
       mer-flow info flows.h5

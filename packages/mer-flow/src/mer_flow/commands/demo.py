@@ -44,13 +44,14 @@ def demo_command(
     as_json: bool,
     quiet: bool,
 ) -> None:
-    r"""Make the synthetic database in all four layouts and build it into one store.
+    """Make the synthetic database in all four layouts and build it into one store.
 
     Real face pixels, known facial movements, head motion and noise, in the folders and sheets of CASME II,
     SAMM, SMIC and CAS(ME)^3, quirks included. The true movement is kept, so the flow's error is measured.
     Trees and samples that are there already are kept; the same command continues an interrupted one.
 
     \b
+    Examples:
       mer-flow demo
       mer-flow doctor --db samm --root demo/samm
       mer-flow info demo/flows.h5

@@ -36,9 +36,10 @@ def doctor_command(
     show_all: bool,
     as_json: bool,
 ) -> None:
-    r"""Find every problem of a database tree before any work starts, with sample, row and remedy.
+    """Find every problem of a database tree before any work starts, with sample, row and remedy.
 
     \b
+    Examples:
       mer-flow doctor --db casme2 --root CASME2
       mer-flow doctor --db samm --root SAMM --deep --all
 

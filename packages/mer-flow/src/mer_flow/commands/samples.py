@@ -43,7 +43,7 @@ def samples_command(
     csv_path: Path | None,
     as_json: bool,
 ) -> None:
-    r"""Read an annotation sheet alone: counts per class and subject, corrections, dropped rows.
+    """Read an annotation sheet alone: counts per class and subject, corrections, dropped rows.
 
     \b
     Examples:

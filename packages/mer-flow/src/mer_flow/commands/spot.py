@@ -46,9 +46,10 @@ def spot_command(
     limit: int | None,
     as_json: bool,
 ) -> None:
-    r"""Spot apex frames between onset and offset, or measure every spotter where the sheet has apexes.
+    """Spot apex frames between onset and offset, or measure every spotter where the sheet has apexes.
 
     \b
+    Examples:
       mer-flow spot --db casme2 --root CASME2 --evaluate
       mer-flow spot --db smic --root SMIC --method flow-peak --out apexes.csv
 
