@@ -6,21 +6,20 @@ switch; the images stay on the machine. The bundled mesh of 0.10.21 and dlib ope
 
 from __future__ import annotations
 
-from contextlib import nullcontext
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from mer_flow.errors import FaceError, MissingDependencyError, ModelFileError
-from mer_flow.faces.align import to_rgb
-from mer_flow.faces.mesh_points import MESH_SIZE, mesh_centres
+from mer_flow.faces.mediapipe_mesh import MediaPipeMesh
 from mer_flow.faces.model_files import FACE_LANDMARKER, ModelFile, check, verified_path
 from mer_flow.faces.quiet import quiet_stderr, silence_glog
 from mer_flow.providers import FACES_MEND, installed
 
 
-class TasksMesh:
+class TasksMesh(MediaPipeMesh):
     """MediaPipe FaceLandmarker on single images.
 
     Attributes:
@@ -63,7 +62,6 @@ class TasksMesh:
                 self._landmarker: Any = vision.FaceLandmarker.create_from_options(options)
                 # Each part of the graph announces itself on its first run, the last at the first face.
                 self._landmarker.detect(self._image(np.zeros((64, 64, 3), dtype=np.uint8)))
-            self._seen_face = False
         except (ImportError, OSError) as error:
             raise MissingDependencyError(
                 f"mediapipe does not load ({error}); on a slim Linux: apt install libegl1 libgles2; "
@@ -74,31 +72,9 @@ class TasksMesh:
                 f"MediaPipe FaceLandmarker does not start with {path}: {error}; {captured.text}"
             ) from error
 
-    def centres(self, face: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
-        """Finds the five region centres.
-
-        Args:
-            face: uint8 (H, W) or (H, W, 3) RGB, an aligned face.
-            landmarks: (68, 2) dlib points; not used.
-
-        Returns:
-            float32 (5, 2) px of the face: left eye, right eye, nose, left lip corner, right lip corner.
-
-        Raises:
-            FaceError: The landmarker finds no face or fails.
-        """
-        height, width = face.shape[:2]
-        image = self._image(np.ascontiguousarray(to_rgb(face)))
-        try:
-            with nullcontext() if self._seen_face else quiet_stderr():
-                found = self._landmarker.detect(image).face_landmarks
-        except RuntimeError as error:
-            raise FaceError(f"{self.name} fails on the aligned {width}x{height} px apex: {error}") from error
-        if not found:
-            raise FaceError(f"{self.name} finds no face in the aligned {width}x{height} px apex")
-        self._seen_face = True
-        points = found[0][:MESH_SIZE]
-        return mesh_centres(np.array([(p.x * width - 0.5, p.y * height - 0.5) for p in points]))
+    def _find(self, pixels: np.ndarray) -> Sequence[Any] | None:
+        found = self._landmarker.detect(self._image(pixels)).face_landmarks
+        return found[0] if found else None
 
 
 def task_file_ready() -> bool:
