@@ -1,5 +1,6 @@
 """The fold engine, serial and in processes: blind to held-out samples, repeatable, failing by name."""
 
+import errno
 import os
 import signal
 from dataclasses import replace
@@ -64,6 +65,15 @@ class Exploding(Small):
         return logits * torch.where(
             (maps[:, 0, 0, 0] == 0).any() & torch.tensor(self.training), torch.nan, 1.0
         )
+
+
+class Fussy(Small):
+    """Raises what no engine foresees, once it is trained."""
+
+    def forward(self, maps):
+        if self.training:
+            raise KeyError("frobnicate")
+        return super().forward(maps)
 
 
 def as_spec(build, recipe=RECIPE):
@@ -289,6 +299,21 @@ def test_requests_that_cannot_be_met():
         resolve_device("gpu")
     with pytest.raises(TrainingError, match=r"fold 's0'.*frobnicate"):
         run(as_spec(Small), data()[2][:1], options={"frobnicate": 1})
+
+
+@pytest.mark.parametrize("engine", ["auto", "serial", "processes", "stacked"])
+def test_whatever_a_network_raises_names_its_fold(engine):
+    with pytest.raises(TrainingError, match=r"fold 's\d'.*frobnicate"):
+        run(as_spec(Fussy), data()[2][:2], engine=engine, workers=1)
+
+
+def test_maps_that_cannot_be_shared_with_processes_are_said_so(monkeypatch):
+    def full(file, array):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(np, "save", full)
+    with pytest.raises(TrainingError, match=r"No space left.*TMPDIR"):
+        run(as_spec(Small), engine="processes")
 
 
 def test_auto_stays_serial_for_little_work_and_measures_otherwise(caplog):

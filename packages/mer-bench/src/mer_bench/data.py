@@ -13,7 +13,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mer_bench.errors import DataError, UsageError
-from mer_bench.protocols import Population, ProtocolOptions, databases_needed, get_protocol
+from mer_bench.protocols import (
+    Population,
+    ProtocolOptions,
+    check_scheme,
+    databases_needed,
+    get_protocol,
+)
 from mer_bench.spec import ModelSpec
 from mer_flow.suggest import unknown
 
@@ -207,6 +213,7 @@ def _databases(store: FlowStore, protocol: str, options: ProtocolOptions, scheme
     from mer_flow.databases import DATABASES
     from mer_flow.labels import get_scheme
 
+    check_scheme(get_protocol(protocol), scheme)
     # Unless told otherwise, databases that the scheme has no classes for are left out.
     labelled = [name for name in store.databases if name in get_scheme(scheme).databases]
     needed = databases_needed(get_protocol(protocol), options, labelled)

@@ -29,6 +29,9 @@ from mer_bench.training.result import FoldResult
 #: Called with (seed, fold-epochs done, their total) while folds are trained.
 OnProgress = Callable[[int, int, int], None]
 
+#: What a classifier's training is told, and does not read.
+_NO_RECIPE = Recipe(name="none", epochs=1)
+
 
 @dataclass(frozen=True)
 class Prepared:
@@ -115,9 +118,24 @@ def prepare_data(
     if run.shuffle_labels is not None:
         data = data.shuffled(run.shuffle_labels)
     folds = cut_folds(run.protocol, data.population, run.protocol_options())
+    _check_training(registered.spec, run, resolved, data)
     parameters = count_parameters(registered.spec, resolved.options, data)
     manifest = _manifest(registered, run, resolved, data, folds, parameters)
     return Prepared(registered, run, resolved, data, folds, parameters, manifest)
+
+
+def _check_training(spec: ModelSpec, run: RunSettings, resolved: Resolved, data: BenchData) -> None:
+    from mer_bench.training.engine import check_request
+
+    check_request(
+        spec,
+        resolved.recipe or _NO_RECIPE,
+        device=run.device,
+        engine=run.engine,
+        workers=run.workers,
+        chunk=run.chunk,
+        view=f"{data.view}:{data.normalisation}",
+    )
 
 
 def count_parameters(spec: ModelSpec, options: Mapping[str, Any], data: BenchData) -> int | None:
@@ -319,7 +337,7 @@ def execute(
                     prepared.data.population.labels,
                     prepared.data.num_classes,
                     missing,
-                    prepared.resolved.recipe or Recipe(name="none", epochs=1),
+                    prepared.resolved.recipe or _NO_RECIPE,
                     protocol=settings.protocol,
                     seed=seed,
                     device=settings.device,

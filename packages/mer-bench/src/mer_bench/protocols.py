@@ -327,6 +327,19 @@ def get_protocol(name: str) -> Protocol:
     return PROTOCOLS[name]
 
 
+def check_scheme(protocol: Protocol, scheme: str) -> None:
+    """Refuses a label scheme that a protocol is not defined for.
+
+    Raises:
+        UsageError: It is not.
+    """
+    if protocol.schemes and scheme not in protocol.schemes:
+        raise UsageError(
+            f"protocol '{protocol.name}' is defined for label scheme {', '.join(protocol.schemes)}, not "
+            f"'{scheme}'"
+        )
+
+
 def databases_needed(
     protocol: Protocol, options: ProtocolOptions, available: Sequence[str]
 ) -> tuple[str, ...]:
@@ -391,11 +404,7 @@ def cut_folds(name: str, population: Population, options: ProtocolOptions | None
 
     options = options or ProtocolOptions()
     protocol = get_protocol(name)
-    if protocol.schemes and population.scheme not in protocol.schemes:
-        raise UsageError(
-            f"protocol '{name}' is defined for label scheme {', '.join(protocol.schemes)}, not "
-            f"'{population.scheme}'"
-        )
+    check_scheme(protocol, population.scheme)
     warnings = [
         f"class '{population.classes[c]}' of scheme '{population.scheme}' has no sample at all; it stays in "
         f"every score as 0"

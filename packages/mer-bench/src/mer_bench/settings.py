@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import inspect
+import math
 import tomllib
 import types
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -415,8 +416,16 @@ def check_recipe(recipe: Recipe) -> None:
     for name, low in at_least.items():
         if not getattr(recipe, name) >= low:
             raise UsageError(f"recipe.{name} must be at least {low}, got {getattr(recipe, name)}")
-    if not recipe.lr > 0:
-        raise UsageError(f"recipe.lr must be above 0, got {recipe.lr}")
-    for name in ("flip", "label_smoothing", "momentum", "beta1", "beta2", "cb_beta"):
+    for name in ("lr", "eps"):
+        if not getattr(recipe, name) > 0:
+            raise UsageError(f"recipe.{name} must be above 0, got {getattr(recipe, name)}")
+    for name in ("flip", "label_smoothing"):
         if not 0 <= getattr(recipe, name) <= 1:
             raise UsageError(f"recipe.{name} must lie in [0, 1], got {getattr(recipe, name)}")
+    # At 1 a moving average never moves, and all effective numbers of samples are alike: 0/0.
+    for name in ("momentum", "beta1", "beta2", "cb_beta"):
+        if not 0 <= getattr(recipe, name) < 1:
+            raise UsageError(f"recipe.{name} must lie in [0, 1), got {getattr(recipe, name)}")
+    for name, value in asdict(recipe).items():
+        if isinstance(value, float) and not math.isfinite(value):
+            raise UsageError(f"recipe.{name} must be a finite number, got {value}")

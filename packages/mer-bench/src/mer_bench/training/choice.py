@@ -44,7 +44,11 @@ def choose_cpu_engine(
         `serial` where everything is done before processes would have started, else the faster of `processes`
         (one step on one thread, shared by the workers) and `stacked` (a step of a few folds on every thread).
     """
-    alone = _time_alone(plan, maps, labels, folds[0])
+    try:
+        alone = _time_alone(plan, maps, labels, folds[0])
+    except Exception as error:  # the folds meet it again, and say it with their names
+        logger.warning("engine serial: a first step failed (%s: %s)", type(error).__name__, error)
+        return "serial"
     steps = plan.epochs * sum(-(-len(fold.train) // plan.recipe.batch_size) for fold in folds)
     if workers == 1 or alone * steps < _STARTUP_SECONDS:
         logger.info("engine serial: %d steps of %.1f ms on %d worker(s)", steps, 1e3 * alone, workers)
@@ -55,7 +59,7 @@ def choose_cpu_engine(
         return "processes"
     try:
         stacked = _time_stacked(plan, maps, labels, folds[:_TRIED_FOLDS])
-    except (RuntimeError, ValueError, TypeError, NotImplementedError) as error:
+    except Exception as error:  # a plug-in's network may raise anything
         logger.warning("engine processes: model '%s' cannot be stacked (%s)", plan.spec.name, error)
         return "processes"
     chosen = "processes" if spread <= stacked else "stacked"

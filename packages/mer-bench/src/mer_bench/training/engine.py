@@ -128,13 +128,12 @@ def run_folds(
         UsageError: If device, engine or recipe cannot be met.
         TrainingError: If folds failed; raised after the others were delivered, naming each.
     """
-    _check_request(engine, workers, chunk, recipe)
-    plan = Plan(
-        spec, dict(options), num_classes, recipe, protocol, seed, resolve_device(device), view, deterministic
+    device = check_request(
+        spec, recipe, device=device, engine=engine, workers=workers, chunk=chunk, view=view
     )
+    plan = Plan(spec, dict(options), num_classes, recipe, protocol, seed, device, view, deterministic)
     labels = np.asarray(labels, dtype=np.int64)
     check_data(maps, labels, num_classes, folds)
-    Augmenter.from_recipe(recipe, view)
     if not folds:
         return
 
@@ -154,7 +153,34 @@ def run_folds(
         _run_serially(plan, maps, labels, folds, deliver, progress)
 
 
-def _check_request(engine: str, workers: int | None, chunk: int | None, recipe: Recipe) -> None:
+def check_request(
+    spec: ModelSpec,
+    recipe: Recipe,
+    *,
+    device: str,
+    engine: str,
+    workers: int | None,
+    chunk: int | None,
+    view: str | None,
+) -> str:
+    """Refuse what `run_folds` cannot do, before there are data or a run.
+
+    Args:
+        spec: The model.
+        recipe: How to train.
+        device: As in `run_folds`, like all that follow.
+        engine: See there.
+        workers: See there.
+        chunk: See there.
+        view: See there.
+
+    Returns:
+        The device, `auto` resolved.
+
+    Raises:
+        UsageError: If device, engine or recipe cannot be met.
+    """
+    found = resolve_device(device)
     if engine not in ENGINES:
         raise UsageError(f"engine '{engine}' is not one of {', '.join(ENGINES)}")
     for name, value in (("workers", workers), ("chunk", chunk)):
@@ -165,6 +191,12 @@ def _check_request(engine: str, workers: int | None, chunk: int | None, recipe: 
             raise UsageError(
                 f"recipe '{recipe.name}': {name} must be at least 1, got {getattr(recipe, name)}"
             )
+    if engine == "processes" and found != "cpu" and spec.kind == "network":
+        raise UsageError(
+            f"engine 'processes' is for the CPU, not {found}; use engine 'stacked' or device 'cpu'"
+        )
+    Augmenter.from_recipe(recipe, view)
+    return found
 
 
 def _choose(
@@ -172,10 +204,6 @@ def _choose(
 ) -> str:
     if plan.spec.kind == "classifier":
         return "processes" if engine == "processes" else "serial"
-    if engine == "processes" and plan.device != "cpu":
-        raise UsageError(
-            f"engine 'processes' is for the CPU, not {plan.device}; use engine 'stacked' or device 'cpu'"
-        )
     if engine != "auto":
         return engine
     return "stacked" if plan.device != "cpu" else choose_cpu_engine(plan, maps, labels, folds, size)

@@ -24,7 +24,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mer_bench.errors import MerBenchError, UsageError
+from mer_bench.errors import MerBenchError, TrainingError, UsageError
 from mer_bench.protocols import Fold
 from mer_bench.training.plan import FoldFailures, OnFold, OnProgress, Plan
 
@@ -74,7 +74,14 @@ def run_in_processes(
         ) from error
     with tempfile.TemporaryDirectory(prefix="mer-bench-", ignore_cleanup_errors=True) as folder:
         shared = Path(folder) / "maps.npy"
-        np.save(shared, np.ascontiguousarray(maps, dtype=np.float32))
+        try:
+            np.save(shared, np.ascontiguousarray(maps, dtype=np.float32))
+        except OSError as error:
+            raise TrainingError(
+                f"the maps ({maps.size * 4 / 1e6:.0f} MB) cannot be shared with the worker processes through "
+                f"{shared}: {error}; free some space there, name another folder in TMPDIR, or train with "
+                "engine 'serial'"
+            ) from error
         _Pool(plan, shared, labels, folds, min(workers, len(folds))).run(on_fold, on_progress)
 
 

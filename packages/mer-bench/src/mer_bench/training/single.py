@@ -52,9 +52,10 @@ def train_fold(
     try:
         with fold_generators(plan.seed_of(fold), torch.device(plan.device)):
             return _train_network(plan, maps, labels, fold, engine, on_epoch)
-    except MerBenchError:
+    except (MerBenchError, BrokenPipeError, ConnectionResetError):
+        # A broken pipe is a worker's to its parent: nobody waits for the result.
         raise
-    except (RuntimeError, ValueError, TypeError, MemoryError) as error:
+    except Exception as error:  # a plug-in's network may raise anything; the other folds go on
         if is_out_of_memory(error):
             raise TrainingError(
                 f"fold '{fold.name}': {plan.device} ran out of memory ({error}); lower batch_size (now "

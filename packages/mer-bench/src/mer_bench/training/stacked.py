@@ -13,7 +13,7 @@ import psutil
 import torch
 from torch import Tensor
 
-from mer_bench.errors import TrainingError
+from mer_bench.errors import MerBenchError, TrainingError
 from mer_bench.protocols import Fold
 from mer_bench.training.augmentation import Augmenter
 from mer_bench.training.network import build_network, fold_generators
@@ -67,7 +67,14 @@ def run_stacked(
     device = torch.device(plan.device)
     on_device = torch.from_numpy(np.ascontiguousarray(maps, dtype=np.float32)).to(device)
     labels_on_device = torch.from_numpy(labels).to(device)
-    limit = chunk or fold_capacity(plan, on_device, max(len(fold.train) for fold in folds))
+    most = max(len(fold.train) for fold in folds)
+    try:
+        limit = chunk or fold_capacity(plan, on_device, most)
+    except MerBenchError:
+        raise
+    except Exception as error:  # a plug-in's network may raise anything
+        say = _memory_message if is_out_of_memory(error) else _failure_message
+        raise TrainingError(say(plan, folds[0], error)) from error
     waiting = deque(chunks_of(folds, plan.recipe.batch_size, limit))
     done, total = 0, len(folds) * plan.epochs
     with determinism(plan.deterministic):
@@ -80,7 +87,9 @@ def run_stacked(
 
             try:
                 results = _train_chunk(plan, on_device, labels_on_device, group, failures, report)
-            except (RuntimeError, ValueError, TypeError, NotImplementedError, MemoryError) as error:
+            except MerBenchError:
+                raise
+            except Exception as error:  # a plug-in's network may raise anything
                 if not is_out_of_memory(error):
                     raise TrainingError(_vmap_message(plan, group, error)) from error
                 if len(group) == 1:
@@ -214,6 +223,13 @@ def _vmap_message(plan: Plan, folds: Sequence[Fold], error: BaseException) -> st
         f"fold '{folds[0].name}' and {len(folds) - 1} stacked with it: "
         f"model '{plan.spec.name}' failed under vmap: {type(error).__name__}: {error}; train with engine "
         "'serial' or 'processes', or rid the network of Python control flow that depends on values"
+    )
+
+
+def _failure_message(plan: Plan, fold: Fold, error: BaseException) -> str:
+    return (
+        f"fold '{fold.name}': model '{plan.spec.name}' with options {dict(plan.options)} failed in training: "
+        f"{type(error).__name__}: {error}; check the model against the input view"
     )
 
 
