@@ -35,7 +35,7 @@ from mer_flow.databases.sheets import (
     text,
     word,
 )
-from mer_flow.errors import SheetError
+from mer_flow.errors import LayoutError, SheetError
 
 if TYPE_CHECKING:
     from mer_flow.samples import Sample
@@ -111,9 +111,13 @@ class Database(ABC):
 
         Raises:
             SheetError: There is no sheet, or it cannot be used.
+            LayoutError: The root is no folder.
         """
         if sheet is not None:
             return self.read_sheet(Path(sheet))
+        if root is not None and not Path(root).is_dir():
+            what = "is a file" if Path(root).exists() else "does not exist"
+            raise LayoutError(f"{self.name}: root {root} {what}. Give the database's folder with --root DIR.")
         found = self.find_sheet(Path(root)) if root is not None else None
         if found is None:
             raise SheetError(
