@@ -9,18 +9,21 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from mer_bench.data import BenchData
 from mer_bench.errors import RunError, UsageError
-from mer_bench.execute import Prepared, execute, prepare
+from mer_bench.execute import Prepared, execute, prepare, prepare_data
 from mer_bench.models.majority import SPECS as MAJORITY
 from mer_bench.models.ststnet import SPECS as STSTNET
-from mer_bench.registry import Registry
+from mer_bench.registry import Registered, Registry
 from mer_bench.report.summary import summarise
-from mer_bench.report.tables import build_tables, to_csv
+from mer_bench.report.tables import build_tables, to_csv, to_markdown
+from mer_bench.report.terminal import render_run
 from mer_bench.runs import RunDirectory
 from mer_bench.settings import Request, RunSettings
 from mer_bench.spec import ModelSpec
@@ -85,6 +88,38 @@ def test_limit_leaves_a_run_that_is_never_tabulated(prepared_with: Prepare, tmp_
     assert table(rest.run).replace("part", "whole") == table(whole.run)
     with pytest.raises(UsageError, match="--limit"):
         execute(prepared, tmp_path, limit=0)
+
+
+def test_folds_are_stacked_or_not_as_the_first_start_decided(prepared_with: Prepare, tmp_path: Path) -> None:
+    prepared = prepared_with(LINEAR, engine="auto", workers=1)
+    run = execute(prepared, tmp_path, limit=1).run
+    manifest = json.loads((run.path / "manifest.json").read_text())
+    assert manifest["cpu_folds"] == "single"
+    # As a first start on another machine might have decided.
+    (run.path / "manifest.json").write_text(json.dumps({**manifest, "cpu_folds": "stacked"}))
+    rest = execute(prepared, tmp_path).run
+    assert [record.engine for record in rest.records(0)] == ["serial"] + ["stacked"] * 11
+    explicit = execute(prepared_with(LINEAR, engine="serial"), tmp_path / "other").run
+    assert "cpu_folds" not in explicit.manifest
+
+
+def test_a_class_absent_from_training_is_named_by_status_and_report(
+    bench_data: BenchData, tmp_path: Path
+) -> None:
+    # All of a class in one subject: the fold that holds it out cannot learn it.
+    population = bench_data.population
+    labels = np.where(population.subjects == "samm/s01", 2, population.labels % 2)
+    data = replace(bench_data, population=replace(population, labels=labels))
+    request = Request(RunSettings(model="linear", protocol="cde", engine="serial", device="cpu"))
+    run = execute(prepare_data(Registered(LINEAR, "test 1.0"), request, data), tmp_path).run
+    note = "class 'surprise' has no training sample, so it cannot be predicted there"
+    assert run.read(0, "samm/s01").notes == (note,)
+    notes = run.status().notes[0]
+    assert notes == (("samm/s01", note),)
+    assert run.describe_notes(notes) == (f"fold 'samm/s01': {note}",)
+    # The manifest's warning says it already; a report says it once.
+    assert render_run(summarise(run, draws=100)).count(note) == 1
+    assert to_markdown(build_tables([summarise(run, draws=100)])).count(note) == 1
 
 
 def test_a_damaged_record_is_set_aside_and_trained_again(prepared_with: Prepare, tmp_path: Path) -> None:

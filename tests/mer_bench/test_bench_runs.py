@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +82,14 @@ def test_status_lists_what_is_done_and_missing(run: RunDirectory, record: Make) 
     assert status.describe_gaps() == (
         "seed 0: 1 of 2 missing: samm/007; seed 1: 2 of 2 missing: samm/006, samm/007"
     )
+
+
+def test_notes_are_kept_and_grouped_by_what_they_say(run: RunDirectory, record: Make) -> None:
+    run.write(replace(result(record), notes=("odd", "hot")))
+    run.write(replace(result(record, "samm/007"), notes=("odd",)))
+    notes = RunDirectory(run.path).status().notes[0]
+    assert notes == (("samm/006", "odd"), ("samm/006", "hot"), ("samm/007", "odd"))
+    assert run.describe_notes(notes) == ("fold 'samm/006', 'samm/007': odd", "fold 'samm/006': hot")
 
 
 @pytest.mark.parametrize("damage", ["truncate", "flip", "empty", "garbage"])

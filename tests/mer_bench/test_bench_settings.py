@@ -9,7 +9,7 @@ from typing import Any, Literal
 import pytest
 
 from mer_bench.errors import UsageError
-from mer_bench.settings import Request, RunSettings, coerce, gather, option_types, parse_seeds, resolve
+from mer_bench.settings import Request, RunSettings, gather, option_types, resolve
 from mer_bench.spec import ModelSpec
 from mer_bench.training.recipes import Recipe
 

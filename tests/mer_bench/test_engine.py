@@ -324,3 +324,4 @@ def test_auto_stays_serial_for_little_work_and_measures_otherwise(caplog):
     with caplog.at_level("INFO"):
         assert choose_cpu_engine(long, maps, labels, folds, workers=2) in ("processes", "stacked")
     assert "2 processes take" in caplog.text
+    assert choose_cpu_engine(long, maps, labels, folds, workers=2, stacking=False) == "processes"

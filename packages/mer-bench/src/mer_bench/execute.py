@@ -29,6 +29,9 @@ from mer_bench.training.result import FoldResult
 #: Called with (seed, fold-epochs done, their total) while folds are trained.
 OnProgress = Callable[[int, int, int], None]
 
+#: Where a manifest says how a CPU trained folds first under engine `auto`: `stacked`, or `single` ones.
+_PINNED = "cpu_folds"
+
 #: What a classifier's training is told, and does not read.
 _NO_RECIPE = Recipe(name="none", epochs=1)
 
@@ -279,6 +282,13 @@ def _manifest(
     }
 
 
+def _engine(settings: RunSettings, began: str) -> str:
+    from mer_bench.training.engine import resolve_device
+
+    again = settings.engine == "auto" and began == "stacked" and resolve_device(settings.device) == "cpu"
+    return "stacked" if again else settings.engine
+
+
 def execute(
     prepared: Prepared, out: Path, *, limit: int | None = None, on_progress: OnProgress | None = None
 ) -> Outcome:
@@ -310,8 +320,14 @@ def execute(
     failures: list[str] = []
     set_aside: list[Path] = []
 
+    # What a CPU's engines compute differs by rounding between stacked folds and single ones, so the choice of
+    # the first start holds for the whole run.
+    began = run.manifest.get(_PINNED, "")
+
     def commit(result: FoldResult) -> None:
-        nonlocal trained
+        nonlocal trained, began
+        if settings.engine == "auto" and result.device == "cpu" and not began and spec.kind == "network":
+            began = run.pin(_PINNED, "stacked" if result.engine == "stacked" else "single")
         run.write(result)
         trained += 1
 
@@ -341,9 +357,11 @@ def execute(
                     protocol=settings.protocol,
                     seed=seed,
                     device=settings.device,
-                    engine=settings.engine,
+                    engine=_engine(settings, began),
                     workers=settings.workers,
                     chunk=settings.chunk,
+                    stacking=not began,
+                    classes=prepared.data.population.classes,
                     deterministic=settings.deterministic,
                     view=f"{prepared.data.view}:{prepared.data.normalisation}",
                     on_fold=commit,

@@ -189,6 +189,12 @@ class FoldSet:
         return hashlib.sha256(text.encode()).hexdigest()
 
 
+def absent_class_note(name: str | int) -> str:
+    """Says that a fold cannot learn a class: the sentence that fold sets and records share."""
+    shown = f"'{name}'" if isinstance(name, str) else name
+    return f"class {shown} has no training sample, so it cannot be predicted there"
+
+
 Cut = list[tuple[str, np.ndarray, np.ndarray]]
 
 
@@ -421,10 +427,6 @@ def cut_folds(name: str, population: Population, options: ProtocolOptions | None
         missing = (
             np.flatnonzero((population.counts(train) == 0) & (population.counts() > 0)) if train.size else ()
         )
-        warnings += [
-            f"fold '{fold_name}': class '{population.classes[c]}' has no training sample, so it cannot be "
-            f"predicted there"
-            for c in missing
-        ]
+        warnings += [f"fold '{fold_name}': {absent_class_note(population.classes[c])}" for c in missing]
         folds.append(Fold(fold_name, train, test, inner))
     return FoldSet(name, population, tuple(folds), protocol.covers, tuple(warnings))

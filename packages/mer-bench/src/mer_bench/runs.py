@@ -16,7 +16,7 @@ import json
 import os
 import re
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from urllib.parse import quote
 import numpy as np
 
 from mer_bench.errors import RunError
+from mer_bench.protocols import absent_class_note
 from mer_bench.training.result import FoldResult
 from mer_flow.outputs import write_whole
 
@@ -63,6 +64,7 @@ class RunStatus:
         done: Seed to the names of finished folds.
         missing: Seed to the names of folds without a record.
         damaged: Seed to `(fold, reason)` of records that cannot be used.
+        notes: Seed to `(fold, note)` of what training noted, such as a class absent from a fold.
         writer: Process id that is writing now; None where nobody is.
     """
 
@@ -71,6 +73,7 @@ class RunStatus:
     done: Mapping[int, tuple[str, ...]]
     missing: Mapping[int, tuple[str, ...]]
     damaged: Mapping[int, tuple[tuple[str, str], ...]]
+    notes: Mapping[int, tuple[tuple[str, str], ...]]
     writer: int | None
 
     @property
@@ -170,6 +173,43 @@ class RunDirectory:
             f"{self.path} holds a run of another configuration ({'; '.join(differing) or 'digests differ'}); "
             "give another --out, or move it away"
         )
+
+    def pin(self, key: str, value: str) -> str:
+        """Writes a decision of the first start into the manifest, unless one is there.
+
+        Args:
+            key: Its name.
+            value: What was decided.
+
+        Returns:
+            What the manifest says now.
+        """
+        if key not in self.manifest:
+            # Read anew: seeds may have been added since.
+            now = json.loads((self.path / MANIFEST).read_text(encoding="utf-8"))
+            self.manifest = {key: value, **now}
+            write_atomically(self.path / MANIFEST, _json(self.manifest))
+        return str(self.manifest[key])
+
+    def describe_notes(self, notes: Iterable[tuple[str, str]]) -> tuple[str, ...]:
+        """Words what training noted, each note once with its folds.
+
+        A class without any sample is left out; the manifest warns of it.
+
+        Args:
+            notes: `(fold, note)`, as in `RunStatus.notes`.
+        """
+        present = set(self.manifest["samples"]["labels"])
+        known = {
+            absent_class_note(name)
+            for number, name in enumerate(self.manifest["classes"])
+            if number not in present
+        }
+        folds: dict[str, list[str]] = {}
+        for fold, note in notes:
+            if note not in known and fold not in folds.setdefault(note, []):
+                folds[note].append(fold)
+        return tuple(f"fold {_few(names)}: {note}" for note, names in folds.items())
 
     @property
     def fold_names(self) -> tuple[str, ...]:
@@ -276,20 +316,21 @@ class RunDirectory:
         done: dict[int, tuple[str, ...]] = {}
         missing: dict[int, tuple[str, ...]] = {}
         damaged: dict[int, tuple[tuple[str, str], ...]] = {}
+        notes: dict[int, tuple[tuple[str, str], ...]] = {}
         for seed in self.seeds if seeds is None else seeds:
-            good, bad = [], []
+            good, bad, noted = [], [], []
             for fold in self.fold_names:
                 if not self.record_path(seed, fold).exists():
                     continue
                 try:
-                    self.read(seed, fold)
+                    noted += [(fold, note) for note in self.read(seed, fold).notes]
                     good.append(fold)
                 except RunError as error:
                     bad.append((fold, str(error)))
             seen = {*good, *(fold for fold, _ in bad)}
-            done[seed], damaged[seed] = tuple(good), tuple(bad)
+            done[seed], damaged[seed], notes[seed] = tuple(good), tuple(bad), tuple(noted)
             missing[seed] = tuple(fold for fold in self.fold_names if fold not in seen)
-        return RunStatus(self.path, len(self._folds), done, missing, damaged, self._writer())
+        return RunStatus(self.path, len(self._folds), done, missing, damaged, notes, self._writer())
 
     def set_aside(self, seed: int, fold: str) -> Path:
         """Renames a damaged record, so that its fold is trained again and the evidence is kept.
@@ -343,6 +384,11 @@ class RunDirectory:
         except OSError:
             pass
         return int(text)
+
+
+def _few(names: Sequence[str]) -> str:
+    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+    return ", ".join(f"'{name}'" for name in names[:5]) + more
 
 
 def _try_lock(file: Any) -> bool:

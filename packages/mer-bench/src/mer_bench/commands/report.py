@@ -33,7 +33,7 @@ def report_command(
     from mer_bench.report.summary import summarise
     from mer_bench.report.tables import RENDERERS, build_tables
     from mer_bench.runs import RunDirectory, write_atomically
-    from mer_bench.settings import parse_seeds
+    from mer_bench.values import parse_seeds
 
     chosen = None if seeds is None else parse_seeds(seeds)
     summaries = [summarise(RunDirectory(path), chosen) for path in runs]

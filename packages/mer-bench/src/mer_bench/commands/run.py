@@ -34,7 +34,9 @@ if TYPE_CHECKING:
 @click.option("--variant", help="The model's named option set.")
 @click.option("--recipe", help="The model's named recipe.")
 @click.option(
-    "--seeds", metavar="N|LIST", help="3 means 0,1,2; a list as 0,1,5; one seed as 7,  [default: 0,]"
+    "--seeds",
+    metavar="N|LIST",
+    help="A count (3 means 0,1,2) or a list (0,1,5; seed 7 alone: 7,).  [default: 1, seed 0]",
 )
 @click.option("--inner/--no-inner", default=None, help="Reserve whole training subjects to choose the epoch.")
 @click.option("--inner-fraction", type=float, help="Share of the training subjects reserved.  [default: 0.2]")

@@ -42,6 +42,7 @@ def status_command(runs: tuple[Path, ...], out: Path, as_json: bool) -> None:
                         "done": len(status.done[seed]),
                         "missing": list(status.missing[seed]),
                         "damaged": dict(status.damaged[seed]),
+                        "notes": [{"fold": fold, "note": note} for fold, note in status.notes[seed]],
                     }
                     for seed in status.done
                 },
@@ -55,6 +56,8 @@ def status_command(runs: tuple[Path, ...], out: Path, as_json: bool) -> None:
         click.echo(f"{path}: {state} ({counts}){writer}")
         if not status.complete:
             click.echo(f"  {status.describe_gaps()}")
+        for note in run.describe_notes(pair for pairs in status.notes.values() for pair in pairs):
+            click.echo(f"  note: {note}")
     if as_json:
         click.echo(json.dumps(found, indent=1))
     if incomplete:

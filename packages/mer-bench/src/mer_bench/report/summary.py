@@ -73,6 +73,7 @@ class RunSummary:
         devices: Every device and engine that trained a fold.
         samples: Number of tested samples.
         subjects: Number of tested subjects.
+        notes: What training noted of folds, beyond the manifest's warnings.
     """
 
     manifest: dict[str, Any]
@@ -86,6 +87,7 @@ class RunSummary:
     devices: tuple[str, ...]
     samples: int
     subjects: int
+    notes: tuple[str, ...] = ()
 
     @property
     def title(self) -> str:
@@ -150,6 +152,7 @@ class RunSummary:
             "comparable_with_published": self.comparable,
             "deviations": self.manifest["deviations"],
             "warnings": self.manifest["warnings"],
+            "notes": list(self.notes),
             "chosen_epochs": self.chosen_epochs,
             "selections": {
                 selection: {
@@ -252,6 +255,12 @@ def summarise(run: RunDirectory, seeds: Sequence[int] | None = None, draws: int 
         devices=tuple(sorted({f"{record.device} ({record.engine})" for record in every})),
         samples=len(tested),
         subjects=len(set(subjects[tested].tolist())),
+        notes=run.describe_notes(
+            (record.fold, note)
+            for record in every
+            for note in record.notes
+            if f"fold '{record.fold}': {note}" not in run.manifest["warnings"]
+        ),
     )
 
 

@@ -155,7 +155,8 @@ def _notes(summaries: Sequence[RunSummary]) -> list[str]:
     for summary in summaries:
         if summary.is_control:
             notes.append(f"{summary.title}: a sanity control on permuted labels, not a score.")
-        notes += [f"{summary.title}: {warning}." for warning in summary.manifest["warnings"]]
+        said = (*summary.manifest["warnings"], *summary.notes)
+        notes += [f"{summary.title}: {warning}." for warning in said]
         for pool, found in summary.selections["last"].items():
             names = ", ".join(summary.manifest["classes"][c] for c in found.absent)
             if names:

@@ -85,6 +85,7 @@ def _warnings(summary: RunSummary) -> list[str]:
     found = list(manifest["warnings"][:10])
     if len(manifest["warnings"]) > 10:
         found.append(f"{len(manifest['warnings']) - 10} more warnings in {summary.path}/manifest.json")
+    found += summary.notes
     if summary.is_control:
         found.insert(0, "this is a sanity control on permuted labels, not a score")
     for pool, pooled in summary.selections["last"].items():

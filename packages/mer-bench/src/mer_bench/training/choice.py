@@ -29,7 +29,12 @@ _LONG_STEP = 2.0
 
 
 def choose_cpu_engine(
-    plan: Plan, maps: np.ndarray, labels: np.ndarray, folds: Sequence[Fold], workers: int
+    plan: Plan,
+    maps: np.ndarray,
+    labels: np.ndarray,
+    folds: Sequence[Fold],
+    workers: int,
+    stacking: bool = True,
 ) -> str:
     """Measure a step of the run in each engine and choose.
 
@@ -39,6 +44,7 @@ def choose_cpu_engine(
         labels: `(N,)` int64.
         folds: The folds.
         workers: Processes that `processes` would use.
+        stacking: Whether `stacked` may be chosen.
 
     Returns:
         `serial` where everything is done before processes would have started, else the faster of `processes`
@@ -53,6 +59,9 @@ def choose_cpu_engine(
     if workers == 1 or alone * steps < _STARTUP_SECONDS:
         logger.info("engine serial: %d steps of %.1f ms on %d worker(s)", steps, 1e3 * alone, workers)
         return "serial"
+    if not stacking:
+        logger.info("engine processes: folds one at a time, as this run began")
+        return "processes"
     spread = alone / workers
     if alone > _LONG_STEP:
         logger.info("engine processes: a step takes %.1f s alone, too long to try it stacked", alone)

@@ -66,7 +66,7 @@ def fit_fold(plan: Plan, maps: np.ndarray, labels: np.ndarray, fold: Fold) -> Fo
         seconds=time.perf_counter() - begin,
         engine="classifier",
         device="cpu",
-        notes=fold_notes(counts),
+        notes=fold_notes(counts, plan.classes),
     )
 
 

@@ -91,6 +91,8 @@ def run_folds(
     chunk: int | None = None,
     deterministic: bool = False,
     view: str | None = None,
+    classes: Sequence[str] = (),
+    stacking: bool = True,
     on_fold: OnFold,
     on_progress: OnProgress | None = None,
 ) -> None:
@@ -119,6 +121,8 @@ def run_folds(
         deterministic: Hold torch to deterministic algorithms (slower on CUDA).
         view: The input as `view:normalisation`, as in `whole-28:minmax-255`; a recipe with flips needs it, as
             how a mirrored u is stored depends on it.
+        classes: Names of the classes, for the records' notes; numbers where there are none.
+        stacking: Whether `auto` may choose `stacked` on a CPU; `serial` and `processes` agree bit for bit.
         on_fold: Called with each fold's record as soon as it is there, in the calling process. What it raises
             ends the run.
         on_progress: Called with (epochs done over all folds, their total), a few times per second at most.
@@ -131,7 +135,9 @@ def run_folds(
     device = check_request(
         spec, recipe, device=device, engine=engine, workers=workers, chunk=chunk, view=view
     )
-    plan = Plan(spec, dict(options), num_classes, recipe, protocol, seed, device, view, deterministic)
+    plan = Plan(
+        spec, dict(options), num_classes, recipe, protocol, seed, device, view, deterministic, tuple(classes)
+    )
     labels = np.asarray(labels, dtype=np.int64)
     check_data(maps, labels, num_classes, folds)
     if not folds:
@@ -143,7 +149,7 @@ def run_folds(
         on_fold(result)
 
     size = min(workers or available_cores(), len(folds))
-    chosen = _choose(plan, engine, maps, labels, folds, size)
+    chosen = _choose(plan, engine, maps, labels, folds, size, stacking)
     progress = _sparingly(on_progress)
     if chosen == "processes":
         run_in_processes(plan, maps, labels, folds, size, deliver, progress)
@@ -200,13 +206,21 @@ def check_request(
 
 
 def _choose(
-    plan: Plan, engine: str, maps: np.ndarray, labels: np.ndarray, folds: Sequence[Fold], size: int
+    plan: Plan,
+    engine: str,
+    maps: np.ndarray,
+    labels: np.ndarray,
+    folds: Sequence[Fold],
+    size: int,
+    stacking: bool,
 ) -> str:
     if plan.spec.kind == "classifier":
         return "processes" if engine == "processes" else "serial"
     if engine != "auto":
         return engine
-    return "stacked" if plan.device != "cpu" else choose_cpu_engine(plan, maps, labels, folds, size)
+    if plan.device != "cpu":
+        return "stacked"
+    return choose_cpu_engine(plan, maps, labels, folds, size, stacking)
 
 
 def _sparingly(on_progress: OnProgress | None) -> OnProgress | None:

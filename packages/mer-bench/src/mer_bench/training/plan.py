@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from mer_bench.errors import TrainingError
-from mer_bench.protocols import Fold
+from mer_bench.protocols import Fold, absent_class_note
 from mer_bench.spec import ModelSpec
 from mer_bench.training.recipes import Recipe
 from mer_bench.training.result import FoldResult
@@ -33,6 +33,7 @@ class Plan:
         device: `cpu`, `cuda` or `cuda:k`.
         view: The input as `view:normalisation`, or None where the caller did not say.
         deterministic: Whether torch is held to deterministic algorithms.
+        classes: Their names, for notes; empty for numbers.
     """
 
     spec: ModelSpec
@@ -44,6 +45,7 @@ class Plan:
     device: str
     view: str | None
     deterministic: bool
+    classes: tuple[str, ...] = ()
 
     @property
     def epochs(self) -> int:
@@ -62,21 +64,21 @@ class Plan:
         return fold_seed(self.seed, self.protocol, fold.name)
 
 
-def fold_notes(counts: np.ndarray) -> tuple[str, ...]:
+def fold_notes(counts: np.ndarray, classes: Sequence[str] = ()) -> tuple[str, ...]:
     """What to note of a fold's training classes.
 
     Args:
         counts: `(classes,)` training samples per class.
+        classes: Their names; numbers where there are none.
 
     Returns:
         A note where a class is absent.
 
     >>> fold_notes(np.array([3, 0, 1]))
-    ('class 1 has no training sample in this fold; it cannot be predicted on evidence',)
+    ('class 1 has no training sample, so it cannot be predicted there',)
     """
     return tuple(
-        f"class {k} has no training sample in this fold; it cannot be predicted on evidence"
-        for k in np.flatnonzero(counts == 0)
+        absent_class_note(classes[k] if len(classes) else int(k)) for k in np.flatnonzero(counts == 0)
     )
 
 

@@ -100,7 +100,7 @@ def _train_network(
         seconds=time.perf_counter() - begin,
         engine=engine,
         device=str(device),
-        notes=fold_notes(samples.counts.cpu().numpy()),
+        notes=fold_notes(samples.counts.cpu().numpy(), plan.classes),
     )
 
 

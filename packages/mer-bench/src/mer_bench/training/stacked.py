@@ -211,7 +211,7 @@ def _train_chunk(
             seconds=seconds,
             engine="stacked",
             device=str(maps.device),
-            notes=fold_notes(counts[place]),
+            notes=fold_notes(counts[place], plan.classes),
         )
         for place, (fold, (held_out, inner)) in enumerate(zip(folds, observer.logits(), strict=True))
         if place not in failed
