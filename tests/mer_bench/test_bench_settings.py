@@ -12,6 +12,7 @@ from mer_bench.errors import UsageError
 from mer_bench.settings import Request, RunSettings, gather, option_types, resolve
 from mer_bench.spec import ModelSpec
 from mer_bench.training.recipes import Recipe
+from mer_bench.values import coerce, parse_seeds
 
 
 def build(
