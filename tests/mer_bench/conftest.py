@@ -10,7 +10,7 @@ import pytest
 
 from mer_bench.data import BenchData
 from mer_bench.execute import Prepared, prepare_data
-from mer_bench.protocols import Population
+from mer_bench.folds import Population
 from mer_bench.registry import Registered
 from mer_bench.settings import Request, RunSettings
 from mer_bench.spec import ModelSpec

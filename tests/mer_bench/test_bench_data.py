@@ -11,7 +11,8 @@ import pytest
 
 from mer_bench.data import BenchData, find_store, in_id_order, load_data, read_population, wanted_inputs
 from mer_bench.errors import DataError, UsageError
-from mer_bench.protocols import Population, ProtocolOptions
+from mer_bench.folds import Population
+from mer_bench.protocols import ProtocolOptions
 from mer_bench.spec import ModelSpec
 
 

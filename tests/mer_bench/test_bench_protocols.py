@@ -10,15 +10,8 @@ import pytest
 
 from mer_bench.composite import MEGC2019, composite_deviations
 from mer_bench.errors import ProtocolError, UsageError
-from mer_bench.protocols import (
-    Fold,
-    FoldSet,
-    Population,
-    ProtocolOptions,
-    cut_folds,
-    databases_needed,
-    get_protocol,
-)
+from mer_bench.folds import Fold, FoldSet, Population
+from mer_bench.protocols import ProtocolOptions, cut_folds, databases_needed, get_protocol
 
 COVERING = [
     ("cde", ProtocolOptions()),

@@ -16,8 +16,8 @@ import pytest
 from mer_bench.data import BenchData
 from mer_bench.errors import RunError, UsageError
 from mer_bench.execute import Prepared, execute, prepare_data
+from mer_bench.folds import Population
 from mer_bench.models.majority import SPECS as MAJORITY
-from mer_bench.protocols import Population
 from mer_bench.published import SELECTS_ON_TEST, published_scores
 from mer_bench.registry import Registered, Registry
 from mer_bench.report.summary import RunSummary, summarise

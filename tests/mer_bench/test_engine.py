@@ -11,8 +11,8 @@ import torch
 from torch import nn
 
 from mer_bench.errors import DataError, TrainingError, UsageError
+from mer_bench.folds import Fold
 from mer_bench.models.ststnet import SPECS as STSTNET
-from mer_bench.protocols import Fold
 from mer_bench.spec import ModelSpec
 from mer_bench.training.choice import choose_cpu_engine
 from mer_bench.training.engine import fold_seed, resolve_device, run_folds

@@ -8,8 +8,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 
 from mer_bench.errors import TrainingError
+from mer_bench.folds import Fold
 from mer_bench.models.majority import SPECS
-from mer_bench.protocols import Fold
 from mer_bench.spec import ModelSpec
 from mer_bench.training.engine import run_folds
 from mer_bench.training.recipes import Recipe

@@ -13,8 +13,8 @@ import torch
 from torch import nn
 
 from mer_bench.errors import TrainingError
+from mer_bench.folds import Fold
 from mer_bench.models.ststnet import SPECS as STSTNET
-from mer_bench.protocols import Fold
 from mer_bench.spec import ModelSpec
 from mer_bench.training.engine import run_folds
 from mer_bench.training.layers import FoldDropout, MaskedBatchNorm

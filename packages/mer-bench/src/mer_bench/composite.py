@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from mer_bench.protocols import Population
+from mer_bench.folds import Population
 
 #: What the organisers' composite holds: database -> (subjects, samples per class negative, positive,
 #: surprise).

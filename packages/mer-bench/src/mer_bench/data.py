@@ -13,13 +13,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mer_bench.errors import DataError, UsageError
-from mer_bench.protocols import (
-    Population,
-    ProtocolOptions,
-    check_scheme,
-    databases_needed,
-    get_protocol,
-)
+from mer_bench.folds import Population
+from mer_bench.protocols import ProtocolOptions, check_scheme, databases_needed, get_protocol
 from mer_bench.spec import ModelSpec
 from mer_flow.suggest import unknown
 

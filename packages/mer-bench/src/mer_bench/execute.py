@@ -18,7 +18,8 @@ from mer_bench import __version__
 from mer_bench.composite import composite_deviations
 from mer_bench.data import BenchData, load_data
 from mer_bench.errors import TrainingError, UsageError
-from mer_bench.protocols import FoldSet, cut_folds
+from mer_bench.folds import FoldSet
+from mer_bench.protocols import cut_folds
 from mer_bench.registry import Registered
 from mer_bench.runs import SCHEMA_VERSION, RunDirectory, RunStatus
 from mer_bench.settings import Request, Resolved, RunSettings, resolve

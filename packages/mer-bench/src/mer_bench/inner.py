@@ -10,7 +10,7 @@ import numpy as np
 from mer_bench.errors import ProtocolError, UsageError
 
 if TYPE_CHECKING:
-    from mer_bench.protocols import Population
+    from mer_bench.folds import Population
 
 
 def reserve_inner(

@@ -25,7 +25,7 @@ from urllib.parse import quote
 import numpy as np
 
 from mer_bench.errors import RunError
-from mer_bench.protocols import absent_class_note
+from mer_bench.folds import absent_class_note
 from mer_bench.training.result import FoldResult
 from mer_flow.outputs import write_whole
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import torch
 
-from mer_bench.protocols import Fold
+from mer_bench.folds import Fold
 from mer_bench.training.augmentation import Augmenter
 from mer_bench.training.network import build_network, fold_generators
 from mer_bench.training.plan import Plan

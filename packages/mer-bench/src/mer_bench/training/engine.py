@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from mer_bench.errors import TrainingError, UsageError
-from mer_bench.protocols import Fold
+from mer_bench.folds import Fold
 from mer_bench.spec import ModelSpec
 from mer_bench.training.augmentation import Augmenter
 from mer_bench.training.choice import choose_cpu_engine

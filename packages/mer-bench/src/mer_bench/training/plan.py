@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from mer_bench.errors import TrainingError
-from mer_bench.protocols import Fold, absent_class_note
+from mer_bench.folds import Fold, absent_class_note
 from mer_bench.spec import ModelSpec
 from mer_bench.training.recipes import Recipe
 from mer_bench.training.result import FoldResult

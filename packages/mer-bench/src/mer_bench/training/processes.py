@@ -25,7 +25,7 @@ from pathlib import Path
 import numpy as np
 
 from mer_bench.errors import MerBenchError, TrainingError, UsageError
-from mer_bench.protocols import Fold
+from mer_bench.folds import Fold
 from mer_bench.training.plan import FoldFailures, OnFold, OnProgress, Plan
 
 _REPORT_EVERY = 0.25

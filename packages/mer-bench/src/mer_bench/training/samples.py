@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from mer_bench.errors import DataError
-from mer_bench.protocols import Fold
+from mer_bench.folds import Fold
 
 
 @dataclass(frozen=True)

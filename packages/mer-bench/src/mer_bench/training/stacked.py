@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from mer_bench.errors import MerBenchError, TrainingError
-from mer_bench.protocols import Fold
+from mer_bench.folds import Fold
 from mer_bench.training.augmentation import Augmenter
 from mer_bench.training.network import build_network, fold_generators
 from mer_bench.training.plan import (

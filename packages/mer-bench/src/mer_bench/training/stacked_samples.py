@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mer_bench.protocols import Fold
+from mer_bench.folds import Fold
 
 
 class StackedSamples:
