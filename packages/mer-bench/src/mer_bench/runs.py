@@ -13,8 +13,6 @@ import contextlib
 import errno
 import io
 import json
-import os
-import re
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,6 +22,7 @@ from urllib.parse import quote
 
 import numpy as np
 
+from mer_bench import run_lock
 from mer_bench.errors import RunError
 from mer_bench.folds import absent_class_note
 from mer_bench.training.result import FoldResult
@@ -33,7 +32,6 @@ MANIFEST = "manifest.json"
 SCHEMA_VERSION = 1
 _ARRAYS = ("test_index", "logits", "inner_index", "inner_logits", "train_loss", "train_accuracy")
 _REQUIRED = ("digest", "model", "protocol", "identity", "seeds", "classes", "samples", "folds")
-_HELD: set[str] = set()
 
 
 def write_atomically(path: Path, payload: bytes) -> None:
@@ -330,7 +328,9 @@ class RunDirectory:
             seen = {*good, *(fold for fold, _ in bad)}
             done[seed], damaged[seed], notes[seed] = tuple(good), tuple(bad), tuple(noted)
             missing[seed] = tuple(fold for fold in self.fold_names if fold not in seen)
-        return RunStatus(self.path, len(self._folds), done, missing, damaged, notes, self._writer())
+        return RunStatus(
+            self.path, len(self._folds), done, missing, damaged, notes, run_lock.writer(self.path)
+        )
 
     def set_aside(self, seed: int, fold: str) -> Path:
         """Renames a damaged record, so that its fold is trained again and the evidence is kept.
@@ -350,61 +350,15 @@ class RunDirectory:
         Raises:
             RunError: Another process is writing it.
         """
-        path = self.path / ".lock"
-        key = str(path.resolve())
-        with path.open("a+b") as file:
-            if key in _HELD or not _try_lock(file):
-                raise RunError(
-                    f"{self.path} is being written by process {self._writer() or 'unknown'}; "
-                    f"wait for it, or look with `mer-bench status {self.path}`"
-                )
-            _HELD.add(key)
-            try:
-                file.truncate(0)
-                file.write(str(os.getpid()).encode())
-                file.flush()
-                for leftover in self.path.glob("records/*/*.tmp"):
-                    leftover.unlink()
-                yield
-            finally:
-                file.truncate(0)
-                _HELD.discard(key)
-
-    def _writer(self) -> int | None:
-        try:
-            text = (self.path / ".lock").read_text()
-        except OSError:
-            return None
-        if not re.fullmatch(r"\d+", text):
-            return None
-        try:
-            os.kill(int(text), 0)
-        except ProcessLookupError:
-            return None
-        except OSError:
-            pass
-        return int(text)
+        with run_lock.hold(self.path):
+            for leftover in self.path.glob("records/*/*.tmp"):
+                leftover.unlink()
+            yield
 
 
 def _few(names: Sequence[str]) -> str:
     more = f" and {len(names) - 5} more" if len(names) > 5 else ""
     return ", ".join(f"'{name}'" for name in names[:5]) + more
-
-
-def _try_lock(file: Any) -> bool:
-    try:
-        if os.name == "nt":
-            import msvcrt
-
-            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined]
-        else:
-            import fcntl
-
-            # A record lock belongs to the process, so it dies with it even where forked workers live on.
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    return True
 
 
 def _json(content: Mapping[str, Any]) -> bytes:
