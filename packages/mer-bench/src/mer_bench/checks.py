@@ -66,7 +66,7 @@ def check_store(given: Path | None, scheme: str) -> tuple[list[str], list[str]]:
             databases = tuple(store.databases)
             lines.append(
                 f"store {path}: {', '.join(f'{d} {len(store.samples(d))}' for d in databases) or 'empty'} "
-                f"samples"
+                "samples"
             )
             for database in databases:
                 try:
@@ -80,7 +80,7 @@ def check_store(given: Path | None, scheme: str) -> tuple[list[str], list[str]]:
                 subjects = len(np.unique(population.subjects))
                 lines.append(
                     f"{database}, {scheme}: {len(population.labels)} samples ({counts}) of {subjects} "
-                    f"subjects"
+                    "subjects"
                 )
             for entry in Registry():
                 reasons = []

@@ -257,7 +257,7 @@ def cut_folds(name: str, population: Population, options: ProtocolOptions | None
     check_scheme(protocol, population.scheme)
     warnings = [
         f"class '{population.classes[c]}' of scheme '{population.scheme}' has no sample at all; it stays in "
-        f"every score as 0"
+        "every score as 0"
         for c in np.flatnonzero(population.counts() == 0)
     ]
     folds = []

@@ -127,7 +127,7 @@ class Registry:
             packages = ", ".join(entry.package for entry in entries)
             raise RegistryError(
                 f"model '{name}' is registered {len(entries)} times, by {packages}; uninstall one of them "
-                f"or rename its model"
+                "or rename its model"
             )
         if entries:
             return entries[0]

@@ -29,7 +29,7 @@ def models_command(name: str | None, as_json: bool) -> None:
     problems = [str(failure) for failure in registry.failures]
     problems += [
         f"model '{name}' is registered {len(packages)} times, by {', '.join(packages)}; none of them can be "
-        f"used"
+        "used"
         for name, packages in registry.duplicates.items()
     ]
     if as_json:

@@ -71,7 +71,7 @@ def protocols_command(
         return
     click.echo(
         f"{name}: {len(folds)} folds, {len(population.labels)} samples; {'/'.join(population.classes)} per "
-        f"fold"
+        "fold"
     )
     sides = ["train", *(["inner"] if inner else []), "test"]
     table = [["fold", *sides]]
