@@ -79,8 +79,8 @@ def check_store(given: Path | None, scheme: str) -> tuple[list[str], list[str]]:
                 counts = "/".join(map(str, population.counts().tolist()))
                 subjects = len(np.unique(population.subjects))
                 lines.append(
-                    f"{database}, {scheme}: {len(population.labels)} samples ({counts}) of {subjects} "
-                    "subjects"
+                    f"{database}, {scheme}: "
+                    f"{len(population.labels)} samples ({counts}) of {subjects} subjects"
                 )
             for entry in Registry():
                 reasons = []
