@@ -185,8 +185,8 @@ def check_scheme(protocol: Protocol, scheme: str) -> None:
     """
     if protocol.schemes and scheme not in protocol.schemes:
         raise UsageError(
-            f"protocol '{protocol.name}' is defined for label scheme {', '.join(protocol.schemes)}, not "
-            f"'{scheme}'"
+            f"protocol '{protocol.name}' is defined for label scheme "
+            f"{', '.join(protocol.schemes)}, not '{scheme}'"
         )
 
 
@@ -256,8 +256,8 @@ def cut_folds(name: str, population: Population, options: ProtocolOptions | None
     protocol = get_protocol(name)
     check_scheme(protocol, population.scheme)
     warnings = [
-        f"class '{population.classes[c]}' of scheme '{population.scheme}' has no sample at all; it stays in "
-        "every score as 0"
+        f"class '{population.classes[c]}' of scheme '{population.scheme}' has no sample at all; "
+        "it stays in every score as 0"
         for c in np.flatnonzero(population.counts() == 0)
     ]
     folds = []

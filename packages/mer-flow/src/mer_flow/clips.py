@@ -46,8 +46,8 @@ class ClipTask:
         """
         if self.folder is None:
             raise FrameError(
-                f"{self.sample.sample_id}: the tree has no folder for this clip; `mer-flow doctor` lists all "
-                "that are missing"
+                f"{self.sample.sample_id}: the tree has no folder for this clip; "
+                "`mer-flow doctor` lists all that are missing"
             )
         return ClipFrames(self.sample, self.folder, nearest_limit, self.shift)
 

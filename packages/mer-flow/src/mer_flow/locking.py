@@ -39,8 +39,8 @@ class StoreLock:
         """
         if fcntl is None:
             raise StoreError(
-                f"{self.store}: writing a store needs POSIX file locks (Linux, macOS); reading works "
-                "everywhere"
+                f"{self.store}: writing a store needs POSIX file locks (Linux, macOS); "
+                "reading works everywhere"
             )
         while True:
             try:
@@ -48,8 +48,8 @@ class StoreLock:
                 descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
             except OSError as error:
                 raise StoreError(
-                    f"cannot make the lock file {self.path}: {error.strerror}. Choose a --store folder that "
-                    "you may write to."
+                    f"cannot make the lock file {self.path}: {error.strerror}. "
+                    "Choose a --store folder that you may write to."
                 ) from error
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -186,8 +186,8 @@ def explained(what: str, path: Path) -> Iterator[None]:
         kept = "Nothing committed is lost"
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise StoreError(
-                f"the disk is full ({what}, {path}: {error.strerror}). {kept}: free space and run the same "
-                "command again."
+                f"the disk is full ({what}, {path}: {error.strerror}). {kept}: "
+                "free space and run the same command again."
             ) from error
         raise StoreError(
             f"{what} failed at {path}: {error}. {kept}: mend the cause and run the same command again."

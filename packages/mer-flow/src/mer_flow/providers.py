@@ -50,16 +50,16 @@ def load_cv2() -> Any:
     if len(providers) > 1:
         named = ", ".join(f"{name} {version}" for name, version in providers.items())
         raise MissingDependencyError(
-            f"{len(providers)} distributions provide cv2 and overwrite each other: {named}; mend with: "
-            f"{CV2_MEND}"
+            f"{len(providers)} distributions provide cv2 and overwrite each other: "
+            f"{named}; mend with: {CV2_MEND}"
         )
     try:
         cv2 = importlib.import_module("cv2")
     except ImportError as error:
         if providers:
             raise MissingDependencyError(
-                f"OpenCV is installed but does not load ({error}); on a slim Linux: apt install libgl1 "
-                "libglib2.0-0"
+                f"OpenCV is installed but does not load ({error}); on a slim Linux: "
+                "apt install libgl1 libglib2.0-0"
             ) from error
         raise MissingDependencyError(f"OpenCV is not installed; mend with: {FACES_MEND}") from error
     if not hasattr(getattr(cv2, "optflow", None), "DualTVL1OpticalFlow_create"):

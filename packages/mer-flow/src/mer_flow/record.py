@@ -182,8 +182,8 @@ def _checked(record: SampleRecord, options: EncodeOptions) -> dict[str, np.ndarr
         ):
             count = "2" if key == "faces" else "K"
             raise StoreError(
-                f"{name}: {key} is {array.dtype} {array.shape}, expected uint8 ({count}, {side}, {side}) or "
-                "(..., 3)"
+                f"{name}: {key} is {array.dtype} {array.shape}, "
+                f"expected uint8 ({count}, {side}, {side}) or (..., 3)"
             )
         arrays[key] = np.ascontiguousarray(array)
     for key, (shape, dtype) in SMALL.items():

@@ -28,8 +28,8 @@ def models_command(name: str | None, as_json: bool) -> None:
     entries = list(registry)
     problems = [str(failure) for failure in registry.failures]
     problems += [
-        f"model '{name}' is registered {len(packages)} times, by {', '.join(packages)}; none of them can be "
-        "used"
+        f"model '{name}' is registered {len(packages)} times, by {', '.join(packages)}; "
+        "none of them can be used"
         for name, packages in registry.duplicates.items()
     ]
     if as_json:

@@ -70,8 +70,8 @@ def protocols_command(
         click.echo(json.dumps(content, indent=1))
         return
     click.echo(
-        f"{name}: {len(folds)} folds, {len(population.labels)} samples; {'/'.join(population.classes)} per "
-        "fold"
+        f"{name}: {len(folds)} folds, {len(population.labels)} samples; "
+        f"{'/'.join(population.classes)} per fold"
     )
     sides = ["train", *(["inner"] if inner else []), "test"]
     table = [["fold", *sides]]

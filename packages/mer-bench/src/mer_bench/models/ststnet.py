@@ -74,8 +74,9 @@ SPECS = (
         recipes={"authors": AUTHORS, "paper": PAPER},
         default_recipe="authors",
         citation=(
-            "S.-T. Liong, Y. S. Gan, J. See, H.-Q. Khor, Y.-C. Huang: Shallow Triple Stream Three-dimensional "
-            "CNN (STSTNet) for Micro-expression Recognition. IEEE FG 2019. doi:10.1109/FG.2019.8756567"
+            "S.-T. Liong, Y. S. Gan, J. See, H.-Q. Khor, Y.-C. Huang: Shallow Triple Stream "
+            "Three-dimensional CNN (STSTNet) for Micro-expression Recognition. IEEE FG 2019. "
+            "doi:10.1109/FG.2019.8756567"
         ),
         parameters=1683,
         exactness="exact",

@@ -87,8 +87,8 @@ def learning_rate(recipe: Recipe, step: int, steps_per_epoch: int) -> float:
         share = min(1.0, (step - warmup) / max(1, (recipe.epochs * steps_per_epoch) - warmup))
         return recipe.final_lr + (recipe.lr - recipe.final_lr) * 0.5 * (1.0 + math.cos(math.pi * share))
     raise UsageError(
-        f"recipe '{recipe.name}': schedule '{recipe.schedule}' is not one of constant, cosine, step, "
-        "exponential"
+        f"recipe '{recipe.name}': schedule '{recipe.schedule}' is not one of constant, "
+        "cosine, step, exponential"
     )
 
 

@@ -100,8 +100,8 @@ def loss_error(fold: str, epoch: int, loss: float, recipe: Recipe) -> TrainingEr
     if recipe.amp != "off":
         remedies.append(f"set amp = 'off' (now '{recipe.amp}')")
     return TrainingError(
-        f"fold '{fold}', epoch {epoch}: the training loss became {loss}; its maps are finite, so the steps "
-        "diverged: " + " or ".join(remedies)
+        f"fold '{fold}', epoch {epoch}: the training loss became {loss}; "
+        "its maps are finite, so the steps diverged: " + " or ".join(remedies)
     )
 
 

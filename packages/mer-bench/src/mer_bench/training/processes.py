@@ -78,9 +78,9 @@ def run_in_processes(
             np.save(shared, np.ascontiguousarray(maps, dtype=np.float32))
         except OSError as error:
             raise TrainingError(
-                f"the maps ({maps.size * 4 / 1e6:.0f} MB) cannot be shared with the worker processes through "
-                f"{shared}: {error}; free some space there, name another folder in TMPDIR, or train with "
-                "engine 'serial'"
+                f"the maps ({maps.size * 4 / 1e6:.0f} MB) cannot be shared with the worker "
+                f"processes through {shared}: {error}; free some space there, name another folder in TMPDIR, "
+                "or train with engine 'serial'"
             ) from error
         _Pool(plan, shared, labels, folds, min(workers, len(folds))).run(on_fold, on_progress)
 

@@ -41,8 +41,8 @@ def _lines(summary: dict[str, Any]) -> list[str]:
     ]
     if summary["unfinished"]:
         lines.append(
-            f"an unfinished build has committed {summary['unfinished']} more; the same build command "
-            "continues it"
+            f"an unfinished build has committed {summary['unfinished']} more; "
+            "the same build command continues it"
         )
     for database, item in summary["databases"].items():
         lines += [

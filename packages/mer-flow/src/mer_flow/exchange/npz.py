@@ -183,8 +183,8 @@ def _checked(path: Path, arrays: Mapping[str, NDArray[Any]]) -> tuple[NDArray[np
         faults.append(f"maps has shape {maps.shape}, expected (N, 3, S, S): u, v, strain")
     elif view != f"whole-{maps.shape[-1]}":
         faults.append(
-            f"view is '{view}', expected 'whole-{maps.shape[-1]}': a store keeps whole faces, views are cut "
-            "on reading"
+            f"view is '{view}', expected 'whole-{maps.shape[-1]}': "
+            "a store keeps whole faces, views are cut on reading"
         )
     if maps.dtype.kind not in "fiu":
         faults.append(f"maps has dtype {maps.dtype}, expected numbers")

