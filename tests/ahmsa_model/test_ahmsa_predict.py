@@ -205,3 +205,22 @@ def read_labels(store):
     from mer_flow.views import read_view
 
     return read_view(store, "whole-28").labels.tolist()
+
+
+def test_a_network_trained_on_everything_by_the_bench_predicts_from_frames(built, tmp_path):
+    pytest.importorskip("mer_bench", reason="training needs ahmsa-model[bench]")
+    from mer_bench.fit import fit
+    from mer_bench.registry import Registry
+    from mer_bench.settings import Request, RunSettings
+    from mer_flow.views import read_view
+
+    settings = RunSettings(model="ahmsa", variant="tiny", recipe="quick", device="cpu")
+    fit(Registry().find("ahmsa"), Request(settings, {"epochs": 3}), built.store.path, tmp_path / "net")
+    checkpoint = from_pretrained(tmp_path / "net")
+    assert checkpoint.metadata.pipeline_hash == built.store.pipeline_hash
+    result = predict_pair(checkpoint, built.onset, built.apex)
+    assert result.classes == CLASSES and result.warnings == ()
+    maps = read_view(built.store, "regions-28", "scaled").maps[:1]
+    with torch.no_grad():
+        logits = checkpoint.network(torch.from_numpy(maps))[0].double()
+    np.testing.assert_allclose(result.logits, logits.numpy(), rtol=1e-6)

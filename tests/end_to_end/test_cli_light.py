@@ -22,7 +22,7 @@ COMMANDS = {
         "models",
         "demo",
     ],
-    "mer_bench.cli": ["models", "protocols", "run", "status", "report", "compare", "check"],
+    "mer_bench.cli": ["models", "protocols", "run", "fit", "status", "report", "compare", "check"],
     "ahmsa_model.cli": ["predict", "info", "variants"],
 }
 

@@ -100,14 +100,16 @@ class Checkpoint:
 
 
 def save_pretrained(
-    network: AHMSANet, folder: Path | str, metadata: CheckpointMetadata | None = None
+    network: AHMSANet,
+    folder: Path | str,
+    metadata: CheckpointMetadata | Mapping[str, Any] | None = None,
 ) -> Path:
     """Writes a checkpoint; a reader sees the old one or the new one, or is told that they are mixed.
 
     Args:
         network: The network; its floating-point type is kept.
         folder: Made if need be. Files of an earlier checkpoint are replaced.
-        metadata: What the network was trained for.
+        metadata: What the network was trained for; also as plain values under the same names.
 
     Returns:
         The folder.
@@ -115,7 +117,9 @@ def save_pretrained(
     Raises:
         CheckpointError: The metadata do not fit the network, or the folder cannot be written.
     """
-    folder, metadata = Path(folder), metadata or CheckpointMetadata()
+    folder = Path(folder)
+    if not isinstance(metadata, CheckpointMetadata):
+        metadata = CheckpointMetadata.from_dict(metadata or {})
     _check_classes(metadata, network.config, folder)
     # clone: safetensors refuses tensors that share memory, as views of one buffer do.
     tensors = {name: tensor.detach().cpu().clone() for name, tensor in network.state_dict().items()}

@@ -19,7 +19,7 @@ from ahmsa_model.errors import AHMSAError, ConfigError
 def cli() -> None:
     """AHMSA-Net for micro-expression recognition: look at its variants, classify your own frames.
 
-    Train and compare it with `mer-bench run ahmsa`. Exit codes: 0 done, 1 failed (the reason is printed), 2
+    Score it with `mer-bench run ahmsa`, train one to keep with `mer-bench fit ahmsa`. Exit codes: 0 done, 1 failed (the reason is printed), 2
     usage.
     """
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -143,7 +144,9 @@ class AHMSANet(nn.Module):
             elif isinstance(module, Level) and module.position is not None:
                 nn.init.zeros_(module.position)
 
-    def save_pretrained(self, folder: Path | str, metadata: CheckpointMetadata | None = None) -> Path:
+    def save_pretrained(
+        self, folder: Path | str, metadata: CheckpointMetadata | Mapping[str, Any] | None = None
+    ) -> Path:
         """Writes a checkpoint folder; see `ahmsa_model.checkpoint.save_pretrained`."""
         from ahmsa_model.checkpoint import save_pretrained
 

@@ -138,7 +138,7 @@ def wanted_inputs(spec: ModelSpec, view: str, normalisation: str) -> tuple[tuple
 def load_data(
     path: Path,
     spec: ModelSpec,
-    protocol: str,
+    protocol: str | None,
     options: ProtocolOptions,
     *,
     scheme: str = "megc3",
@@ -150,7 +150,7 @@ def load_data(
     Args:
         path: The store.
         spec: The model; its views are tried in order unless told otherwise.
-        protocol: The protocol's name.
+        protocol: The protocol's name; None reads the databases of the options, or else all.
         options: The protocol's options.
         scheme: Label scheme.
         view: Read this view whatever the model prefers.
@@ -203,22 +203,29 @@ def load_data(
     )
 
 
-def _databases(store: FlowStore, protocol: str, options: ProtocolOptions, scheme: str) -> tuple[str, ...]:
+def _databases(
+    store: FlowStore, protocol: str | None, options: ProtocolOptions, scheme: str
+) -> tuple[str, ...]:
     """Returns the databases a protocol reads, or raises where the store lacks one."""
     from mer_flow.databases import DATABASES
     from mer_flow.labels import get_scheme
 
-    check_scheme(get_protocol(protocol), scheme)
+    if protocol is not None:
+        check_scheme(get_protocol(protocol), scheme)
     # Unless told otherwise, databases that the scheme has no classes for are left out.
     labelled = [name for name in store.databases if name in get_scheme(scheme).databases]
-    needed = databases_needed(get_protocol(protocol), options, labelled)
+    if protocol is None:
+        needed = tuple(sorted(set(options.databases or labelled)))
+    else:
+        needed = databases_needed(get_protocol(protocol), options, labelled)
     for name in needed:
         if name not in DATABASES and name not in store.databases:
             raise UsageError(str(unknown("database", name, {*DATABASES, *store.databases})))
     missing = [name for name in needed if name not in store.databases]
     if missing:
+        wish = f"protocol '{protocol}' needs" if protocol else "--db asks for"
         raise DataError(
-            f"protocol '{protocol}' needs {', '.join(needed)}; store {store.path} holds "
+            f"{wish} {', '.join(needed)}; store {store.path} holds "
             f"{', '.join(store.databases) or 'nothing'} and lacks {', '.join(missing)}. Add with: "
             + "; ".join(f"mer-flow build --db {name} --root DIR --store {store.path}" for name in missing)
         )

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mer_bench import __version__
 from mer_bench.composite import composite_deviations
@@ -26,6 +26,9 @@ from mer_bench.settings import Request, Resolved, RunSettings, resolve
 from mer_bench.spec import ModelSpec
 from mer_bench.training.recipes import Recipe
 from mer_bench.training.result import FoldResult
+
+if TYPE_CHECKING:
+    from torch import nn
 
 #: Called with (seed, fold-epochs done, their total) while folds are trained.
 OnProgress = Callable[[int, int, int], None]
@@ -143,7 +146,7 @@ def _check_training(spec: ModelSpec, run: RunSettings, resolved: Resolved, data:
 
 
 def count_parameters(spec: ModelSpec, options: Mapping[str, Any], data: BenchData) -> int | None:
-    """Builds a network once, without memory where it allows, and tries it on the data's shape.
+    """Counts a network's trainable parameters, trying it on the data's shape.
 
     Args:
         spec: The model.
@@ -158,6 +161,23 @@ def count_parameters(spec: ModelSpec, options: Mapping[str, Any], data: BenchDat
     """
     if spec.kind != "network":
         return None
+    return sum(p.numel() for p in try_network(spec, options, data).parameters() if p.requires_grad)
+
+
+def try_network(spec: ModelSpec, options: Mapping[str, Any], data: BenchData) -> nn.Module:
+    """Builds a network once, without memory where it allows, and tries it on the data's shape.
+
+    Args:
+        spec: The model.
+        options: Its builder's options.
+        data: What it is to read.
+
+    Returns:
+        The network, not to be trained.
+
+    Raises:
+        UsageError: It cannot be built with these options, or cannot read maps of this shape.
+    """
     import torch
 
     channels, height, _ = data.maps.shape[1:]
@@ -179,7 +199,8 @@ def count_parameters(spec: ModelSpec, options: Mapping[str, Any], data: BenchDat
                 f"{what} gives logits of shape {tuple(logits.shape)} for 2 samples, "
                 f"expected (2, {data.num_classes})"
             )
-        return sum(p.numel() for p in network.parameters() if p.requires_grad)
+        tried: nn.Module = network
+        return tried
     raise UsageError(f"{what} of shape {data.maps.shape[1:]} cannot be built or run: {error}") from error
 
 

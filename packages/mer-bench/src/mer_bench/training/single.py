@@ -49,21 +49,43 @@ def train_fold(
         result = fit_fold(plan, maps, labels, fold)
         on_epoch(1)
         return result
+    shape = (maps.shape[1], maps.shape[2], maps.shape[3])
+    with (
+        named_failures(plan, fold.name, shape),
+        fold_generators(plan.seed_of(fold), torch.device(plan.device)),
+    ):
+        return _train_network(plan, maps, labels, fold, engine, on_epoch)
+
+
+@contextmanager
+def named_failures(plan: Plan, fold: str, shape: tuple[int, int, int]) -> Iterator[None]:
+    """Turn whatever a network raises in training into an error that names fold, cause and remedy.
+
+    Args:
+        plan: The training.
+        fold: The fold's name.
+        shape: `(C, H, W)` of the maps.
+
+    Yields:
+        Nothing.
+
+    Raises:
+        TrainingError: In place of any error that is not ours.
+    """
     try:
-        with fold_generators(plan.seed_of(fold), torch.device(plan.device)):
-            return _train_network(plan, maps, labels, fold, engine, on_epoch)
+        yield
     except (MerBenchError, BrokenPipeError, ConnectionResetError):
         # A broken pipe is a worker's to its parent: nobody waits for the result.
         raise
     except Exception as error:  # a plug-in's network may raise anything; the other folds go on
         if is_out_of_memory(error):
             raise TrainingError(
-                f"fold '{fold.name}': {plan.device} ran out of memory ({error}); lower batch_size (now "
+                f"fold '{fold}': {plan.device} ran out of memory ({error}); lower batch_size (now "
                 f"{plan.recipe.batch_size}), choose a smaller variant, use fewer workers, or another device"
             ) from error
         raise TrainingError(
-            f"fold '{fold.name}': model '{plan.spec.name}' with options {dict(plan.options)} "
-            f"failed on batches of up to {plan.recipe.batch_size} maps of shape {maps.shape[1:]}: "
+            f"fold '{fold}': model '{plan.spec.name}' with options {dict(plan.options)} "
+            f"failed on batches of up to {plan.recipe.batch_size} maps of shape {shape}: "
             f"{type(error).__name__}: {error}; check the model against the input view"
         ) from error
 
