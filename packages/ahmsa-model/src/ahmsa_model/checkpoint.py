@@ -145,8 +145,8 @@ def save_pretrained(
         _write(folder / CONFIG_FILE, text.encode())
     except OSError as error:
         raise CheckpointError(
-            f"checkpoint {folder} cannot be written ({error.strerror or error}); choose another folder or "
-            "free space"
+            f"checkpoint {folder} cannot be written ({error.strerror or error}); "
+            "choose another folder or free space"
         ) from error
     return folder
 
@@ -173,9 +173,9 @@ def from_pretrained(folder: Path | str, device: torch.device | str = "cpu") -> C
     digest = hashlib.sha256(weights).hexdigest()
     if digest != content.get("weights_sha256"):
         raise CheckpointError(
-            f"{path} is not the file that {CONFIG_FILE} was written with (SHA-256 {digest[:12]}..., expected "
-            f"{str(content.get('weights_sha256'))[:12]}...); copy both files again, or save the checkpoint "
-            "anew"
+            f"{path} is not the file that {CONFIG_FILE} was written "
+            f"with (SHA-256 {digest[:12]}..., expected {str(content.get('weights_sha256'))[:12]}...); "
+            "copy both files again, or save the checkpoint anew"
         )
     try:
         tensors = load_tensors(weights)

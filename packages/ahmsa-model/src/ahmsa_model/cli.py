@@ -19,8 +19,9 @@ from ahmsa_model.errors import AHMSAError, ConfigError
 def cli() -> None:
     """AHMSA-Net for micro-expression recognition: look at its variants, classify your own frames.
 
-    Score it with `mer-bench run ahmsa`, train one to keep with `mer-bench fit ahmsa`. Exit codes: 0 done, 1 failed (the reason is printed), 2
-    usage.
+    Score it with `mer-bench run ahmsa`; train one to keep with `mer-bench fit ahmsa`.
+
+    Exit codes: 0 done, 1 failed (the reason is printed), 2 usage.
     """
 
 
@@ -30,7 +31,7 @@ def variants_command(as_json: bool) -> None:
     """List the named variants with their parameter counts."""
     from ahmsa_model.network import count_parameters
 
-    rows = [
+    rows: list[dict[str, Any]] = [
         {"variant": name, "parameters": count_parameters(variant_config(name)), "options": options}
         for name, options in VARIANTS.items()
     ]
@@ -38,7 +39,8 @@ def variants_command(as_json: bool) -> None:
         click.echo(json.dumps(rows, indent=2))
         return
     for row in rows:
-        given = ", ".join(f"{key}={value}" for key, value in row["options"].items()) or "the paper's options"  # type: ignore[attr-defined]
+        options: dict[str, Any] = row["options"]
+        given = ", ".join(f"{key}={value}" for key, value in options.items()) or "the paper's options"
         click.echo(f"{row['variant']:<18} {row['parameters']:>12,}  {given}")
 
 
@@ -73,8 +75,8 @@ def info_command(variant: str | None, checkpoint: Path | None, as_json: bool) ->
             f"{level['heads']} heads of {level['head_width']}, {level['blocks']} blocks"
         )
     click.echo(
-        f"parameters: {facts['parameters']:,}, of them {facts['untrained']:,} without gradient (see the "
-        "README)"
+        f"parameters: {facts['parameters']:,}, of them {facts['untrained']:,} "
+        "without gradient (see the README)"
     )
     if metadata is not None:
         classes = ", ".join(metadata["classes"]) or "not named"
