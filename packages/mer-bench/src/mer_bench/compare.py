@@ -10,7 +10,7 @@ import numpy as np
 from mer_bench.bootstrap import PairedTest, mcnemar, paired_test, subject_confusions
 from mer_bench.errors import RunError
 from mer_bench.metrics import METRICS, pools
-from mer_bench.report.summary import complete_records
+from mer_bench.report.summary import complete_records, run_title
 from mer_bench.runs import RunDirectory
 from mer_bench.selection import select
 
@@ -133,8 +133,8 @@ def compare_runs(
             name: paired_test(METRICS[name], *pair, draws=draws, seed=seed) for name in ("uf1", "uar")
         }
     return Comparison(
-        a.manifest["title"],
-        b.manifest["title"],
+        run_title(a.manifest),
+        run_title(b.manifest),
         selection,
         seeds,
         values,

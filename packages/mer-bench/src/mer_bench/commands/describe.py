@@ -40,7 +40,8 @@ def _plain(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
 
 
-def _recipe(recipe: Recipe) -> str:
+def describe_recipe(recipe: Recipe) -> str:
+    """Returns what a recipe says apart from defaults, in one line."""
     default = Recipe()
     always = ("epochs", "batch_size", "optimizer", "lr")
     values = asdict(recipe)
@@ -70,7 +71,7 @@ def describe_model(entry: Registered) -> str:
         )
     for name, recipe in spec.recipes.items():
         default = " (default)" if name == spec.default_recipe else ""
-        lines.append(f"  recipe {name}{default}: {_recipe(recipe)}")
+        lines.append(f"  recipe {name}{default}: {describe_recipe(recipe)}")
     known = sorted(option_types(spec)[0])
     if known:
         lines.append(f"  options for --set: {', '.join(known)}")

@@ -136,6 +136,8 @@ def _engine_messages(show: bool) -> Iterator[None]:
 
 
 def _describe(prepared: Prepared, out: Path, as_json: bool) -> None:
+    from mer_bench.commands.describe import describe_recipe
+
     manifest = prepared.manifest
     path = out / f"{manifest['model']}-{manifest['protocol']}-{manifest['digest'][:12]}"
     if as_json:
@@ -143,13 +145,13 @@ def _describe(prepared: Prepared, out: Path, as_json: bool) -> None:
         content["fold_names"] = list(prepared.folds.names)
         click.echo(json.dumps({"run": str(path), **content}, indent=1, default=str))
         return
-    data, population = prepared.data, prepared.data.population
+    data, population, recipe = prepared.data, prepared.data.population, prepared.resolved.recipe
     counts = "/".join(map(str, population.counts().tolist()))
     count = f", {prepared.parameters:,} parameters" if prepared.parameters else ""
     lines = [
         f"model      {manifest['model']} (variant {manifest['variant']}{count}; {manifest['package']})",
         f"options    {', '.join(f'{k}={v}' for k, v in prepared.resolved.options.items()) or 'as built'}",
-        f"recipe     {manifest['identity']['recipe'] or 'none'}",
+        f"recipe     {f'{recipe.name}: {describe_recipe(recipe)}' if recipe else 'none'}",
         f"data       {len(population.labels)} samples of {len(set(population.subjects.tolist()))} subjects, "
         f"{'/'.join(population.classes)} {counts}",
         f"input      {data.view}:{data.normalisation}, maps {data.maps.shape[1:]}",

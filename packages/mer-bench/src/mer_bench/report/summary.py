@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -92,19 +92,7 @@ class RunSummary:
     @property
     def title(self) -> str:
         """The model's title, with what sets this run apart from its default."""
-        parts = [self.manifest["title"]]
-        aside = [] if self.manifest["variant"] == "default" else [self.manifest["variant"]]
-        recipe = self.manifest["identity"]["recipe"]
-        if recipe is not None:
-            aside.append(recipe["name"])
-        aside += [f"{key}={value}" for key, value in self.manifest.get("changes", {}).items()]
-        if self.manifest["settings"]["inner"]:
-            aside.append("inner subjects reserved")
-        if aside:
-            parts.append(f"({', '.join(aside)})")
-        if self.is_control:
-            parts.append(f"[CONTROL: labels shuffled, seed {self.manifest['identity']['shuffle_labels']}]")
-        return " ".join(parts)
+        return run_title(self.manifest)
 
     @property
     def is_control(self) -> bool:
@@ -178,6 +166,27 @@ class RunSummary:
                 for selection, by_pool in self.selections.items()
             },
         }
+
+
+def run_title(manifest: Mapping[str, Any]) -> str:
+    """Returns the model's title, with what sets a run apart from its default.
+
+    Args:
+        manifest: The run's manifest.
+    """
+    aside = [] if manifest["variant"] == "default" else [manifest["variant"]]
+    recipe, control = manifest["identity"]["recipe"], manifest["identity"]["shuffle_labels"]
+    if recipe is not None:
+        aside.append(recipe["name"])
+    aside += [f"{key}={value}" for key, value in manifest.get("changes", {}).items()]
+    if manifest["settings"]["inner"]:
+        aside.append("inner subjects reserved")
+    parts = [manifest["title"]]
+    if aside:
+        parts.append(f"({', '.join(aside)})")
+    if control is not None:
+        parts.append(f"[CONTROL: labels shuffled, seed {control}]")
+    return " ".join(parts)
 
 
 def complete_records(run: RunDirectory, seeds: Sequence[int] | None = None) -> dict[int, list[FoldResult]]:

@@ -243,6 +243,9 @@ def to_csv(tables: Sequence[Table]) -> str:
     return buffer.getvalue()
 
 
+#: Ends of the keys of columns that fit a printed page.
+_PRINTED = (".uf1", ".uar", "seeds")
+
 _LATEX = str.maketrans(
     {
         "&": r"\&",
@@ -264,29 +267,39 @@ _LATEX = str.maketrans(
 
 
 def to_latex(tables: Sequence[Table]) -> str:
-    """Renders tables for LaTeX (booktabs); a leaking row is emphasised and says that it leaks."""
+    """Renders tables for LaTeX (booktabs): UF1 and UAR of each pool, gap and seeds; CSV has the rest.
+
+    A leaking row is emphasised and says that it leaks; notes and sources are comments.
+    """
     parts = []
     for table in tables:
-        heads = ["method", "selection", *(heading for _, heading in table.columns)]
+        shown = [(key, head) for key, head in table.columns if key.endswith(_PRINTED)]
+        heads = ["method", "selection", *(head for _, head in shown)]
         lines = [
             r"\begin{table}",
+            r"\centering\scriptsize\setlength{\tabcolsep}{3pt}",
             rf"\caption{{{table.title.translate(_LATEX)}}}",
-            rf"\begin{{tabular}}{{ll{'r' * (len(heads) - 2)}}}",
+            rf"\begin{{tabular}}{{ll{'r' * len(shown)}}}",
             r"\toprule",
             " & ".join(head.translate(_LATEX) for head in heads) + r" \\",
             r"\midrule",
         ]
         published = False
+        sources = []
         for row in table.rows:
-            if row.values.get("source") != "this run" and not published:
-                published = True
-                lines.append(r"\midrule")
-            cells = [cell.translate(_LATEX) for cell in _cells(row, table)]
+            source = row.values.get("source", "")
+            if source != "this run":
+                sources.append(f"{row.method}: {source}.")
+                if not published:
+                    published = True
+                    lines.append(r"\midrule")
+            numbers = [_number(row.values.get(key), key) for key, _ in shown]
+            cells = [cell.translate(_LATEX) for cell in (row.method, row.selection, *numbers)]
             if row.leaks:
-                cells = [rf"\emph{{{cell}}}" for cell in cells]
+                cells = [cell if cell == "--" else rf"\emph{{{cell}}}" for cell in cells]
             lines.append(" & ".join(cells) + r" \\")
         lines += [r"\bottomrule", r"\end{tabular}"]
-        lines += [f"% {note}" for note in table.notes]
+        lines += [f"% {note}" for note in (*table.notes, *sources)]
         lines += [r"\end{table}", ""]
         parts.append("\n".join(lines))
     return "\n".join(parts)
