@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,15 +14,13 @@ from typing import Any
 from mer_flow.clips import ClipTask
 from mer_flow.config import PipelineConfig
 from mer_flow.databases import get_database
-from mer_flow.errors import StoreError
+from mer_flow.errors import StoreMismatchError
 from mer_flow.extract_sample import Keep, Outcome, extract_sample, prepare_worker
 from mer_flow.pipeline import pipeline_record, resolve
 from mer_flow.progress import duration
 from mer_flow.samples import SampleTable
 from mer_flow.store_writer import StoreWriter
-
-#: How many tasks per worker wait in the queue: enough to keep workers busy, few enough to bound memory.
-QUEUE_PER_WORKER = 3
+from mer_flow.workers import run_all
 
 #: Stages that count as kernels: decoding, face analysis, flow and compression.
 KERNELS = ("decode", "face", "flow", "compress")
@@ -152,6 +148,7 @@ def build_store(
         LayoutError: The root is missing or not a known release.
         StoreMismatchError: The store was built with other parameters.
         StoreBusyError: Another build writes this store.
+        WorkerError: A worker was killed; what was committed is kept.
     """
     config = config or PipelineConfig()
     keep = keep or Keep()
@@ -175,54 +172,32 @@ def build_store(
         summary.already = sum(sample.sample_id in done for sample in table)
         if on_start:
             on_start(len(tasks), summary.already)
-        for outcome in _outcomes(tasks, config, keep, workers):
-            if outcome.payload is not None:
-                writer.commit(outcome.sample_id, outcome.payload)
-                summary.built += 1
-            else:
-                writer.fail(outcome.sample_id, outcome.stage, outcome.reason)
-            summary.fallbacks.update(outcome.fallbacks)
-            summary.stage_seconds.update(outcome.seconds)
-            summary.worker_seconds += outcome.wall
-            summary.peak_mb = max(summary.peak_mb, outcome.peak_mb)
-            if on_sample:
-                on_sample(outcome)
+        with closing(run_all(extract_sample, tasks, workers, prepare_worker, (config, keep))) as outcomes:
+            for outcome in outcomes:
+                _take(outcome, writer, summary)
+                if on_sample:
+                    on_sample(outcome)
         summary.failed = writer.failures(database)
         writer.finish()
     summary.seconds = time.monotonic() - start
     return summary
 
 
-def _outcomes(tasks: list[ClipTask], config: PipelineConfig, keep: Keep, workers: int) -> Iterator[Outcome]:
-    """Yields outcomes as they complete; at most a few tasks per worker are in flight."""
-    if not tasks:
+def _take(outcome: Outcome, writer: StoreWriter, summary: BuildSummary) -> None:
+    """Commits one outcome, or records why it gave no flow."""
+    summary.stage_seconds.update(outcome.seconds)
+    summary.worker_seconds += outcome.wall
+    summary.peak_mb = max(summary.peak_mb, outcome.peak_mb)
+    if outcome.payload is None:
+        writer.fail(outcome.sample_id, outcome.stage, outcome.reason)
         return
-    waiting = iter(tasks)
-    pending: set[Future[Outcome]] = set()
-    # spawn: forked children would inherit the HDF5 handles and thread pools of this process
-    with ProcessPoolExecutor(
-        min(workers, len(tasks)), multiprocessing.get_context("spawn"), prepare_worker, (config, keep)
-    ) as pool:
-        try:
-            for task in waiting:
-                pending.add(pool.submit(extract_sample, task))
-                if len(pending) < workers * QUEUE_PER_WORKER:
-                    continue
-                finished, pending = wait(pending, return_when=FIRST_COMPLETED)
-                for future in finished:
-                    yield future.result()
-            while pending:
-                finished, pending = wait(pending, return_when=FIRST_COMPLETED)
-                for future in finished:
-                    yield future.result()
-        except BrokenProcessPool as error:
-            raise StoreError(
-                "a worker process was killed, most often because memory ran out. What was committed is kept: "
-                "run the same command again, with fewer --workers if it repeats."
-            ) from error
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+    try:
+        writer.commit(outcome.sample_id, outcome.payload)
+    except StoreMismatchError as error:  # a sample unlike the others, such as one grey clip among coloured
+        writer.fail(outcome.sample_id, "store", str(error))
+        return
+    summary.built += 1
+    summary.fallbacks.update(outcome.fallbacks)
 
 
 def store_pipeline(config: PipelineConfig, keep: Keep) -> dict[str, Any]:

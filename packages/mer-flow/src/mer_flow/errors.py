@@ -27,6 +27,10 @@ class FaceError(MerFlowError):
     """No usable face was found in a frame, or a landmark backend failed."""
 
 
+class ApexError(MerFlowError):
+    """A sample's apex cannot be used, and the configuration says not to replace it."""
+
+
 class FlowError(MerFlowError):
     """A flow backend failed or returned something that is not a finite flow."""
 
@@ -41,6 +45,10 @@ class StoreMismatchError(StoreError):
 
 class StoreBusyError(StoreError):
     """Another build is writing this store."""
+
+
+class WorkerError(MerFlowError):
+    """A worker process died."""
 
 
 class ViewError(MerFlowError):

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import multiprocessing
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from mer_flow.errors import MerFlowError
 from mer_flow.pipeline import Extractor, prepare_worker
 from mer_flow.samples import UNKNOWN_FRAME
 from mer_flow.suggest import unknown
+from mer_flow.workers import run_all
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,10 +116,12 @@ def spot_database(
         on_start(len(samples))
     tasks = [ClipTask.of(locator, sample) for sample in samples]
     found: dict[str, SpottedSample] = {}
-    for row in _spot_all(tasks, tuple(methods), config or PipelineConfig(), workers or usable_cores()):
-        found[row.sample_id] = row
-        if on_sample:
-            on_sample(row)
+    arguments = (config or PipelineConfig(), tuple(methods))
+    with closing(run_all(_spot_one, tasks, workers or usable_cores(), _prepare, arguments)) as rows:
+        for row in rows:
+            found[row.sample_id] = row
+            if on_sample:
+                on_sample(row)
     return [found[sample.sample_id] for sample in samples]
 
 
@@ -153,18 +155,6 @@ def score(rows: Sequence[SpottedSample]) -> list[SpotterScore]:
             )
         )
     return sorted(scores, key=lambda item: item.mean_error)
-
-
-def _spot_all(
-    tasks: list[ClipTask], methods: tuple[str, ...], config: PipelineConfig, workers: int
-) -> Iterator[SpottedSample]:
-    if not tasks:
-        return
-    with ProcessPoolExecutor(
-        min(workers, len(tasks)), multiprocessing.get_context("spawn"), _prepare, (config, methods)
-    ) as pool:
-        for future in as_completed([pool.submit(_spot_one, task) for task in tasks]):
-            yield future.result()
 
 
 _settings: tuple[Extractor, tuple[str, ...]] | None = None

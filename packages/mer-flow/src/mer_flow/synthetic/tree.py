@@ -5,10 +5,8 @@ from __future__ import annotations
 import importlib
 import shutil
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from functools import lru_cache
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +19,7 @@ from mer_flow.synthetic.movements import displacement
 from mer_flow.synthetic.portrait import Portrait, make_portrait
 from mer_flow.synthetic.rendering import ClipRenderer, HeadMotion
 from mer_flow.synthetic.truth import TRUTH_FILE, Truth, TruthSample, write_truth
+from mer_flow.workers import WorkerPool
 
 #: Databases whose layout can be made, in the order of their random streams.
 DATABASES: tuple[str, ...] = ("casme2", "samm", "smic", "casme3")
@@ -160,7 +159,7 @@ def _clip_truths(root: Path, plan: Plan, seed: int, workers: int) -> Iterator[It
         return
     # One subject's clips go to one worker, which then varies the face only once.
     per_subject = max(1, len(jobs) // len({clip.role.subject for clip in plan.clips}))
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_one_thread) as pool:
+    with WorkerPool(workers, _one_thread) as pool:
         try:
             yield pool.map(_make_clip, jobs, chunksize=per_subject)
         except BaseException:
