@@ -9,15 +9,30 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from mer_flow.build import build_store
+from mer_flow.clips import ClipTask
 from mer_flow.config import PipelineConfig, apply_settings
-from mer_flow.errors import LayoutError, SheetError, StoreBusyError, StoreMismatchError, UsageError
-from mer_flow.extract_sample import Keep
+from mer_flow.databases import get_database
+from mer_flow.errors import (
+    ApexError,
+    LayoutError,
+    MerFlowError,
+    SheetError,
+    StoreBusyError,
+    StoreMismatchError,
+    UsageError,
+)
+from mer_flow.extract_sample import Clock, Keep, extract_record
+from mer_flow.pipeline import extractor
+from mer_flow.record import SampleRecord
+from mer_flow.samples import UNKNOWN_FRAME
 from mer_flow.store import FlowStore
 from mer_flow.store_writer import StoreWriter
 from mer_flow.synthetic import make_tree
@@ -226,3 +241,58 @@ def test_the_command_reports_in_json_and_by_exit_code(trees: Path, tmp_path: Pat
     wrong = subprocess.run([*build, "--set", "flow.tua=1"], capture_output=True, text=True)
     assert wrong.returncode == 2
     assert "did you mean 'flow.tau'" in wrong.stderr
+
+
+def at_onset(trees: Path, fast: PipelineConfig, choice: str, **changes: int) -> SampleRecord:
+    """Extracts a CASME II sample whose sheet would put the apex on the onset."""
+    source = get_database("casme2")
+    sample = next(s for s in source.read(trees / "casme2", None).table if s.apex > s.onset)
+    sample = replace(sample, apex=sample.onset, **changes)
+    task = ClipTask.of(source.locate(trees / "casme2"), sample)
+    engine = extractor(apply_settings(fast, [f"apex.at_onset={choice}", "apex.missing=difference"]))
+    return extract_record(task, engine, Keep(), Clock())
+
+
+def test_an_apex_on_the_onset_is_kept_spotted_or_dropped(trees: Path, fast: PipelineConfig) -> None:
+    kept = at_onset(trees, fast, "keep")
+    assert kept.notes["fallbacks"] == ["apex-at-onset"] and kept.sample.apex_source == "sheet"
+    assert not kept.flow.any()
+    spotted = at_onset(trees, fast, "spot")
+    assert spotted.notes["fallbacks"] == ["apex-at-onset-spotted"]
+    assert spotted.sample.apex_source == "spotted:difference" and spotted.sample.apex > spotted.sample.onset
+    assert spotted.flow.any()
+    with pytest.raises(ApexError, match=r"both frame .*apex\.at_onset=drop"):
+        at_onset(trees, fast, "drop")
+    with pytest.raises(ApexError, match="no interval to spot"):
+        at_onset(trees, fast, "spot", offset=UNKNOWN_FRAME)
+
+
+def test_a_sample_unlike_the_others_fails_alone(trees: Path, fast: PipelineConfig, tmp_path: Path) -> None:
+    root = Path(shutil.copytree(trees / "casme2", tmp_path / "casme2"))
+    odd = list(get_database("casme2").read(root, None).table)[1]
+    for path in next(root.rglob(f"{odd.subject.split('/')[1]}/{odd.clip}")).glob("*.jpg"):
+        with Image.open(path) as image:
+            image.convert("L").save(path)
+    store = tmp_path / "flows.h5"
+    summary = build_store("casme2", root, store, config=fast, keep=Keep(faces=True), workers=1, limit=3)
+    assert summary.built == 2
+    ((sample_id, stage, reason),) = summary.failed
+    assert (sample_id, stage) == (odd.sample_id, "store") and "Every sample of a database" in reason
+    assert verify_store(store) == []
+
+
+def test_a_backend_that_cannot_start_is_named(
+    trees: Path, fast: PipelineConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MER_FLOW_FACE_LANDMARKER", str(tmp_path / "none.task"))
+    tasks = apply_settings(fast, ["regions.backend=mediapipe-tasks"])
+    with pytest.raises(MerFlowError, match=r"none\.task is missing.*models fetch"):
+        build_store("casme2", trees / "casme2", tmp_path / "flows.h5", config=tasks, workers=1, limit=1)
+
+
+def test_flags_override_set(trees: Path, tmp_path: Path) -> None:
+    build = command(trees / "casme2", tmp_path / "flows.h5", 1)
+    flags = ["--limit", "1", "--set", "apex.source=difference", "--apex", "midpoint"]
+    assert subprocess.run([*build, *flags], capture_output=True).returncode == 0
+    with FlowStore(tmp_path / "flows.h5") as found:
+        assert [s.apex_source for s in found.samples("casme2")] == ["midpoint"]

@@ -95,6 +95,17 @@ def test_another_parameter_is_refused_and_named(tmp_path: Path) -> None:
     assert not path.with_name("store.h5.lock").exists()
 
 
+def test_a_long_list_of_differences_is_cut_short(tmp_path: Path) -> None:
+    path = tmp_path / "store.h5"
+    write(path, [row(0)])
+    other = {**PIPELINE, "extra": {f"key_{i:02d}": i for i in range(40)}}
+    with pytest.raises(StoreMismatchError, match=r"\(40 differ\).*key_03.*; and 28 more"):
+        write(path, [row(0)], other)
+    imported = {"map_kind": {"kind": "imported", "map_size": SIDE, "values": "minmax-255"}}
+    with pytest.raises(StoreMismatchError, match="holds computed maps, and imported ones are to be added"):
+        write(path, [row(0)], imported)
+
+
 def test_parts_of_another_pipeline_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "store.h5"
     with StoreWriter(path, PIPELINE) as writer:
@@ -244,7 +255,7 @@ def test_a_payload_that_does_not_fit_is_refused(tmp_path: Path) -> None:
             writer.commit("samm/006/c_0", b"nonsense")
         with pytest.raises(StoreError, match=r"committed as samm/006/c_0 is of samm/006/c_1"):
             writer.commit("samm/006/c_0", encoded(1))
-        with pytest.raises(StoreError, match="expected"):
+        with pytest.raises(StoreMismatchError, match="expected"):
             writer.commit("samm/006/c_0", encode_sample(record(row(0), flow=np.zeros((3, 8, 8)))))
         with pytest.raises(StoreError, match="float32"):
             writer.commit("samm/006/c_0", encode_sample(record(row(0)), EncodeOptions(dtype="float32")))
@@ -259,6 +270,9 @@ def test_needs_a_context_and_a_map_kind(tmp_path: Path) -> None:
         StoreWriter(tmp_path / "a.h5", PIPELINE).begin("samm", SampleTable([]))
     with pytest.raises(StoreError, match="map_kind"):
         StoreWriter(tmp_path / "a.h5", {})
+    for nameless in ("", ".", "/"):
+        with pytest.raises(StoreError, match="names no file"):
+            StoreWriter(nameless, PIPELINE)
     with pytest.raises(StoreError, match="not JSON"):
         StoreWriter(tmp_path / "a.h5", {**PIPELINE, "x": object()})
     with pytest.raises(StoreError, match=r"flow dtype 'float64'"):

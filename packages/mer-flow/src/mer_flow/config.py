@@ -17,6 +17,7 @@ FLOW_BACKENDS = ("opencv-tvl1",)
 REGION_BACKENDS = ("auto", "mediapipe-tasks", "mediapipe-legacy", "dlib")
 REGION_FALLBACKS = ("dlib", "none")
 STABILISERS = ("similarity", "median", "none")
+AT_ONSET = ("keep", "spot", "drop")
 SPOTTERS = ("midpoint", "difference", "flow-peak")
 
 
@@ -181,14 +182,19 @@ class ApexConfig:
     Attributes:
         source: `sheet`, or a spotter to use for every sample.
         missing: The spotter for a sample whose sheet has no apex.
+        at_onset: What becomes of a sample whose sheet puts the apex on the onset: `keep` it, its flow zero
+            (recorded); `spot` its apex by the spotter of `missing`; `drop` it (recorded as failed). Of no
+            effect where `source` spots every apex.
     """
 
     source: str = "sheet"
     missing: str = "flow-peak"
+    at_onset: str = "keep"
 
     def __post_init__(self) -> None:
         _choice("apex.source", self.source, ("sheet", *SPOTTERS))
         _choice("apex.missing", self.missing, SPOTTERS)
+        _choice("apex.at_onset", self.at_onset, AT_ONSET)
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,12 +17,12 @@ import numpy as np
 
 from mer_flow.clip_apex import spot_methods
 from mer_flow.clips import ClipTask
-from mer_flow.config import PipelineConfig
-from mer_flow.errors import FaceError, FlowError, FrameError, MerFlowError
+from mer_flow.config import ApexConfig, PipelineConfig
+from mer_flow.errors import ApexError, FaceError, FlowError, FrameError, MerFlowError
 from mer_flow.pipeline import Extractor, FoundFace
 from mer_flow.pipeline import prepare_worker as load_extractor
 from mer_flow.record import EncodeOptions, SampleRecord, encode_sample
-from mer_flow.samples import UNKNOWN_FRAME
+from mer_flow.samples import UNKNOWN_FRAME, Sample
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +113,8 @@ def extract_sample(task: ClipTask) -> Outcome:
         outcome.fallbacks = tuple(record.notes["fallbacks"])
         with clock("compress"):
             outcome.payload = encode_sample(record, keep.encoding())
+    except ApexError as error:
+        outcome.stage, outcome.reason = "apex", str(error)
     except FrameError as error:
         outcome.stage, outcome.reason = "frames", str(error)
     except FaceError as error:
@@ -146,20 +148,19 @@ def extract_record(task: ClipTask, engine: Extractor, keep: Keep, clock: Clock) 
         The record; its notes list every fallback.
 
     Raises:
+        ApexError: The apex is the onset, and `apex.at_onset` drops such samples or cannot spot another.
         FrameError: The folder or a frame is missing, or a frame is unreadable.
         FaceError: No usable face.
         FlowError: The flow backend failed.
     """
     sample, config = task.sample, engine.config
+    spotted = _spotter(sample, config.apex)
     clip = task.open(config.frames.nearest_limit)
     with clock("decode"):
         onset = clip.read_onset()
 
     face: FoundFace | None = None
     frames: list[np.ndarray] = []
-    spotted: str = ""
-    if config.apex.source != "sheet" or sample.apex == UNKNOWN_FRAME:
-        spotted = config.apex.missing if config.apex.source == "sheet" else config.apex.source
     if spotted or keep.clips:
         with clock("face"):
             face = engine.find_face(onset, task.cropped)
@@ -182,6 +183,8 @@ def extract_record(task: ClipTask, engine: Extractor, keep: Keep, clock: Clock) 
         fallbacks.append(f"frame-substituted-{role}")
     if sample.apex == sample.onset:
         fallbacks.append("apex-at-onset")
+    elif task.sample.apex == task.sample.onset and config.apex.source == "sheet":
+        fallbacks.append("apex-at-onset-spotted")
     notes["fallbacks"] = sorted(set(fallbacks))
     if keep.clips and face is not None:
         with clock("decode"):
@@ -201,6 +204,29 @@ def extract_record(task: ClipTask, engine: Extractor, keep: Keep, clock: Clock) 
         clips=clips,
         notes=notes,
     )
+
+
+def _spotter(sample: Sample, config: ApexConfig) -> str:
+    """Returns the spotter that finds a sample's apex; empty where the sheet's is taken.
+
+    Raises:
+        ApexError: The apex is the onset, and such samples are dropped or have no interval to search.
+    """
+    if config.source != "sheet":
+        return config.source
+    if sample.apex == UNKNOWN_FRAME:
+        return config.missing
+    if sample.apex != sample.onset or config.at_onset == "keep":
+        return ""
+    where = f"{sample.sample_id}: apex and onset are both frame {sample.onset}"
+    if config.at_onset == "drop":
+        raise ApexError(f"{where}, so there is no movement; dropped, as apex.at_onset=drop says")
+    if sample.offset == UNKNOWN_FRAME:
+        raise ApexError(
+            f"{where}, and without an offset there is no interval to spot an apex in; "
+            "give the offset in the sheet, or set apex.at_onset=keep"
+        )
+    return config.missing
 
 
 def _peak_mb() -> float:

@@ -178,7 +178,8 @@ class Extractor:
         _check_frame(apex, "apex")
         if onset.shape != apex.shape:
             raise FrameError(
-                f"onset is {onset.shape} and apex {apex.shape}; frames of one clip must have one shape"
+                f"the onset frame is {_shape(onset)} and the apex frame {_shape(apex)}; frames of one clip "
+                "must have one shape: copy the clip again from the release"
             )
         align, margin = self.config.align, self.config.align.margin_px
         watch = _Watch()
@@ -241,6 +242,11 @@ class _Watch:
         start = time.perf_counter()
         yield
         self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - start
+
+
+def _shape(frame: np.ndarray) -> str:
+    kind = "grey" if frame.ndim == 2 else "colour"
+    return f"{frame.shape[1]}x{frame.shape[0]} px {kind}"
 
 
 def _check_frame(frame: np.ndarray, label: str) -> None:

@@ -16,12 +16,14 @@ from mer_flow.parts import Failure, PartsFolder, explained
 from mer_flow.record import EncodeOptions, PayloadHead, SampleRecord, encode_sample, open_payload, read_head
 from mer_flow.samples import SampleTable
 from mer_flow.schema import CHUNKED, MapKind, canonical_json, differing_keys, row_digest, sample_order
-from mer_flow.store import FlowStore
+from mer_flow.store import FlowStore, damage_explained
 
 __all__ = ["EncodeOptions", "Failure", "SampleRecord", "StoreWriter", "encode_sample"]
 
 #: HDF5 keeps an attribute in one 64 KiB message.
 PIPELINE_LIMIT = 60_000
+#: Differing parameters that a message lists.
+SHOWN = 12
 
 
 class StoreWriter:
@@ -64,6 +66,8 @@ class StoreWriter:
                 "store"
             )
         self.pipeline = dict(pipeline)
+        if not self.path.name:
+            raise StoreError(f"'{path}' names no file; give the store a file name, as in flows.h5")
         self._lock = StoreLock(self.path)
         self._parts = PartsFolder(self.path)
         self._rows: dict[str, dict[str, str]] = {}
@@ -138,7 +142,8 @@ class StoreWriter:
             payload: What `encode_sample` returned.
 
         Raises:
-            StoreError: The payload is not of this sample or does not fit the store, or the disk is full.
+            StoreError: The payload is not of this sample, or the disk is full.
+            StoreMismatchError: The payload does not fit the store or its database.
         """
         database = self._database_of(sample_id)
         with open_payload(payload) as image:
@@ -213,8 +218,10 @@ class StoreWriter:
                 store.pipeline, str(self.path), "write to another store, or delete this one to build it anew"
             )
         with h5py.File(self.path, "r", locking=False) as file:
-            for database, group in file.items():
-                index = StoredIndex.read(group)
+            for database in file:
+                with damage_explained(self.path, f"the index of {database}"):
+                    group = file[database]
+                    index = StoredIndex.read(group)
                 ids = [sample.sample_id for sample in index.samples]
                 stored = {sample_id: i for i, sample_id in enumerate(ids)}
                 self._contents[database] = Contents(stored, {}, index.failures)
@@ -246,7 +253,15 @@ class StoreWriter:
     def _compare(self, stored: Mapping[str, Any], where: str, remedy: str) -> None:
         differing = differing_keys(stored, self.pipeline)
         if differing:
-            listed = "; ".join(f"{key}: {old!r} there, {new!r} now" for key, old, new in differing)
+            kinds = [item.get("map_kind", {}).get("kind") for item in (stored, self.pipeline)]
+            if kinds[0] != kinds[1]:
+                raise StoreMismatchError(
+                    f"{where} holds {kinds[0]} maps, and {kinds[1]} ones are to be added. Imported and "
+                    f"computed maps are not mixed in one store: {remedy}."
+                )
+            listed = "; ".join(f"{key}: {old!r} there, {new!r} now" for key, old, new in differing[:SHOWN])
+            if len(differing) > SHOWN:
+                listed += f"; and {len(differing) - SHOWN} more"
             raise StoreMismatchError(
                 f"{where} was made with other parameters ({len(differing)} differ): {listed}. Flow of "
                 f"different parameters is not mixed in one store: ask for the same parameters, or {remedy}."
@@ -260,7 +275,9 @@ class StoreWriter:
         side = self.map_kind.map_size
         expected = ((3, side, side), self.options.dtype)
         if head.shapes["flow"] != expected:
-            raise StoreError(f"{sample_id}: the payload's flow is {head.shapes['flow']}, expected {expected}")
+            raise StoreMismatchError(
+                f"{sample_id}: the payload's flow is {head.shapes['flow']}, expected {expected}"
+            )
         present = self._shapes.get(database)
         if present is not None and head.shapes != present:
             raise StoreMismatchError(

@@ -24,6 +24,12 @@ from mer_flow.command_options import database_options
     "--apex",
     help="Where apexes come from: sheet (spotted where it has none), midpoint, difference or flow-peak.",
 )
+@click.option(
+    "--apex-at-onset",
+    type=click.Choice(["keep", "spot", "drop"]),
+    help="Where the sheet puts the apex on the onset, so nothing moves: keep, spot an apex, or drop.  "
+    "[default: keep]",
+)
 @click.option("--workers", type=click.IntRange(1), help="Worker processes.  [default: one per core]")
 @click.option(
     "--limit",
@@ -67,6 +73,7 @@ def build_command(
     sheet: Path | None,
     release: str,
     apex: str | None,
+    apex_at_onset: str | None,
     workers: int | None,
     limit: int | None,
     keep_faces: bool,
@@ -97,7 +104,8 @@ def build_command(
     from mer_flow.progress import Progress
     from mer_flow.settings import load_config
 
-    overrides = ((f"apex.source={apex}",) if apex else ()) + settings
+    flags = {"apex.source": apex, "apex.at_onset": apex_at_onset}
+    overrides = (*settings, *(f"{key}={value}" for key, value in flags.items() if value))
     pipeline = load_config(config, overrides)
     progress: Progress | None = None
 
