@@ -193,6 +193,21 @@ def test_a_damaged_chunk_is_an_error_not_a_number(path: Path, tmp_path: Path) ->
             store.read_flow("samm", 2)
 
 
+def test_a_damaged_table_is_explained(path: Path, tmp_path: Path) -> None:
+    damaged = tmp_path / "damaged.h5"
+    for name in ("samples/onset", "notes", "failures", "alignment"):
+        content = bytearray(path.read_bytes())
+        with h5py.File(path) as file:
+            at = h5py.h5o.get_info(file[f"samm/{name}"].id).addr
+        content[at : at + 8] = b"\xff" * 8  # the header of the object
+        damaged.write_bytes(content)
+        with (
+            FlowStore(damaged) as store,
+            pytest.raises(StoreError, match=r"reading .* failed .*mer-flow verify"),
+        ):
+            store.samples("samm"), store.notes("samm"), store.failures("samm"), store.alignment("samm")
+
+
 def test_a_read_only_store_in_a_read_only_folder(path: Path, tmp_path: Path) -> None:
     folder = tmp_path / "shared"
     folder.mkdir()

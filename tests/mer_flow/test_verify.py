@@ -171,6 +171,15 @@ def test_a_truncated_or_missing_file(sound: Path, tmp_path: Path) -> None:
     assert [item.kind for item in verify_store(path)] == ["unreadable"]
 
 
+def test_a_file_that_may_not_be_a_store_is_not_to_be_deleted(sound: Path, tmp_path: Path) -> None:
+    thesis = tmp_path / "thesis.txt"
+    thesis.write_text("three years")
+    for path in (tmp_path / "none.h5", thesis):
+        run = CliRunner().invoke(cli, ["verify", str(path)])
+        assert run.exit_code == 1
+        assert "Delete the store" not in run.output
+
+
 def test_the_command(sound: Path, tmp_path: Path) -> None:
     run = CliRunner().invoke(cli, ["verify", str(sound)])
     assert run.exit_code == 0

@@ -6,7 +6,8 @@ import hashlib
 import json
 import operator
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
@@ -31,6 +32,9 @@ from mer_flow.schema import (
 from mer_flow.suggest import unknown
 
 __all__ = ["Failure", "FlowMaps", "FlowStore"]
+
+#: What reading a damaged file may raise, besides this package's own errors.
+DAMAGE = (OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeError)
 
 ROOT_ATTRIBUTES = ("schema_version", "created_with", "pipeline", "pipeline_hash")
 
@@ -134,7 +138,8 @@ class FlowStore:
         """
         group = self._group(database)
         if database not in self._tables:
-            self._tables[database] = SampleTable(read_samples(group["samples"]))
+            with damage_explained(self.path, f"the samples of {database}"):
+                self._tables[database] = SampleTable(read_samples(group["samples"]))
         return self._tables[database]
 
     def table(self) -> SampleTable:
@@ -190,7 +195,8 @@ class FlowStore:
 
     def notes(self, database: str) -> list[dict[str, Any]]:
         """Returns what was decided per sample: fallbacks, substituted frames, scores."""
-        return [json.loads(text) for text in read_text(self._group(database)["notes"])]
+        with damage_explained(self.path, f"the notes of {database}"):
+            return [json.loads(text) for text in read_text(self._group(database)["notes"])]
 
     def faces(self, database: str, index: int | slice | Sequence[int] | np.ndarray) -> np.ndarray:
         """Reads aligned onset and apex: uint8 `(2, S, S[, 3])`, a leading axis for several samples."""
@@ -202,13 +208,15 @@ class FlowStore:
 
     def failures(self, database: str) -> tuple[Failure, ...]:
         """Returns the samples that have no flow, and why."""
-        group = self._group(database)["failures"]
-        columns = [read_text(group[name]) for name in ("sample_id", "stage", "reason", "row_digest")]
+        with damage_explained(self.path, f"the failures of {database}"):
+            group = self._group(database)["failures"]
+            columns = [read_text(group[name]) for name in ("sample_id", "stage", "reason", "row_digest")]
         return tuple(Failure(*row) for row in zip(*columns, strict=True))
 
     def content_digests(self, database: str) -> list[str]:
         """Returns the SHA-256 of each sample's arrays, as computed when it was encoded."""
-        return read_text(self._group(database)["content_digest"])
+        with damage_explained(self.path, f"the digests of {database}"):
+            return read_text(self._group(database)["content_digest"])
 
     def digest(self, databases: Sequence[str] | None = None) -> str:
         """Returns the SHA-256 of pipeline, samples and arrays, whatever their compression and layout.
@@ -234,7 +242,8 @@ class FlowStore:
         file = self._open()
         if database not in file:
             raise unknown(f"database in {self.path}", database, file)
-        return file[database]
+        with damage_explained(self.path, database):
+            return file[database]
 
     def _lacking(self, database: str, what: str) -> StoreError:
         remedy = f"build with {PROVIDED_BY[what]}"
@@ -245,7 +254,8 @@ class FlowStore:
     def _small(self, database: str, what: str) -> np.ndarray:
         group = self._group(database)
         if what in group:
-            return np.asarray(group[what][()])
+            with damage_explained(self.path, f"{what} of {database}"):
+                return np.asarray(group[what][()])
         if len(self.samples(database)) == 0:
             shape, dtype = SMALL[what]
             return np.empty((0, *shape), dtype)
@@ -263,9 +273,10 @@ class FlowStore:
             if what == "flow" and not isinstance(index, int | np.integer):
                 return np.empty((0, 3, self.map_size, self.map_size), np.float16)[:, channels or slice(None)]
             raise self._lacking(database, what)
-        dataset = group[what]
+        with damage_explained(self.path, f"{what} of {database}"):
+            dataset = group[what]
         inner = () if channels is None else (channels,)
-        try:
+        with damage_explained(self.path, f"{what} of {database}", (OSError,)):
             if isinstance(index, int | np.integer):
                 return np.asarray(dataset[(_within(operator.index(index), len(dataset), database), *inner)])
             if isinstance(index, slice):
@@ -278,11 +289,6 @@ class FlowStore:
             for row, at in enumerate(wanted):
                 values[row] = dataset[(at, *inner)]
             return values
-        except OSError as error:
-            raise StoreError(
-                f"{self.path}: reading {what} of {database} failed ({error}). "
-                f"Run `mer-flow verify {self.path}`; if it is damaged, delete it and build again."
-            ) from error
 
 
 class FlowMaps:
@@ -317,6 +323,27 @@ class FlowMaps:
         return self[:].astype(dtype or np.float32, copy=False)
 
 
+@contextmanager
+def damage_explained(path: Path, what: str, damage: tuple[type[Exception], ...] = DAMAGE) -> Iterator[None]:
+    """Turns what h5py raises on a damaged file into one error that says what to do.
+
+    Args:
+        path: The store.
+        what: What is read.
+        damage: The exceptions that count.
+
+    Raises:
+        StoreError: The block raised one of them.
+    """
+    try:
+        yield
+    except damage as error:
+        raise StoreError(
+            f"{path}: reading {what} failed ({error}). Run `mer-flow verify {path}`; if it is damaged, "
+            "delete it and build again."
+        ) from error
+
+
 def _within(index: int, length: int, database: str) -> int:
     if not -length <= index < length:
         raise IndexError(f"sample {index} of {database}, which has {length}")
@@ -345,7 +372,8 @@ def open_checked(path: Path) -> h5py.File:
     except OSError as error:
         reason = "a folder" if path.is_dir() else f"not a readable HDF5 file ({error})"
         raise StoreError(
-            f"{path} is {reason}; expected a store written by `mer-flow build` or `mer-flow import`."
+            f"{path} is {reason}; expected a store written by `mer-flow build` or `mer-flow import`. "
+            "If it was one, it is damaged: delete it and build again."
         ) from error
     missing = [name for name in ROOT_ATTRIBUTES if name not in file.attrs]
     if missing:

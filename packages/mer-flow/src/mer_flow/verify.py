@@ -25,10 +25,7 @@ from mer_flow.schema import (
     read_text,
     sample_order,
 )
-from mer_flow.store import open_checked
-
-#: What reading a damaged file may raise, besides this package's own errors.
-DAMAGE = (OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeError)
+from mer_flow.store import DAMAGE, open_checked
 
 #: How far outside the map a landmark may lie, as a share of its side: the crop may cut chin and brows.
 LANDMARK_MARGIN = 0.5

@@ -31,7 +31,9 @@ def verify_command(store: Path, as_json: bool) -> None:
         for item in problems:
             click.echo(str(item))
         kinds = ", ".join(f"{kind} {n}" for kind, n in Counter(item.kind for item in problems).items())
-        click.echo(f"\n{len(problems)} problem(s) in {store}: {kinds}. Delete the store and build it again.")
+        opened = not (len(problems) == 1 and problems[0].kind == "unreadable" and not problems[0].where)
+        remedy = " Delete the store and build it again." if opened else ""  # else the one problem says it
+        click.echo(f"\n{len(problems)} problem(s) in {store}: {kinds}.{remedy}")
     else:
         click.echo(f"{store} is sound: {checked} samples read, every checksum, shape and value right.")
     if problems:
