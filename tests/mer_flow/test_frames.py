@@ -150,7 +150,7 @@ def test_every_truncation_is_found(tmp_path: Path, suffix: str) -> None:
 
 def test_no_image_and_no_file(tmp_path: Path) -> None:
     (tmp_path / "img1.jpg").write_text("this is text")
-    with pytest.raises(FrameError, match="truncated or no image"):
+    with pytest.raises(FrameError, match="truncated or no image: unknown format"):  # the same in every run
         read_frame(tmp_path / "img1.jpg")
     with pytest.raises(FrameError, match="cannot be read"):
         read_frame(tmp_path / "img2.jpg")

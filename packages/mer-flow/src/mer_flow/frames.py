@@ -168,7 +168,7 @@ def read_frame(path: Path) -> np.ndarray:
     Raises:
         FrameError: The file is missing, empty, truncated, no image, or deeper than eight bits.
     """
-    from PIL import Image
+    from PIL import Image, UnidentifiedImageError
 
     try:
         data = Path(path).read_bytes()
@@ -190,7 +190,9 @@ def read_frame(path: Path) -> np.ndarray:
             grey = image.mode in ("1", "L", "LA")
             return np.asarray(image.convert("L" if grey else "RGB"), dtype=np.uint8)
     except (OSError, SyntaxError, ValueError, EOFError) as error:
+        # Pillow names the buffer's address, and a recorded failure must read the same in every run.
+        what = "unknown format" if isinstance(error, UnidentifiedImageError) else error
         raise FrameError(
-            f"frame {path} ({len(data)} bytes) is truncated or no image: {error}; copy it again from the "
+            f"frame {path} ({len(data)} bytes) is truncated or no image: {what}; copy it again from the "
             "release"
         ) from error
