@@ -6,12 +6,15 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from mer_flow.databases import get_database
-from mer_flow.doctor import Diagnosis, examine
+from mer_flow.databases.reading import DroppedRow
+from mer_flow.doctor import KINDS, Diagnosis, examine, of_sheet
 from mer_flow.synthetic import make_tree
 
 CLIPS = 6
@@ -84,3 +87,22 @@ def test_the_command_lists_findings_and_exits_with_1(tree: Path) -> None:
     assert "incomplete" in text.stdout and f"{CLIPS} samples, 2 subjects" in text.stdout
     parsed = json.loads(subprocess.run([*arguments, "--json"], capture_output=True, text=True).stdout)
     assert parsed["samples"] == CLIPS and parsed["release"]
+
+
+def test_frames_of_different_shapes_are_found(tree: Path, tmp_path: Path) -> None:
+    root = Path(shutil.copytree(tree, tmp_path / "casme2"))
+    sample = next(s for s in get_database("casme2").read(root, None).table if s.apex > s.onset)
+    frame = next(root.rglob(f"{sample.subject.split('/')[1]}/{sample.clip}")) / f"img{sample.apex}.jpg"
+    with Image.open(frame) as image:
+        image.convert("L").resize((64, 48)).save(frame)
+    (problem,) = examine("casme2", root, max_gap=2).by_kind()["frame-shapes"]
+    assert problem.sample_id == sample.sample_id and frame.name in problem.detail
+
+
+def test_what_a_complete_sheet_brings_is_no_fault_of_the_copy(shared_data: Path) -> None:
+    sheet = shared_data / "cas(me)3_part_A_ME_label_JpgIndex_v2.xlsx"
+    reading = get_database("casme3").read(None, sheet)
+    found = list(of_sheet(replace(reading, dropped=(DroppedRow(9, "s03/s3_ne_02", "no micro-expression"),))))
+    assert {p.severity for p in found} == {"note"}
+    assert [p.row for p in found if p.kind == "row-without-sample"] == [9]
+    assert KINDS["apex-at-onset"][0] == "note" and "--apex-at-onset" in KINDS["apex-at-onset"][1]

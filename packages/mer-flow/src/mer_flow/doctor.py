@@ -31,6 +31,10 @@ KINDS: dict[str, tuple[Severity, str]] = {
         "Compare your copy with the authors' list; a partial copy builds, but its scores are not comparable.",
     ),
     "row-dropped": ("warning", "Mend the row in the sheet, or accept that the sample is missing."),
+    "row-without-sample": (
+        "note",
+        "Nothing to do; the published sheet has this row, and it gives no sample.",
+    ),
     "reading": ("note", "Nothing to do; the reader says how it took the sheet."),
     "correction": ("note", "Nothing to do; the fix is reviewed and its source is named."),
     "folder-missing": (
@@ -41,18 +45,19 @@ KINDS: dict[str, tuple[Severity, str]] = {
     "folder-unlisted": ("note", "Nothing to do; a folder without a row gives no sample."),
     "frame-missing": (
         "error",
-        "Restore the frame, or raise frames.max_gap if a frame that far away is acceptable.",
+        "Restore the frame, or raise frames.nearest_limit (here --max-gap) if one that far away will do.",
     ),
     "frame-substituted": (
         "warning",
         "Nothing to do; the nearest frame is taken and the sample's notes say so.",
     ),
     "frame-gap": ("note", "Nothing to do for flow; dense clips (--keep-clips) lack these frames."),
+    "frame-shapes": ("error", "Restore the clip from the release: its frames differ in size or colour."),
     "frame-unreadable": ("error", "Restore the file from the release: it is truncated or no image."),
     "apex-unknown": ("note", "The apex is spotted during the build (--apex chooses the method)."),
     "apex-at-onset": (
-        "warning",
-        "Onset and apex are the same frame, so the flow is zero; drop the sample or spot its apex.",
+        "note",
+        "The flow between them is zero; `mer-flow build --apex-at-onset spot` (or drop) changes that.",
     ),
 }
 
@@ -155,16 +160,19 @@ def examine(
         return diagnosis
     diagnosis.sheet, diagnosis.version = str(reading.path or ""), reading.version
     diagnosis.samples, diagnosis.subjects = len(reading.table), len(reading.table.subjects)
-    diagnosis.problems.extend(_of_sheet(reading))
+    diagnosis.problems.extend(of_sheet(reading))
     diagnosis.problems.extend(_of_frames(source, root, release, reading, max_gap, deep, diagnosis, on_sample))
     return diagnosis
 
 
-def _of_sheet(reading: SheetReading) -> Iterator[Problem]:
-    for deviation in compare(reading):
+def of_sheet(reading: SheetReading) -> Iterator[Problem]:
+    """Yields what a sheet alone says: deviations from a complete copy, dropped rows, corrections, doubts."""
+    deviations = compare(reading)
+    for deviation in deviations:
         yield Problem("incomplete", "", 0, str(deviation))
     for row in reading.dropped:
-        yield Problem("row-dropped", row.key, row.row, row.reason)
+        kind = "row-dropped" if deviations else "row-without-sample"
+        yield Problem(kind, row.key, row.row, row.reason)
     for fix in reading.corrections:
         yield Problem(
             "correction", fix.sample_id, fix.row, f"{fix.column} {fix.old} -> {fix.new}: {fix.reason}"
@@ -225,7 +233,7 @@ def _of_sample(sample: Sample, folder: Path, shift: int, max_gap: int, deep: boo
         try:
             needed.add(clip.hit(role, number).path)
         except FrameError as error:
-            yield Problem("frame-missing", sample.sample_id, 0, str(error))
+            yield Problem("frame-missing", sample.sample_id, 0, _without_sample(error, sample))
     for role, distance in clip.substituted.items():
         yield Problem(
             "frame-substituted",
@@ -246,8 +254,17 @@ def _of_sample(sample: Sample, folder: Path, shift: int, max_gap: int, deep: boo
             )
         if deep:
             needed.update(clip.index.path(number) for number in inside)
+    shapes: dict[tuple[int, ...], Path] = {}
     for path in sorted(needed):
         try:
-            read_frame(path)
+            shapes.setdefault(read_frame(path).shape, path)
         except FrameError as error:
             yield Problem("frame-unreadable", sample.sample_id, 0, str(error))
+    if len(shapes) > 1:
+        listed = ", ".join(f"{path.name} {shape}" for shape, path in shapes.items())
+        yield Problem("frame-shapes", sample.sample_id, 0, f"frames of {folder} differ in shape: {listed}")
+
+
+def _without_sample(error: FrameError, sample: Sample) -> str:
+    """Returns a message without the sample's name, which a finding carries already."""
+    return str(error).removeprefix(f"{sample.sample_id}: ")

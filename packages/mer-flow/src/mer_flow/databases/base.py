@@ -176,7 +176,7 @@ class Database(ABC):
         if same:
             notes.warnings.append(
                 f"{len(same)} sample(s) have apex == onset, so no motion between them: {_first(same)}; "
-                "kept, as the sheet is (spot the apex anew to use them)"
+                "kept, as the sheet is (mer-flow build --apex-at-onset spot or drop changes that)"
             )
         if known is not None and known.note:
             notes.warnings.append(known.note)
@@ -305,7 +305,13 @@ def _sheet_files(root: Path, depth: int = _SHEET_SEARCH_DEPTH) -> Iterator[Path]
     if not root.is_dir():
         return
     folders = []
-    for path in sorted(root.iterdir()):
+    try:
+        present = sorted(root.iterdir())
+    except PermissionError as error:
+        raise LayoutError(
+            f"cannot read folder {root}: {error.strerror}; give yourself read permission"
+        ) from error
+    for path in present:
         if path.name.startswith((".", "~$")):
             continue
         if path.is_dir():
