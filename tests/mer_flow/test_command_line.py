@@ -11,11 +11,13 @@ import pytest
 
 from mer_flow.command_line import LazyGroup, run_command_line
 from mer_flow.errors import StoreError, UsageError
+from mer_flow.suggest import unknown
 
 OUTCOMES: dict[str, tuple[BaseException | None, int]] = {
     "well": (None, 0),
     "incomplete": (click.exceptions.Exit(1), 1),
     "failed": (StoreError("the disk is full"), 1),
+    "unwritable": (PermissionError(13, "Permission denied", "/data/out.csv"), 1),
     "misused": (UsageError("unknown database 'sam'"), 2),
     "misspelt": (click.UsageError("no such option"), 2),
     "interrupted": (KeyboardInterrupt(), 130),
@@ -41,8 +43,10 @@ def test_every_outcome_has_its_exit_code(
         run_command_line(group, "interrupted; work is kept")
     assert stop.value.code == code
     said = capsys.readouterr().err
+    words = {key: str(item) for key, (item, _) in OUTCOMES.items()}
+    words["unwritable"] = "/data/out.csv: Permission denied. Check that"
     if outcome is not None and name != "incomplete":
-        assert "work is kept" in said if name == "interrupted" else str(outcome) in said
+        assert "work is kept" in said if name == "interrupted" else words[name] in said
 
 
 def test_a_fault_of_the_program_keeps_its_trace(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -70,3 +74,9 @@ def test_verify_of_a_damaged_store_fails_in_a_shell(tmp_path: Path) -> None:
     (tmp_path / "store.h5").write_bytes(b"no store at all")
     command = [sys.executable, "-m", "mer_flow.cli", "verify", str(tmp_path / "store.h5")]
     assert subprocess.run(command, capture_output=True).returncode == 1
+
+
+def test_a_long_list_of_valid_names_is_cut_short() -> None:
+    message = str(unknown("sample", "c_0401x", [f"c_{i:04d}" for i in range(442)]))
+    assert "did you mean 'c_0401'" in message and "and 382 more" in message
+    assert len(message) < 700

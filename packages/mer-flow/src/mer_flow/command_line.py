@@ -76,6 +76,11 @@ def run_command_line(
     except click.Abort:
         click.echo(interrupted, err=True)
         sys.exit(130)
+    except OSError as error:  # a full disk, a folder that may not be written: the user's to mend
+        where = f"{error.filename}: " if error.filename else ""
+        remedy = "Check that the path exists, that you may use it and that the disk has room."
+        click.echo(f"error: {where}{error.strerror or error}. {remedy}", err=True)
+        sys.exit(1)
     except errors as error:
         click.echo(f"error: {error}", err=True)
         sys.exit(2 if isinstance(error, usage_errors) else 1)

@@ -30,6 +30,6 @@ def load_config(path: Path | None, settings: Iterable[str] = ()) -> PipelineConf
             values = tomllib.loads(path.read_text(encoding="utf-8"))
         except OSError as error:
             raise UsageError(f"config file {path} cannot be read: {error.strerror}") from error
-        except tomllib.TOMLDecodeError as error:
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise UsageError(f"config file {path} is not TOML: {error}") from error
     return apply_settings(PipelineConfig.from_dict(values), settings)

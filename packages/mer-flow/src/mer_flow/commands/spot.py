@@ -59,6 +59,7 @@ def spot_command(
     """
     from mer_flow.databases.layout import resolve_root
     from mer_flow.errors import UsageError
+    from mer_flow.outputs import new_file
     from mer_flow.progress import Progress
     from mer_flow.spotting import SPOTTERS, SpottedSample, score, spot_database
 
@@ -92,7 +93,7 @@ def spot_command(
     scores = score(rows) if evaluate else []
     failed = [row for row in rows if row.failure]
     if out is not None:
-        with out.open("w", newline="", encoding="utf-8") as stream:
+        with new_file(out, overwrite=True) as part, part.open("w", newline="", encoding="utf-8") as stream:
             writer = csv.writer(stream)
             writer.writerow(["sample_id", "onset", "apex", "offset", *chosen, "failure"])
             for row in rows:
