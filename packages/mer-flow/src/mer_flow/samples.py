@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 
 from mer_flow.errors import SheetError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 #: A frame number that is not known (an apex before spotting, a frame of an imported map).
 UNKNOWN_FRAME = -1
@@ -136,6 +138,8 @@ class SampleTable:
 
     def to_frame(self) -> pd.DataFrame:
         """Returns a pandas frame with the columns `COLUMNS`, one row per sample."""
+        import pandas as pd
+
         return pd.DataFrame({name: self.column(name) for name in COLUMNS})
 
     @classmethod
