@@ -73,6 +73,8 @@ def test_info_tells_a_checkpoints_training(tmp_path):
         ),
         (["predict", "--checkpoint", "nowhere", "--clip", "c"], 1, "nowhere does not exist"),
         (["predict", "--checkpoint", "x", "--clip", "c", "--device", "tpu"], 2, "unknown device 'tpu'"),
+        (["predict", "--checkpoint", "x", "--clip", "c", "--device", "cpu:3x"], 2, "unknown device 'cpu:3x'"),
+        (["predict", "--checkpoint", "x", "--clip", "c", "--device", "cuda:99"], 2, "'cuda:99' is not there"),
         (["pretrain"], 2, "No such command 'pretrain'"),
     ],
 )

@@ -184,11 +184,12 @@ def _device(name: str) -> str:
 
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
-    kind = name.split(":")[0]
-    if kind not in ("cpu", "cuda"):
-        raise click.UsageError(f"unknown device '{name}'; use auto, cpu or cuda")
-    if kind == "cuda" and not torch.cuda.is_available():
-        raise click.UsageError("device 'cuda' is not available here (torch sees no GPU); use --device cpu")
+    kind, _, index = name.partition(":")
+    if kind not in ("cpu", "cuda") or (":" in name and not (kind == "cuda" and index.isdigit())):
+        raise click.UsageError(f"unknown device '{name}'; use auto, cpu, cuda or cuda:<number>")
+    there = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if kind == "cuda" and int(index or 0) >= there:
+        raise click.UsageError(f"device '{name}' is not there (torch sees {there} GPUs); use --device cpu")
     return name
 
 

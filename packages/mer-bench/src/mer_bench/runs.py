@@ -34,8 +34,13 @@ _ARRAYS = ("test_index", "logits", "inner_index", "inner_logits", "train_loss", 
 _REQUIRED = ("digest", "model", "protocol", "identity", "seeds", "classes", "samples", "folds")
 
 
-def write_atomically(path: Path, payload: bytes) -> None:
+def write_atomically(path: Path, payload: bytes, of_a_run: bool = True) -> None:
     """Writes a file whole or not at all.
+
+    Args:
+        path: The file.
+        payload: Its content.
+        of_a_run: Whether it is part of a run, so that the message may say what becomes of that.
 
     Raises:
         RunError: The disk is full or the file cannot be written; what was there before is kept.
@@ -45,10 +50,10 @@ def write_atomically(path: Path, payload: bytes) -> None:
         write_whole(path, payload)
     except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        remedy = "Free some space" if full else "Mend that, or name another place"
+        kept = "; every record written before is kept, and the same command continues the run"
         raise RunError(
-            f"cannot write {path}: {error.strerror or error}. "
-            + ("Free some space; " if full else "Mend that; ")
-            + "every record written before is kept, and the same command continues the run"
+            f"cannot write {path}: {error.strerror or error}. {remedy}{kept if of_a_run else ''}"
         ) from error
 
 

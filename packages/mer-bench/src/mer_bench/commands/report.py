@@ -44,5 +44,5 @@ def report_command(
     if out is None:
         click.echo(text.rstrip("\n"))
     else:
-        write_atomically(out, (text.rstrip("\n") + "\n").encode())
+        write_atomically(out, (text.rstrip("\n") + "\n").encode(), of_a_run=False)
         click.echo(f"wrote {out}")
