@@ -229,6 +229,12 @@ def test_wrong_requests_are_refused_with_their_remedy(
         build_store("casme2", tmp_path / "nowhere", store, config=fast)
     with pytest.raises(SheetError, match="no annotation sheet"):
         build_store("samm", trees / "casme2", store, config=fast)
+    header = tmp_path / "sheet.csv"
+    header.write_text(
+        "Subject,Filename,OnsetFrame,ApexFrame,OffsetFrame,Action Units,Estimated Emotion\n", encoding="utf-8"
+    )
+    with pytest.raises(SheetError, match=r"none of the 0 row\(s\) of .*sheet\.csv gives a sample"):
+        build_store("casme2", trees / "casme2", store, sheet=header, config=fast)
     assert not store.exists()
 
 

@@ -272,3 +272,17 @@ def test_wrong_roots_say_what_was_expected_and_found(casme2, touch, tmp_path):
     touch(tmp_path, "Cropped/sub01/EP02_01f/reg_img46.jpg")
     with pytest.raises(LayoutError, match=r"has no clips of release 'raw'; it has: cropped \(1 clips\)"):
         casme2.locate(tmp_path, "raw")
+
+
+def test_a_refused_workbook_below_the_root_is_named(casme2, tmp_path):
+    csv = tmp_path / "coding.csv"
+    csv.write_text(
+        "Subject,Filename,OnsetFrame,Apx,OffsetFrame,Action Units,Estimated Emotion\n1,EP01,1,2,3,4,x\n"
+    )
+    with pytest.raises(SheetError, match=r"coding\.csv .*lacks column\(s\) 'ApexFrame'"):
+        casme2.read(tmp_path, None)
+    (tmp_path / "notes.csv").write_text("a,b\n")
+    with pytest.raises(
+        SheetError, match=r"None of these is one: coding\.csv, notes\.csv\..*why a file is refused"
+    ):
+        casme2.read(tmp_path, None)

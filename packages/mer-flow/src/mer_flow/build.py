@@ -14,7 +14,7 @@ from typing import Any
 from mer_flow.clips import ClipTask
 from mer_flow.config import PipelineConfig
 from mer_flow.databases import get_database
-from mer_flow.errors import StoreMismatchError
+from mer_flow.errors import SheetError, StoreMismatchError
 from mer_flow.extract_sample import Keep, Outcome, extract_sample, prepare_worker
 from mer_flow.pipeline import pipeline_record, resolve
 from mer_flow.progress import duration
@@ -144,7 +144,7 @@ def build_store(
         What was done.
 
     Raises:
-        SheetError: The sheet is missing, unreadable or of an unknown version.
+        SheetError: The sheet is missing, unreadable, of an unknown version or gives no sample.
         LayoutError: The root is missing or not a known release.
         StoreMismatchError: The store was built with other parameters.
         StoreBusyError: Another build writes this store.
@@ -154,6 +154,11 @@ def build_store(
     keep = keep or Keep()
     source = get_database(database)
     reading = source.read(root, sheet)
+    if not len(reading.table):
+        raise SheetError(
+            f"{database}: none of the {reading.rows} row(s) of {reading.path} gives a sample. "
+            f"`mer-flow samples --db {database} --sheet FILE` says why; use the authors' file."
+        )
     table = reading.table if limit is None else SampleTable(list(reading.table)[:limit])
     locator = source.locate(root, release)
     workers = max(1, workers or usable_cores())

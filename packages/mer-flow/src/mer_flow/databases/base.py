@@ -120,9 +120,14 @@ class Database(ABC):
             raise LayoutError(f"{self.name}: root {root} {what}. Give the database's folder with --root DIR.")
         found = self.find_sheet(Path(root)) if root is not None else None
         if found is None:
+            others = list(_sheet_files(Path(root))) if root is not None else []
+            if len(others) == 1:
+                return self.read_sheet(others[0])  # raises, and says what is wrong with the only candidate
+            looked = f" None of these is one: {_first([path.name for path in others])}." if others else ""
             raise SheetError(
-                f"{self.name}: no annotation sheet {'below ' + str(root) if root else 'given'}. "
-                f"Expected a workbook with the columns {self._columns()}. Give it with --sheet FILE."
+                f"{self.name}: no annotation sheet {'below ' + str(root) if root else 'given'}.{looked} "
+                f"Expected a workbook with the columns {self._columns()}. Give it with --sheet FILE"
+                f"{', which also says why a file is refused' if others else ''}."
             )
         return self.read_sheet(found)
 
