@@ -106,8 +106,9 @@ def find_store(given: Path | None) -> Path:
     named = given or (Path(os.environ[STORE_VARIABLE]) if os.environ.get(STORE_VARIABLE) else None)
     if named is None:
         raise UsageError(
-            f"no store given; pass --store FILE or set {STORE_VARIABLE}. A store is made by `mer-flow build "
-            "--db NAME --root DIR --store FILE`, or without any database by `mer-flow demo --out DIR`"
+            f"no store given; pass --store FILE or set {STORE_VARIABLE}. A store is made by "
+            "`mer-flow build --db NAME --root DIR --store FILE`, "
+            "or without any database by `mer-flow demo --out DIR`"
         )
     if not named.is_file():
         origin = "--store" if given else STORE_VARIABLE

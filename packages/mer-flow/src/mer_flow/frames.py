@@ -93,8 +93,8 @@ class FrameIndex:
                 names = [entry.name for entry in entries if entry.is_file()]
         except OSError as error:
             raise FrameError(
-                f"frame folder {folder} cannot be listed ({error.strerror}); check the database's root and "
-                "the clip's name"
+                f"frame folder {folder} cannot be listed ({error.strerror}); "
+                "check the database's root and the clip's name"
             ) from error
         images = [n for n in names if Path(n).suffix.lower() in IMAGE_SUFFIXES and not n.startswith(".")]
         files: dict[int, list[str]] = defaultdict(list)
@@ -193,6 +193,6 @@ def read_frame(path: Path) -> np.ndarray:
         # Pillow names the buffer's address, and a recorded failure must read the same in every run.
         what = "unknown format" if isinstance(error, UnidentifiedImageError) else error
         raise FrameError(
-            f"frame {path} ({len(data)} bytes) is truncated or no image: {what}; copy it again from the "
-            "release"
+            f"frame {path} ({len(data)} bytes) is truncated or no image: {what}; "
+            "copy it again from the release"
         ) from error

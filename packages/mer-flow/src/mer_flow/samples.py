@@ -80,9 +80,9 @@ class SampleTable:
             seen: set[str] = set()
             twice = sorted({r.sample_id for r in self._rows if r.sample_id in seen or seen.add(r.sample_id)})  # type: ignore[func-returns-value]
             raise SheetError(
-                f"{len(twice)} sample_id(s) occur more than once: {', '.join(twice[:5])}"
-                f"{' ...' if len(twice) > 5 else ''}. Expected unique (subject, clip, onset); remove the "
-                "duplicate rows."
+                f"{len(twice)} sample_id(s) occur more than once: "
+                f"{', '.join(twice[:5])}{' ...' if len(twice) > 5 else ''}. "
+                "Expected unique (subject, clip, onset); remove the duplicate rows."
             )
 
     def __len__(self) -> int:

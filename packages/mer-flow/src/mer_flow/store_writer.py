@@ -62,8 +62,8 @@ class StoreWriter:
             raise StoreError(f"the pipeline is not JSON: {error}") from error
         if len(text.encode()) > PIPELINE_LIMIT:
             raise StoreError(
-                f"the pipeline's JSON takes {len(text.encode())} bytes; at most {PIPELINE_LIMIT} fit in a "
-                "store"
+                f"the pipeline's JSON takes {len(text.encode())} bytes; "
+                f"at most {PIPELINE_LIMIT} fit in a store"
             )
         self.pipeline = dict(pipeline)
         if not self.path.name:
