@@ -188,17 +188,24 @@ def test_a_picture_that_cannot_be_written_is_named(built, tmp_path):
         save_picture(result, tmp_path / "p.unknown")
 
 
-def test_the_guides_training_example_runs_and_predicts(built, tmp_path, monkeypatch, repository):
+def test_the_guides_commands_train_and_predict(built, tmp_path, repository):
     guide = (repository / "docs" / "ahmsa.md").read_text(encoding="utf-8")
-    example = guide.split("```python\n")[1].split("```")[0]
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "flow.h5").symlink_to(built.store.path)
-    exec(compile(example, "docs/ahmsa.md", "exec"), {})
-    loaded = from_pretrained("my-ahmsa")
-    assert loaded.metadata.training["samples"] == 2
-    result = predict_pair(loaded, built.onset, built.apex)
-    labels = [loaded.metadata.classes[i] for i in read_labels(built.store)]
-    assert result.label == labels[0] and result.probabilities.max() > 0.9
+    blocks = [block.split("```")[0] for block in guide.split("```bash\n")[1:]]
+    lines = [line for block in blocks for line in block.splitlines() if "my-ahmsa" in line]
+    assert [line.split()[0] for line in lines] == ["mer-bench", "ahmsa", "ahmsa"]
+    (tmp_path / "flows.h5").symlink_to(built.store.path)
+    for name, frame in (("onset", built.onset), ("apex", built.apex)):
+        Image.open(frame).save(tmp_path / f"{name}.png")
+    for line in lines:
+        program, *arguments = line.split("#")[0].split()
+        module = {"mer-bench": "mer_bench.cli", "ahmsa": "ahmsa_model.cli"}[program]
+        done = subprocess.run(
+            [sys.executable, "-m", module, *arguments], cwd=tmp_path, capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stderr
+    assert (tmp_path / "out.png").stat().st_size > 10_000
+    labels = [CLASSES[i] for i in read_labels(built.store)]
+    assert predict_pair(from_pretrained(tmp_path / "my-ahmsa"), built.onset, built.apex).label == labels[0]
 
 
 def read_labels(store):

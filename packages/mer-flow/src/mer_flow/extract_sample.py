@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 import time
 import traceback
 from collections import defaultdict
@@ -23,6 +22,7 @@ from mer_flow.pipeline import Extractor, FoundFace
 from mer_flow.pipeline import prepare_worker as load_extractor
 from mer_flow.record import EncodeOptions, SampleRecord, encode_sample
 from mer_flow.samples import UNKNOWN_FRAME, Sample
+from mer_flow.workers import peak_memory_mb
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +131,7 @@ def extract_sample(task: ClipTask) -> Outcome:
         )
     outcome.seconds = dict(clock.seconds)
     outcome.wall = time.perf_counter() - start
-    outcome.peak_mb = _peak_mb()
+    outcome.peak_mb = peak_memory_mb()
     return outcome
 
 
@@ -227,13 +227,3 @@ def _spotter(sample: Sample, config: ApexConfig) -> str:
             "give the offset in the sheet, or set apex.at_onset=keep"
         )
     return config.missing
-
-
-def _peak_mb() -> float:
-    """Returns this process's peak resident memory, MB; 0 where the system does not tell."""
-    try:
-        import resource
-    except ImportError:  # Windows
-        return 0.0
-    # Linux counts kilobytes, macOS bytes
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
