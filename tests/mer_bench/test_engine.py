@@ -18,6 +18,7 @@ from mer_bench.training.choice import choose_cpu_engine
 from mer_bench.training.engine import fold_seed, resolve_device, run_folds
 from mer_bench.training.plan import Plan
 from mer_bench.training.recipes import Recipe
+from mer_bench.training.samples import TrainingSamples, training_rows
 
 RECIPE = Recipe(epochs=3, batch_size=16, lr=0.01)
 SAMPLES, SIDE = 40, 6
@@ -325,3 +326,15 @@ def test_auto_stays_serial_for_little_work_and_measures_otherwise(caplog):
         assert choose_cpu_engine(long, maps, labels, folds, workers=2) in ("processes", "stacked")
     assert "2 processes take" in caplog.text
     assert choose_cpu_engine(long, maps, labels, folds, workers=2, stacking=False) == "processes"
+
+
+def test_without_shuffling_samples_come_class_by_class() -> None:
+    labels = np.array([2, 0, 1, 0, 2, 1, 0])
+    fold = Fold("a", np.array([0, 1, 2, 3, 5, 6]), np.array([4]))
+    rows = training_rows(fold, labels)
+    assert rows.tolist() == [1, 3, 6, 2, 5, 0]  # the stored order within a class
+    samples = TrainingSamples.of_fold(
+        np.arange(7, dtype=np.float32).reshape(7, 1, 1, 1), labels, fold, 3, torch.device("cpu")
+    )
+    assert samples.maps.flatten().tolist() == rows.tolist()
+    assert samples.labels.tolist() == labels[rows].tolist()

@@ -36,7 +36,8 @@ class Recipe:
         flip: Probability of a horizontal flip; it negates u.
         shift: Largest translation, in pixels of the view.
         noise: Standard deviation of added Gaussian noise, in the view's units.
-        shuffle: Whether the training samples are shuffled every epoch.
+        shuffle: Whether the training samples are shuffled every epoch; otherwise they come class by class, as
+            published scripts read them from a folder per class.
         clip_norm: Largest gradient norm; 0 switches clipping off.
         amp: `off`, `bf16` or `fp16`.
     """

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from mer_bench.folds import Fold
+from mer_bench.training.samples import training_rows
 
 
 class StackedSamples:
@@ -35,7 +36,8 @@ class StackedSamples:
         sizes = [len(fold.train) for fold in folds]
         self.padded = max(sizes)
         # Padding repeats a training sample of the same fold; its weight is zero.
-        rows = [np.concatenate([f.train, np.full(self.padded - len(f.train), f.train[0])]) for f in folds]
+        ordered = [training_rows(fold, labels.cpu().numpy()) for fold in folds]
+        rows = [np.concatenate([r, np.full(self.padded - len(r), r[0])]) for r in ordered]
         device = maps.device
         self._rows = torch.from_numpy(np.stack(rows).astype(np.int64)).to(device)
         self.lengths = torch.tensor(sizes, device=device)
