@@ -85,7 +85,7 @@ SPECS = (
         filled_in=(
             "The paper pads its convolutions to 28×28 and trains 500 epochs in MATLAB; "
             "the network is the authors' PyTorch code, which pads to 30×30 and trains 800 (recipe authors). "
-            "Recipe authors keeps their order of samples, class by class; shuffled differs from it in that alone.",
+            "Recipe authors keeps their order of samples, class by class; shuffled differs in that alone.",
             "Recipe paper is shuffled, 500 epochs; what MATLAB shuffles is not stated.",
         ),
         selects_on_test=False,
