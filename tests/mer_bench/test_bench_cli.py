@@ -190,7 +190,7 @@ def test_a_dry_run_writes_nothing(call: Call, small_store: Path, tmp_path: Path)
         "run", "ststnet", "--protocol", "cde", "--store", small_store, "--dry-run", "--out", tmp_path / "runs"
     )
     assert code == 0
-    assert "recipe     authors: epochs 800, batch_size 256, optimizer adam, lr 5e-05\n" in out
+    assert "recipe     authors: epochs 800, batch_size 256, optimizer adam, lr 5e-05, shuffle False\n" in out
     assert "1,683 parameters" in out and "54 samples of 9 subjects" in out and "nothing was trained" in out
     assert "passed over whole-28:minmax-255" not in out
     assert not (tmp_path / "runs").exists()
