@@ -160,7 +160,6 @@ def extract_record(task: ClipTask, engine: Extractor, keep: Keep, clock: Clock) 
         onset = clip.read_onset()
 
     face: FoundFace | None = None
-    frames: list[np.ndarray] = []
     if spotted or keep.clips:
         with clock("face"):
             face = engine.find_face(onset, task.cropped)
@@ -188,10 +187,11 @@ def extract_record(task: ClipTask, engine: Extractor, keep: Keep, clock: Clock) 
     notes["fallbacks"] = sorted(set(fallbacks))
     if keep.clips and face is not None:
         with clock("decode"):
-            frames = [clip.read_exact(number) for number in clip.spread(keep.clips)]
+            numbers = clip.spread(keep.clips)
+            frames = [clip.read_exact(number) for number in numbers]
         with clock("face"):
             clips = np.stack(engine.align_clip(frames, face))
-        notes["clip_frames"] = [number - task.shift for number in clip.spread(keep.clips)]
+        notes["clip_frames"] = [number - task.shift for number in numbers]
     else:
         clips = None
     return SampleRecord(
