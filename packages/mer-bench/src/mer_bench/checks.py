@@ -10,7 +10,7 @@ import numpy as np
 from mer_bench.composite import composite_deviations
 from mer_bench.data import STORE_VARIABLE, find_store, read_population
 from mer_bench.errors import MerBenchError
-from mer_bench.execute import source_commit, versions
+from mer_bench.manifest import source_commit, versions
 from mer_bench.protocols import ProtocolOptions
 from mer_bench.registry import Registry
 from mer_flow.errors import MerFlowError

@@ -2,26 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-import platform
-import subprocess
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mer_bench import __version__
-from mer_bench.composite import composite_deviations
 from mer_bench.data import BenchData, load_data
 from mer_bench.errors import TrainingError, UsageError
 from mer_bench.folds import FoldSet
+from mer_bench.manifest import build_manifest
 from mer_bench.protocols import cut_folds
 from mer_bench.registry import Registered
-from mer_bench.runs import SCHEMA_VERSION, RunDirectory, RunStatus
+from mer_bench.runs import RunDirectory, RunStatus
 from mer_bench.settings import Request, Resolved, RunSettings, resolve
 from mer_bench.spec import ModelSpec
 from mer_bench.training.recipes import Recipe
@@ -127,7 +120,7 @@ def prepare_data(
     folds = cut_folds(run.protocol, data.population, run.protocol_options())
     _check_training(registered.spec, run, resolved, data)
     parameters = count_parameters(registered.spec, resolved.options, data)
-    manifest = _manifest(registered, run, resolved, data, folds, parameters)
+    manifest = build_manifest(registered, run, resolved, data, folds, parameters)
     return Prepared(registered, run, resolved, data, folds, parameters, manifest)
 
 
@@ -202,106 +195,6 @@ def try_network(spec: ModelSpec, options: Mapping[str, Any], data: BenchData) ->
         tried: nn.Module = network
         return tried
     raise UsageError(f"{what} of shape {data.maps.shape[1:]} cannot be built or run: {error}") from error
-
-
-def versions(package: str) -> dict[str, str]:
-    """Returns the versions that decide a result: Python, ours, the model's package, numpy and torch."""
-    found = {"python": platform.python_version(), "mer-bench": __version__, "model": package}
-    for name in ("mer-flow", "numpy", "torch"):
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            found[name] = "unknown"
-    return found
-
-
-def source_commit() -> str:
-    """Returns the git commit of this source tree, with `+` where it has changes; empty outside a checkout."""
-    here = Path(__file__).parent
-
-    def git(*arguments: str) -> str | None:
-        try:
-            done = subprocess.run(
-                ["git", "-C", str(here), *arguments], capture_output=True, text=True, timeout=10, check=False
-            )
-        except (OSError, subprocess.SubprocessError):
-            return None
-        return done.stdout.strip() if done.returncode == 0 else None
-
-    # A package installed below somebody else's checkout is not part of it.
-    if git("ls-files", "--error-unmatch", "errors.py") is None:
-        return ""
-    changed = git("status", "--porcelain", "--untracked-files=no", "--", str(here))
-    return (git("rev-parse", "HEAD") or "") + ("+" if changed else "")
-
-
-def _manifest(
-    registered: Registered,
-    run: RunSettings,
-    resolved: Resolved,
-    data: BenchData,
-    folds: FoldSet,
-    parameters: int | None,
-) -> dict[str, Any]:
-    spec, population = registered.spec, data.population
-    recipe = None if resolved.recipe is None else asdict(resolved.recipe)
-    options = json.loads(json.dumps(resolved.options, default=str))
-    identity = {
-        "model": spec.name,
-        "options": options,
-        "recipe": recipe,
-        "protocol": run.protocol,
-        "scheme": population.scheme,
-        "view": data.view,
-        "normalisation": data.normalisation,
-        "shuffle_labels": data.shuffle_seed,
-        "data": data.digest(),
-        "folds": folds.digest(),
-    }
-    text = json.dumps(identity, sort_keys=True)
-    return {
-        "schema_version": SCHEMA_VERSION,
-        "digest": hashlib.sha256(text.encode()).hexdigest(),
-        "model": spec.name,
-        "protocol": run.protocol,
-        "identity": identity,
-        "seeds": sorted(run.seeds),
-        "title": spec.title,
-        "package": registered.package,
-        "citation": spec.citation,
-        "exactness": spec.exactness,
-        "filled_in": list(spec.filled_in),
-        "selects_on_test": spec.selects_on_test,
-        "parameters": parameters,
-        "variant": resolved.variant,
-        "changes": json.loads(json.dumps(resolved.changes, default=str)),
-        "settings": asdict(run),
-        "classes": list(population.classes),
-        "store": data.store,
-        "store_digest": data.store_digest,
-        "passed_over": [list(pair) for pair in data.passed_over],
-        "dropped": dict(data.dropped),
-        "warnings": list(folds.warnings),
-        "deviations": list(composite_deviations(population)) if run.protocol == "cde" else [],
-        "versions": versions(registered.package),
-        "commit": source_commit(),
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "samples": {
-            "sample_ids": population.sample_ids.tolist(),
-            "subjects": population.subjects.tolist(),
-            "databases": population.databases.tolist(),
-            "labels": population.labels.tolist(),
-        },
-        "folds": [
-            {
-                "name": fold.name,
-                "train": fold.train.tolist(),
-                "test": fold.test.tolist(),
-                "inner": fold.inner.tolist(),
-            }
-            for fold in folds.folds
-        ],
-    }
 
 
 def _engine(settings: RunSettings, began: str) -> str:

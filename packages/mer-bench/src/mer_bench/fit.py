@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mer_bench.data import BenchData, load_data
 from mer_bench.errors import RunError, UsageError
-from mer_bench.execute import try_network, versions
+from mer_bench.execute import try_network
+from mer_bench.manifest import versions
 from mer_bench.registry import Registered
 from mer_bench.settings import Request, Resolved, resolve
 from mer_flow.outputs import new_folder
@@ -72,6 +73,7 @@ def fit(
         RunError: The checkpoint cannot be written.
     """
     from mer_bench.training.engine import check_request
+    from mer_bench.training.optim import check_layer_depths
     from mer_bench.training.plan import Plan
     from mer_bench.training.whole import train_whole
 
@@ -90,9 +92,12 @@ def fit(
     )
     view = f"{data.view}:{data.normalisation}"
     device = check_request(
-        spec, resolved.recipe, device=run.device, engine="serial", workers=None, chunk=None, view=view
-    )
-    if not hasattr(try_network(spec, resolved.options, data), "save_pretrained"):
+        spec, resolved.recipe, device=run.device, engine="serial", workers=None, chunk=None, view=view,
+        num_classes=data.num_classes,
+    )  # fmt: skip
+    network = try_network(spec, resolved.options, data)
+    check_layer_depths(network, resolved.recipe)
+    if not hasattr(network, "save_pretrained"):
         raise UsageError(
             f"model '{spec.name}' cannot be kept: its network has no save_pretrained(folder, metadata)"
         )
@@ -139,7 +144,7 @@ def _metadata(
         "per_class": dict(zip(population.classes, population.counts().tolist(), strict=True)),
         "model": registered.spec.name,
         "variant": resolved.variant,
-        "recipe": asdict(resolved.recipe),
+        "recipe": resolved.recipe.record(),
         "seed": seed,
         "device": device,
         "train_accuracy": train_accuracy,
