@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import inspect
 import math
-import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal, get_type_hints
 
+from mer_bench.config_file import ConfigFile, read_config
+from mer_bench.entries import Entry, parse_entry
 from mer_bench.errors import UsageError
 from mer_bench.protocols import ProtocolOptions
 from mer_bench.spec import ModelSpec
@@ -94,48 +95,6 @@ class Request:
     overrides: Mapping[str, Any] = field(default_factory=dict)
 
 
-def read_config(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Reads a configuration file.
-
-    Top-level keys are the run's settings; `[set]` holds keys as `--set` takes them.
-
-    Args:
-        path: The TOML file.
-
-    Returns:
-        The top-level settings, and those of `[set]`.
-
-    Raises:
-        UsageError: The file cannot be read or is not TOML.
-    """
-    try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UsageError(f"configuration {path}: {error.strerror or error}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"configuration {path} is not TOML: {error}") from None
-    overrides = content.pop("set", {})
-    if not isinstance(overrides, dict):
-        raise UsageError(f"configuration {path}: [set] must be a table of key = value")
-    tables = [key for key, value in content.items() if isinstance(value, dict)]
-    if tables:
-        raise UsageError(
-            f"configuration {path}: unknown table [{tables[0]}]; settings of the recipe and the model go "
-            'under [set], as in lr = 1e-4 or "options.width" = 32'
-        )
-    return {key.replace("-", "_"): value for key, value in content.items()}, _flatten(overrides)
-
-
-def _flatten(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in table.items():
-        if isinstance(value, Mapping):
-            flat.update(_flatten(value, f"{prefix}{key}."))
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat
-
-
 def parse_sets(pairs: Sequence[str]) -> dict[str, str]:
     """Splits `key=value` texts of `--set`.
 
@@ -154,35 +113,94 @@ def parse_sets(pairs: Sequence[str]) -> dict[str, str]:
     return found
 
 
+@dataclass(frozen=True)
+class Layers:
+    """Settings as given, in three layers: file below `--set` below flags.
+
+    Attributes:
+        file: The configuration file.
+        sets: Of `--set`: key to text.
+        flags: Settings from the command line that were given.
+    """
+
+    file: ConfigFile
+    sets: Mapping[str, str]
+    flags: Mapping[str, Any]
+
+    @classmethod
+    def read(cls, config: Path | None, sets: Sequence[str], flags: Mapping[str, Any]) -> Layers:
+        """Reads the layers.
+
+        Args:
+            config: A TOML file, or None.
+            sets: Texts of `--set`.
+            flags: Settings from the command line; None means not given.
+
+        Raises:
+            UsageError: The file cannot be read or has an unknown setting, or a `--set` is no key=value.
+        """
+        file = read_config(config) if config else ConfigFile()
+        hints = get_type_hints(RunSettings)
+        for key in file.common.settings:
+            if key not in hints:
+                raise UsageError(f"configuration {config}: {unknown('setting', key, hints)}")
+        given = {key: value for key, value in flags.items() if value is not None}
+        return cls(file, parse_sets(sets), given)
+
+    @property
+    def common(self) -> dict[str, Any]:
+        """What was given for every model, each key with the value of its highest layer."""
+        return {**self.file.common.settings, **self.file.common.overrides, **self.sets, **self.flags}
+
+    def request(self, entry: Entry, leave_out: Collection[str] = ()) -> Request:
+        """Merges the layers into the request of one model; what its spelling says wins.
+
+        Args:
+            entry: The model, with variant and recipe where they are spelled.
+            leave_out: Keys that this model does not take from what was given for every model.
+
+        Returns:
+            Typed run settings, and what is meant for the recipe or the model (resolved later against both).
+
+        Raises:
+            UsageError: A value of a wrong type.
+        """
+        hints = get_type_hints(RunSettings)
+        own = self.file.section(entry)
+        spelled = {key: value for key, value in asdict(entry).items() if value}
+        common: list[Mapping[str, Any]] = [
+            {key: value for key, value in layer.items() if key not in leave_out}
+            for layer in (self.file.common.settings, self.file.common.overrides, self.sets, self.flags)
+        ]
+        layers = [*common[:2], own.settings, own.overrides, *common[2:], spelled]
+        merged = {key: value for layer in layers for key, value in layer.items()}
+        values: dict[str, Any] = {
+            key: parse_seeds(value) if key == "seeds" else coerce(key, value, hints[key])
+            for key, value in merged.items()
+            if key in hints
+        }
+        return Request(
+            RunSettings(**values), {key: value for key, value in merged.items() if key not in hints}
+        )
+
+
 def gather(config: Path | None, sets: Sequence[str], flags: Mapping[str, Any]) -> Request:
-    """Merges the three layers into one request: file below `--set` below flags.
+    """Merges the three layers into the request of one model: file below `--set` below flags.
 
     Args:
         config: A TOML file, or None.
         sets: Texts of `--set`.
-        flags: Settings from the command line; None means not given.
+        flags: Settings from the command line; None means not given. `model` may spell variant and recipe too.
 
     Returns:
-        Typed run settings, and what is meant for the recipe or the model (resolved later against both).
+        As `Layers.request`.
 
     Raises:
         UsageError: An unknown setting in the file, or a value of a wrong type.
     """
-    hints = get_type_hints(RunSettings)
-    top, overrides = read_config(config) if config else ({}, {})
-    for key in top:
-        if key not in hints:
-            raise UsageError(f"configuration {config}: {unknown('setting', key, hints)}")
-    layered = dict(top)
-    for layer in (overrides, parse_sets(sets)):
-        layered.update({key: value for key, value in layer.items() if key in hints})
-    rest = {key: value for key, value in {**overrides, **parse_sets(sets)}.items() if key not in hints}
-    layered.update({key: value for key, value in flags.items() if value is not None})
-    values: dict[str, Any] = {
-        key: parse_seeds(value) if key == "seeds" else coerce(key, value, hints[key])
-        for key, value in layered.items()
-    }
-    return Request(RunSettings(**values), rest)
+    layers = Layers.read(config, sets, flags)
+    name = coerce("model", layers.common.get("model", ""), str)
+    return layers.request(parse_entry(name) if name else Entry(""))
 
 
 @dataclass(frozen=True)
@@ -233,6 +251,48 @@ def option_types(spec: ModelSpec) -> tuple[dict[str, Any], bool]:
     return types_of, open_ended
 
 
+def _recipe_types(spec: ModelSpec) -> dict[str, Any]:
+    if spec.kind != "network":
+        return {}
+    return {name: kind for name, kind in get_type_hints(Recipe).items() if name != "name"}
+
+
+def _place(spec: ModelSpec, key: str) -> tuple[str, str]:
+    """Returns where a key of `--set` belongs, `recipe` or `options`, and its bare name; or raises."""
+    recipe_types, (known_options, open_ended) = _recipe_types(spec), option_types(spec)
+    group, dot, bare = key.partition(".")
+    if not dot:
+        group, bare = "", key
+    elif group not in ("recipe", "options"):
+        raise UsageError(f"{unknown('setting group', group, ('recipe', 'options'))} (in '{key}')")
+    in_recipe = bare in recipe_types and group != "options"
+    in_options = bare in known_options and group != "recipe"
+    if in_recipe and in_options:
+        raise UsageError(
+            f"'{key}' is both a recipe field and a model option; write recipe.{key} or options.{key}"
+        )
+    if in_recipe:
+        return "recipe", bare
+    if in_options or (group == "options" and open_ended):
+        return "options", bare
+    known = {
+        "recipe": list(recipe_types),
+        "options": list(known_options),
+        "": [*recipe_types, *known_options, *get_type_hints(RunSettings)],
+    }[group]
+    hint = f" (an option that only the model knows is written options.{bare})" if open_ended else ""
+    raise UsageError(f"{unknown('setting', bare, known)}{hint}")
+
+
+def takes(spec: ModelSpec, key: str) -> bool:
+    """Whether a model knows a key of `--set`, as a field of its recipe or an option of its builder."""
+    try:
+        _place(spec, key)
+    except UsageError:
+        return False
+    return True
+
+
 def resolve(spec: ModelSpec, request: Request) -> Resolved:
     """Applies a request to a model.
 
@@ -261,35 +321,16 @@ def resolve(spec: ModelSpec, request: Request) -> Resolved:
         recipe = spec.recipes[name]
     elif request.run.recipe:
         raise UsageError(f"{spec.name} is a classifier and takes no recipe")
-    recipe_types = {k: v for k, v in get_type_hints(Recipe).items() if k != "name" and recipe is not None}
-    known_options, open_ended = option_types(spec)
+    recipe_types, known_options = _recipe_types(spec), option_types(spec)[0]
     changes: dict[str, Any] = {}
     for key, value in request.overrides.items():
-        group, dot, bare = key.partition(".")
-        if not dot:
-            group, bare = "", key
-        elif group not in ("recipe", "options"):
-            raise UsageError(f"{unknown('setting group', group, ('recipe', 'options'))} (in '{key}')")
-        in_recipe = bare in recipe_types and group != "options"
-        in_options = bare in known_options and group != "recipe"
-        if in_recipe and in_options:
-            raise UsageError(
-                f"'{key}' is both a recipe field and a model option; write recipe.{key} or options.{key}"
-            )
-        if in_recipe:
+        group, bare = _place(spec, key)
+        if group == "recipe":
             changes[bare] = coerce(key, value, recipe_types[bare])
-        elif in_options:
+        elif bare in known_options:
             options[bare] = coerce(key, value, known_options[bare])
-        elif group == "options" and open_ended:
-            options[bare] = literal(value) if isinstance(value, str) else value
         else:
-            known = {
-                "recipe": list(recipe_types),
-                "options": list(known_options),
-                "": [*recipe_types, *known_options, *get_type_hints(RunSettings)],
-            }[group]
-            hint = f" (an option that only the model knows is written options.{bare})" if open_ended else ""
-            raise UsageError(f"{unknown('setting', bare, known)}{hint}")
+            options[bare] = literal(value) if isinstance(value, str) else value
     named = spec.variants[variant]
     apart = {
         f"options.{key}" if key in recipe_types else key: value
@@ -320,6 +361,16 @@ def check_recipe(recipe: Recipe) -> None:
     for name in ("flip", "label_smoothing"):
         if not 0 <= getattr(recipe, name) <= 1:
             raise UsageError(f"recipe.{name} must lie in [0, 1], got {getattr(recipe, name)}")
+    if not 0 < recipe.layer_decay <= 1:
+        raise UsageError(f"recipe.layer_decay must lie in (0, 1], got {recipe.layer_decay}")
+    # A batch whose samples all weigh nothing would have no mean.
+    if not all(weight > 0 and math.isfinite(weight) for weight in recipe.class_weights):
+        raise UsageError(f"recipe.class_weights must be finite and above 0, got {recipe.class_weights}")
+    if recipe.class_weights and recipe.loss != "cross-entropy":
+        raise UsageError(
+            f"recipe.class_weights belongs to loss = 'cross-entropy', but recipe.loss is '{recipe.loss}'; "
+            "class-balanced has weights of its own"
+        )
     # At 1 a moving average never moves, and all effective numbers of samples are alike: 0/0.
     for name in ("momentum", "beta1", "beta2", "cb_beta"):
         if not 0 <= getattr(recipe, name) < 1:

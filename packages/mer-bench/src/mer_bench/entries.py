@@ -1,0 +1,55 @@
+"""How a model is spelled on the command line: `name`, `name:variant`, `name@recipe` or both."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from mer_bench.errors import UsageError
+
+_SPELLING = re.compile(r"(?P<model>[^:@\s]+)(?::(?P<variant>[^:@\s]+))?(?:@(?P<recipe>[^:@\s]+))?")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One model as asked for.
+
+    Attributes:
+        model: Registry name.
+        variant: Its named option set; empty for the default.
+        recipe: Its named recipe; empty for the default.
+    """
+
+    model: str
+    variant: str = ""
+    recipe: str = ""
+
+    def __str__(self) -> str:
+        variant = f":{self.variant}" if self.variant else ""
+        return f"{self.model}{variant}{f'@{self.recipe}' if self.recipe else ''}"
+
+
+def parse_entry(text: str) -> Entry:
+    """Reads one spelling.
+
+    Args:
+        text: As in `ahmsa:tiny@lineage`.
+
+    Returns:
+        The entry; whether there is such a model is not looked at.
+
+    Raises:
+        UsageError: The spelling is another.
+
+    >>> parse_entry("ahmsa:tiny@lineage")
+    Entry(model='ahmsa', variant='tiny', recipe='lineage')
+    >>> str(parse_entry("htnet@authors"))
+    'htnet@authors'
+    """
+    match = _SPELLING.fullmatch(text)
+    if match is None:
+        raise UsageError(
+            f"'{text}' names no model; write NAME, NAME:VARIANT, NAME@RECIPE or NAME:VARIANT@RECIPE, "
+            "as in ahmsa:tiny@lineage"
+        )
+    return Entry(match["model"], match["variant"] or "", match["recipe"] or "")
