@@ -190,11 +190,11 @@ def test_network_that_vmap_cannot_take_is_refused_with_the_remedy():
 
 def test_chunks_keep_steps_equal_and_sizes_even():
     _, _, folds = data()
-    chunks = chunks_of(folds, batch_size=16, limit=3)
+    chunks = chunks_of(folds, Recipe(batch_size=16), limit=3)
     assert sorted(f.name for c in chunks for f in c) == sorted(f.name for f in folds)
     for chunk in chunks:
         assert len({-(-len(f.train) // 16) for f in chunk}) == 1
-    assert [len(c) for c in chunks_of(folds[:4], 100, 3)] == [2, 2]
+    assert [len(c) for c in chunks_of(folds[:4], Recipe(batch_size=100), 3)] == [2, 2]
 
 
 def test_positions_lead_to_training_samples_alone():

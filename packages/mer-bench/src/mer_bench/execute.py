@@ -119,7 +119,7 @@ def prepare_data(
         data = data.shuffled(run.shuffle_labels)
     folds = cut_folds(run.protocol, data.population, run.protocol_options())
     _check_training(registered.spec, run, resolved, data)
-    parameters = count_parameters(registered.spec, resolved.options, data)
+    parameters = count_parameters(registered.spec, resolved, data)
     manifest = build_manifest(registered, run, resolved, data, folds, parameters)
     return Prepared(registered, run, resolved, data, folds, parameters, manifest)
 
@@ -135,26 +135,32 @@ def _check_training(spec: ModelSpec, run: RunSettings, resolved: Resolved, data:
         workers=run.workers,
         chunk=run.chunk,
         view=f"{data.view}:{data.normalisation}",
+        num_classes=data.num_classes,
     )
 
 
-def count_parameters(spec: ModelSpec, options: Mapping[str, Any], data: BenchData) -> int | None:
+def count_parameters(spec: ModelSpec, resolved: Resolved, data: BenchData) -> int | None:
     """Counts a network's trainable parameters, trying it on the data's shape.
 
     Args:
         spec: The model.
-        options: Its builder's options.
+        resolved: Its builder's options, and the recipe.
         data: What it is to read.
 
     Returns:
         The number of trainable parameters; None for a classifier.
 
     Raises:
-        UsageError: It cannot be built with these options, or cannot read maps of this shape.
+        UsageError: It cannot be built with these options, cannot read maps of this shape, or the recipe asks
+            for depths of its layers that it does not tell.
     """
-    if spec.kind != "network":
+    if resolved.recipe is None:
         return None
-    return sum(p.numel() for p in try_network(spec, options, data).parameters() if p.requires_grad)
+    from mer_bench.training.optim import check_layer_depths
+
+    network = try_network(spec, resolved.options, data)
+    check_layer_depths(network, resolved.recipe)
+    return sum(p.numel() for p in network.parameters() if p.requires_grad)
 
 
 def try_network(spec: ModelSpec, options: Mapping[str, Any], data: BenchData) -> nn.Module:
@@ -187,10 +193,10 @@ def try_network(spec: ModelSpec, options: Mapping[str, Any], data: BenchData) ->
         except Exception as caught:  # whatever a stranger's network raises
             error = caught
             continue
-        if tuple(logits.shape) != (2, data.num_classes):
+        shape = tuple(getattr(logits, "shape", ()))
+        if shape != (2, data.num_classes):
             raise UsageError(
-                f"{what} gives logits of shape {tuple(logits.shape)} for 2 samples, "
-                f"expected (2, {data.num_classes})"
+                f"{what} gives logits of shape {shape} for 2 samples, expected (2, {data.num_classes})"
             )
         tried: nn.Module = network
         return tried

@@ -74,7 +74,7 @@ def build_manifest(
         Plain values. `identity` holds what decides a result, and `digest` is its SHA-256.
     """
     spec, population = registered.spec, data.population
-    recipe = None if resolved.recipe is None else asdict(resolved.recipe)
+    recipe = None if resolved.recipe is None else resolved.recipe.record()
     options = json.loads(json.dumps(resolved.options, default=str))
     identity = {
         "model": spec.name,

@@ -55,7 +55,7 @@ def choose_cpu_engine(
     except Exception as error:  # the folds meet it again, and say it with their names
         logger.warning("engine serial: a first step failed (%s: %s)", type(error).__name__, error)
         return "serial"
-    steps = plan.epochs * sum(-(-len(fold.train) // plan.recipe.batch_size) for fold in folds)
+    steps = plan.epochs * sum(plan.recipe.steps_per_epoch(len(fold.train)) for fold in folds)
     if workers == 1 or alone * steps < _STARTUP_SECONDS:
         logger.info("engine serial: %d steps of %.1f ms on %d worker(s)", steps, 1e3 * alone, workers)
         return "serial"

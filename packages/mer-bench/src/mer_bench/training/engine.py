@@ -16,6 +16,7 @@ from mer_bench.folds import Fold
 from mer_bench.spec import ModelSpec
 from mer_bench.training.augmentation import Augmenter
 from mer_bench.training.choice import choose_cpu_engine
+from mer_bench.training.losses import check_class_weights
 from mer_bench.training.plan import FoldFailures, OnFold, OnProgress, Plan
 from mer_bench.training.processes import run_in_processes
 from mer_bench.training.recipes import Recipe
@@ -133,8 +134,9 @@ def run_folds(
         TrainingError: If folds failed; raised after the others were delivered, naming each.
     """
     device = check_request(
-        spec, recipe, device=device, engine=engine, workers=workers, chunk=chunk, view=view
-    )
+        spec, recipe, device=device, engine=engine, workers=workers, chunk=chunk, view=view,
+        num_classes=num_classes,
+    )  # fmt: skip
     plan = Plan(
         spec, dict(options), num_classes, recipe, protocol, seed, device, view, deterministic, tuple(classes)
     )
@@ -168,6 +170,7 @@ def check_request(
     workers: int | None,
     chunk: int | None,
     view: str | None,
+    num_classes: int,
 ) -> str:
     """Refuse what `run_folds` cannot do, before there are data or a run.
 
@@ -179,6 +182,7 @@ def check_request(
         workers: See there.
         chunk: See there.
         view: See there.
+        num_classes: See there.
 
     Returns:
         The device, `auto` resolved.
@@ -201,6 +205,7 @@ def check_request(
         raise UsageError(
             f"engine 'processes' is for the CPU, not {found}; use engine 'stacked' or device 'cpu'"
         )
+    check_class_weights(recipe, num_classes)
     Augmenter.from_recipe(recipe, view)
     return found
 

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mer_bench.errors import UsageError
 from mer_bench.training.recipes import Recipe
 
 
@@ -20,12 +21,14 @@ class LossTerms:
         offset: `(..., classes)` float32 added to the logits in training, or None.
         focal_gamma: Focusing parameter; 0 for none.
         label_smoothing: Mass spread over all classes.
+        class_weights: `(classes,)` float32 weights that a batch's loss is divided by the sum of, or None.
     """
 
     weight: Tensor | None
     offset: Tensor | None
     focal_gamma: float
     label_smoothing: float
+    class_weights: Tensor | None = None
 
 
 def class_balanced_weights(counts: Tensor, beta: float) -> Tensor:
@@ -76,20 +79,45 @@ def loss_terms(recipe: Recipe, counts: Tensor) -> LossTerms:
 
     Returns:
         The loss's terms, on the device of `counts`.
+
+    Raises:
+        UsageError: If there is not one class weight per class.
     """
+    check_class_weights(recipe, counts.shape[-1])
     return LossTerms(
         weight=class_balanced_weights(counts, recipe.cb_beta) if recipe.loss == "class-balanced" else None,
         offset=logit_offsets(counts, recipe.la_tau) if recipe.loss == "logit-adjusted" else None,
         focal_gamma=recipe.focal_gamma if recipe.loss == "focal" else 0.0,
         label_smoothing=recipe.label_smoothing,
+        class_weights=torch.tensor(recipe.class_weights, dtype=torch.float32, device=counts.device)
+        if recipe.class_weights
+        else None,
     )
+
+
+def check_class_weights(recipe: Recipe, num_classes: int) -> None:
+    """Refuse class weights that do not belong to the classes.
+
+    Args:
+        recipe: Gives `class_weights`.
+        num_classes: Number of classes of the label scheme.
+
+    Raises:
+        UsageError: If there are some, but not one per class.
+    """
+    if recipe.class_weights and len(recipe.class_weights) != num_classes:
+        raise UsageError(
+            f"recipe '{recipe.name}': class_weights has {len(recipe.class_weights)} weights, but there are "
+            f"{num_classes} classes; give one per class, as in class_weights = "
+            f"{', '.join(['1'] * num_classes)}, or none"
+        )
 
 
 def sample_losses(logits: Tensor, labels: Tensor, terms: LossTerms) -> Tensor:
     """Loss of every sample.
 
-    A batch's loss is their mean over its samples, so a sample weighs the same in a short last batch's sum as
-    elsewhere. Focal loss: Lin et al., ICCV 2017, doi:10.1109/ICCV.2017.324.
+    A batch's loss is made of them by `batch_loss`. Focal loss: Lin et al., ICCV 2017,
+    doi:10.1109/ICCV.2017.324.
 
     Args:
         logits: `(..., B, classes)` float32.
@@ -111,9 +139,33 @@ def sample_losses(logits: Tensor, labels: Tensor, terms: LossTerms) -> Tensor:
         losses = -(target * rest**terms.focal_gamma * log_p).sum(-1)
     else:
         flat = F.cross_entropy(
-            logits.flatten(0, -2), labels.flatten(), reduction="none", label_smoothing=terms.label_smoothing
+            logits.flatten(0, -2),
+            labels.flatten(),
+            weight=terms.class_weights,
+            reduction="none",
+            label_smoothing=terms.label_smoothing,
         )
         losses = flat.view(labels.shape)
     if terms.weight is not None:
         losses = losses * terms.weight.gather(-1, labels)
     return losses
+
+
+def batch_loss(losses: Tensor, labels: Tensor, terms: LossTerms, rows: Tensor | None = None) -> Tensor:
+    """Loss of a batch: the mean over its samples, or with class weights the sum divided by that of weights.
+
+    Args:
+        losses: `(..., B)` float32 from `sample_losses`.
+        labels: `(..., B)` int64.
+        terms: The same terms.
+        rows: `(..., B)` float32, 1 for a sample and 0 for padding; None where every row is a sample.
+
+    Returns:
+        `(...)` float32.
+    """
+    if terms.class_weights is None:
+        return losses.mean(-1) if rows is None else (losses * rows).sum(-1) / rows.sum(-1)
+    weights = terms.class_weights[labels]
+    if rows is not None:
+        losses, weights = losses * rows, weights * rows
+    return losses.sum(-1) / weights.sum(-1)

@@ -74,6 +74,43 @@ def build_network(
     return network
 
 
+def training_output(
+    network: nn.Module, maps: Tensor, labels: Tensor, progress: Tensor
+) -> Tensor | tuple[Tensor, Tensor]:
+    """Run a network on a batch in training mode, handing it what it asks for.
+
+    Args:
+        network: In training mode. With a true attribute `trains_with_labels` it is called with all three,
+            else with the maps alone.
+        maps: `(B, C, H, W)` float32.
+        labels: `(B,)` int64.
+        progress: float32 scalar, epochs done by the epochs of the training.
+
+    Returns:
+        `(B, classes)` logits; where the network gives one, with a penalty `(B,)` float32 that is added to
+        each sample's loss.
+
+    Raises:
+        ValueError: If the network returns anything else.
+    """
+    asks = getattr(network, "trains_with_labels", False)
+    output = network(maps, labels, progress) if asks else network(maps)
+    if isinstance(output, Tensor):
+        return output
+    if not isinstance(output, (tuple, list)) or len(output) != 2:
+        raise ValueError(
+            f"in training the network returned {type(output).__name__}, expected logits or (logits, penalty)"
+        )
+    logits, penalty = output
+    # A penalty of another shape would spread over the batch unseen.
+    if tuple(penalty.shape) != tuple(logits.shape[:1]):
+        raise ValueError(
+            f"in training the network returned a penalty of shape {tuple(penalty.shape)} beside logits of "
+            f"shape {tuple(logits.shape)}, expected one number per sample, {tuple(logits.shape[:1])}"
+        )
+    return logits, penalty.float()
+
+
 def wants_channels_last(network: nn.Module, device: torch.device) -> bool:
     """Whether maps should lie channels-last in memory.
 

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from mer_bench.errors import UsageError
 from mer_bench.training.recipes import Recipe
 
 
-def build_optimizer(recipe: Recipe, parameters: Iterable[Tensor]) -> torch.optim.Optimizer:
+def build_optimizer(
+    recipe: Recipe, parameters: Sequence[Tensor] | Sequence[dict[str, Any]]
+) -> torch.optim.Optimizer:
     """Make the recipe's optimiser.
 
     All three are elementwise, so parameters stacked along a fold axis are updated exactly as each fold alone
@@ -20,7 +23,7 @@ def build_optimizer(recipe: Recipe, parameters: Iterable[Tensor]) -> torch.optim
 
     Args:
         recipe: Names the optimiser and its parameters.
-        parameters: Leaf tensors that require a gradient.
+        parameters: Leaf tensors that require a gradient, or groups of them from `parameter_groups`.
 
     Returns:
         The optimiser, in torch's fused form.
@@ -28,7 +31,6 @@ def build_optimizer(recipe: Recipe, parameters: Iterable[Tensor]) -> torch.optim
     Raises:
         UsageError: If the optimiser is unknown.
     """
-    parameters = list(parameters)
     if recipe.optimizer == "sgd":
         return torch.optim.SGD(
             parameters,
@@ -51,6 +53,65 @@ def build_optimizer(recipe: Recipe, parameters: Iterable[Tensor]) -> torch.optim
         weight_decay=recipe.weight_decay,
         fused=True,
     )
+
+
+def check_layer_depths(network: nn.Module, recipe: Recipe) -> dict[str, int]:
+    """Asks a network for the depth of each trained parameter, where the recipe needs it.
+
+    Args:
+        network: Has `layer_depths()`, a depth from 0 (next to the input) per parameter name, where its layers
+            may learn at different rates.
+        recipe: Gives `layer_decay`.
+
+    Returns:
+        Depth by name of the parameters that are trained; empty where `layer_decay` is 1.
+
+    Raises:
+        UsageError: If the network tells no depths, or not of every parameter.
+    """
+    if recipe.layer_decay == 1.0:
+        return {}
+    remedy = f"recipe '{recipe.name}' has layer_decay = {recipe.layer_decay:g}; set layer_decay = 1"
+    layer_depths: Callable[[], Mapping[str, int]] | None = getattr(network, "layer_depths", None)
+    if layer_depths is None:
+        raise UsageError(
+            f"{type(network).__name__} tells no depths of its layers (layer_depths()), but {remedy}"
+        )
+    depths = dict(layer_depths())
+    trained = [name for name, p in network.named_parameters() if p.requires_grad]
+    untold = [name for name in trained if name not in depths]
+    if untold:
+        raise UsageError(
+            f"layer_depths() of {type(network).__name__} leaves out {len(untold)} of {len(trained)} trained "
+            f"parameters, as '{untold[0]}', but {remedy}, or mend the network"
+        )
+    return {name: int(depths[name]) for name in trained}
+
+
+def parameter_groups(
+    recipe: Recipe, parameters: Mapping[str, Tensor], depths: Mapping[str, int]
+) -> list[Tensor] | list[dict[str, Any]]:
+    """Group parameters by the depth of their layer.
+
+    Args:
+        recipe: Gives `layer_decay`.
+        parameters: Name to leaf tensor, of those that are trained.
+        depths: From `check_layer_depths`.
+
+    Returns:
+        The tensors; with depths, a group for each, shallowest first, whose `lr_scale` is
+        `layer_decay ** (D - d)`.
+    """
+    if not depths:
+        return list(parameters.values())
+    deepest = max(depths.values())
+    return [
+        {
+            "params": [p for name, p in parameters.items() if depths[name] == depth],
+            "lr_scale": recipe.layer_decay ** (deepest - depth),
+        }
+        for depth in sorted(set(depths.values()))
+    ]
 
 
 def learning_rate(recipe: Recipe, step: int, steps_per_epoch: int) -> float:
@@ -97,10 +158,10 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
 
     Args:
         optimizer: The optimiser.
-        lr: The new rate.
+        lr: The new rate; a group with an `lr_scale` takes it times that.
     """
     for group in optimizer.param_groups:
-        group["lr"] = lr
+        group["lr"] = lr * group.get("lr_scale", 1.0)
 
 
 def clip_gradients(gradients: Sequence[Tensor], largest: float, stacked: bool) -> None:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Literal
+
+# Fields that recipes did not have from the start. A run's record leaves them out where they say what training
+# did before them, so that runs begun earlier keep their digest.
+_LATER = ("class_weights", "balanced", "drop_last", "layer_decay")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +44,14 @@ class Recipe:
             published scripts read them from a folder per class.
         clip_norm: Largest gradient norm; 0 switches clipping off.
         amp: `off`, `bf16` or `fp16`.
+        class_weights: For `cross-entropy`: a weight per class, in the order of the label scheme. A batch's
+            loss is then divided by the sum of its samples' weights. Empty for none.
+        balanced: Whether an epoch draws as many samples as the fold has, with replacement, every class
+            present being equally likely. The order is random then, whatever `shuffle` says.
+        drop_last: Whether an epoch's last batch is left out where it is short. An epoch of less than one
+            batch keeps it.
+        layer_decay: The learning rate of a layer at depth d is multiplied by this to the power of D - d, D
+            being the depth of the last; the network tells the depths in `layer_depths()`.
     """
 
     name: str = "default"
@@ -69,3 +81,27 @@ class Recipe:
     shuffle: bool = True
     clip_norm: float = 0.0
     amp: Literal["off", "bf16", "fp16"] = "off"
+    class_weights: tuple[float, ...] = ()
+    balanced: bool = False
+    drop_last: bool = False
+    layer_decay: float = 1.0
+
+    def steps_per_epoch(self, samples: int) -> int:
+        """Returns how many optimiser steps an epoch of so many training samples takes.
+
+        >>> Recipe(batch_size=4).steps_per_epoch(10), Recipe(batch_size=4, drop_last=True).steps_per_epoch(10)
+        (3, 2)
+        """
+        if self.drop_last:
+            return max(1, samples // self.batch_size)
+        return -(-samples // self.batch_size)
+
+    def record(self) -> dict[str, Any]:
+        """Returns the recipe as a run's record has it: plain values, without later fields left at default.
+
+        >>> "drop_last" in Recipe().record(), Recipe(drop_last=True).record()["drop_last"]
+        (False, True)
+        """
+        default = {f.name: f.default for f in fields(self)}
+        values = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
+        return {k: v for k, v in values.items() if k not in _LATER or getattr(self, k) != default[k]}

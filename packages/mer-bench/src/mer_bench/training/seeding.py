@@ -14,7 +14,7 @@ from torch import Tensor
 
 # Stream numbers; each kind of randomness has its own, so that switching one off leaves the others as they
 # were.
-INITIALISATION, SHUFFLING, AUGMENTATION, DROPOUT = 1, 2, 3, 4
+INITIALISATION, SHUFFLING, AUGMENTATION, DROPOUT, BALANCING = 1, 2, 3, 4, 5
 
 _GAMMA = 0x9E3779B97F4A7C15 - 2**64
 _MIX_1 = 0xBF58476D1CE4E5B9 - 2**64
@@ -135,3 +135,27 @@ def permutation(key: Tensor, length: Tensor, padded: int) -> Tensor:
     beyond = position >= length.unsqueeze(-1)
     # Halved, a word can never reach the mark that sends padding to the end.
     return torch.where(beyond, torch.iinfo(torch.int64).max, words >> 1).argsort(dim=-1, stable=True)
+
+
+def balanced_draws(key: Tensor, counts: Tensor, padded: int) -> Tensor:
+    """Draw samples with replacement, every class being equally likely, and every sample of a class.
+
+    Args:
+        key: Keys, shape `(...)`, int64.
+        counts: Samples per class, shape `(..., classes)`, int64; a class without samples is never drawn.
+        padded: Length of the rows returned.
+
+    Returns:
+        `(..., padded)` int64; as many entries of a row as there are samples are places among samples that lie
+        class by class, the rest are their own position. The draws do not depend on `padded`.
+    """
+    first, second = random_bits(mix(key + 1), padded), random_bits(mix(key + 2), padded)
+    present = counts > 0
+    # Halved, a word is not negative; against 2**63 the remainder's bias is nothing.
+    rank = (first >> 1) % present.sum(-1, keepdim=True)
+    # Classes that are there come first, in their order.
+    classes = (~present).to(torch.int64).argsort(dim=-1, stable=True).gather(-1, rank)
+    starts = (counts.cumsum(-1) - counts).gather(-1, classes)
+    drawn = starts + (second >> 1) % counts.gather(-1, classes)
+    position = torch.arange(padded, device=key.device)
+    return torch.where(position < counts.sum(-1, keepdim=True), drawn, position)

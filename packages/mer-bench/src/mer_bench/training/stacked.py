@@ -26,6 +26,7 @@ from mer_bench.training.plan import (
     is_out_of_memory,
     loss_error,
 )
+from mer_bench.training.recipes import Recipe
 from mer_bench.training.result import FoldResult
 from mer_bench.training.single import determinism
 from mer_bench.training.stacked_network import StackedNetwork, activation_bytes
@@ -75,7 +76,7 @@ def run_stacked(
     except Exception as error:  # a plug-in's network may raise anything
         say = _memory_message if is_out_of_memory(error) else _failure_message
         raise TrainingError(say(plan, folds[0], error)) from error
-    waiting = deque(chunks_of(folds, plan.recipe.batch_size, limit))
+    waiting = deque(chunks_of(folds, plan.recipe, limit))
     done, total = 0, len(folds) * plan.epochs
     with determinism(plan.deterministic):
         while waiting:
@@ -106,12 +107,12 @@ def run_stacked(
     failures.raise_if_any(len(folds))
 
 
-def chunks_of(folds: Sequence[Fold], batch_size: int, limit: int) -> list[list[Fold]]:
+def chunks_of(folds: Sequence[Fold], recipe: Recipe, limit: int) -> list[list[Fold]]:
     """Cut folds into chunks of even size, folds of a chunk taking the same number of steps per epoch.
 
     Args:
         folds: The folds.
-        batch_size: Samples per step.
+        recipe: How to train.
         limit: Most folds in a chunk.
 
     Returns:
@@ -119,7 +120,7 @@ def chunks_of(folds: Sequence[Fold], batch_size: int, limit: int) -> list[list[F
     """
     by_steps: dict[int, list[Fold]] = {}
     for fold in folds:
-        by_steps.setdefault(-(-len(fold.train) // batch_size), []).append(fold)
+        by_steps.setdefault(recipe.steps_per_epoch(len(fold.train)), []).append(fold)
     chunks = []
     for steps in sorted(by_steps, reverse=True):
         group = by_steps[steps]

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from mer_bench.training.layers import FoldDropout, MaskedBatchNorm
-from mer_bench.training.network import build_network, dropout_key, fold_generators
+from mer_bench.training.layers import FoldDropout
+from mer_bench.training.network import build_network, dropout_key, fold_generators, training_output
+from mer_bench.training.optim import check_layer_depths
 from mer_bench.training.plan import Plan
 
 
@@ -55,35 +57,53 @@ class StackedNetwork:
             self.parameters[name].requires_grad_(parameter.requires_grad)
         modules = list(self._template.named_modules())
         self._dropouts = [(name, m) for name, m in modules if isinstance(m, FoldDropout)]
-        self._norms = [name for name, m in modules if isinstance(m, MaskedBatchNorm)]
+        # Batch normalisation, and a network's own running statistics, must know of padded rows.
+        self._weighing = [name for name, m in modules if "row_weight" in m._buffers]
+        self._depths = check_layer_depths(self._template, plan.recipe)
         self._forward = vmap(self._one, in_dims=(0, 0, 0), randomness="different")
+        self._in_training = _InTraining(self._template)
+        self._forward_training = vmap(self._one_training, in_dims=(0, 0, 0, 0, None), randomness="different")
 
-    def trainable(self) -> list[Tensor]:
+    def trainable(self) -> dict[str, Tensor]:
         """The stacked tensors that an optimiser updates.
 
         Returns:
-            `(F, ...)` leaf tensors.
+            Name to `(F, ...)` leaf tensor.
         """
-        return [p for p in self.parameters.values() if p.requires_grad]
+        return {name: p for name, p in self.parameters.items() if p.requires_grad}
 
-    def train_forward(self, maps: Tensor, weights: Tensor, step: int) -> Tensor:
+    def depths(self) -> dict[str, int]:
+        """The depth of each trained parameter's layer.
+
+        Returns:
+            Depth by name; empty where the recipe makes no difference between layers.
+        """
+        return self._depths
+
+    def train_forward(
+        self, maps: Tensor, labels: Tensor, weights: Tensor, step: int, progress: Tensor
+    ) -> tuple[Tensor, Tensor | None]:
         """Run every fold's network on its batch, in training mode; running statistics are updated.
 
         Args:
             maps: `(F, B, C, H, W)` float32.
+            labels: `(F, B)` int64.
             weights: `(F, B)` float32, 0 for padding.
             step: Optimiser steps already taken.
+            progress: float32 scalar, epochs done by the epochs of the training.
 
         Returns:
-            `(F, B, classes)` logits.
+            `(F, B, classes)` logits, and the network's penalty `(F, B)` where it gives one.
         """
         self._template.train()
         for layer, (name, dropout) in enumerate(self._dropouts):
             self.buffers[_join(name, "key")] = dropout_key(self.seeds, layer, step)
             dropout.calls = 0
-        for name in self._norms:
+        for name in self._weighing:
             self.buffers[_join(name, "row_weight")] = weights
-        return self._run(maps)
+        with _plain_attention(maps.device):
+            output = self._forward_training(self.parameters, self.buffers, maps, labels, progress)
+        return (output, None) if isinstance(output, Tensor) else output
 
     @torch.no_grad()
     def predict(self, maps: Tensor) -> Tensor:
@@ -96,18 +116,42 @@ class StackedNetwork:
             `(F, M, classes)` logits.
         """
         self._template.eval()
-        return self._run(maps)
-
-    def _run(self, maps: Tensor) -> Tensor:
-        if maps.device.type != "cpu":
-            return self._forward(self.parameters, self.buffers, maps)
-        # On a CPU vmap knows fused attention only as a loop over folds.
-        with sdpa_kernel(SDPBackend.MATH):
+        with _plain_attention(maps.device):
             return self._forward(self.parameters, self.buffers, maps)
 
     def _one(self, parameters: dict[str, Tensor], buffers: dict[str, Tensor], maps: Tensor) -> Tensor:
         logits: Tensor = functional_call(self._template, (parameters, buffers), (maps,))
         return logits
+
+    def _one_training(
+        self,
+        parameters: dict[str, Tensor],
+        buffers: dict[str, Tensor],
+        maps: Tensor,
+        labels: Tensor,
+        progress: Tensor,
+    ) -> Tensor | tuple[Tensor, Tensor]:
+        tensors = {f"network.{name}": t for name, t in (parameters | buffers).items()}
+        output: Tensor | tuple[Tensor, Tensor] = functional_call(
+            self._in_training, tensors, (maps, labels, progress)
+        )
+        return output
+
+
+class _InTraining(nn.Module):
+    """A network called as in training, so that the call can be made functional."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, maps: Tensor, labels: Tensor, progress: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        return training_output(self.network, maps, labels, progress)
+
+
+def _plain_attention(device: torch.device) -> AbstractContextManager[None]:
+    # On a CPU vmap knows fused attention only as a loop over folds.
+    return sdpa_kernel(SDPBackend.MATH) if device.type == "cpu" else nullcontext()
 
 
 def _join(module: str, name: str) -> str:
@@ -136,7 +180,12 @@ def activation_bytes(network: nn.Module, sample_shape: tuple[int, int, int], dev
 
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
             # Held until counted, or an address might be used twice.
-            logits = network(torch.zeros(batch, *sample_shape, device=device))
+            output = training_output(
+                network,
+                torch.zeros(batch, *sample_shape, device=device),
+                torch.zeros(batch, dtype=torch.int64, device=device),
+                torch.zeros((), device=device),
+            )
         sizes.append(sum(kept.values()))
-        del logits
+        del output
     return max(0.0, (sizes[1] - sizes[0]) / 2)

@@ -7,10 +7,23 @@ import torch
 from torch import Tensor
 
 from mer_bench.training.augmentation import Augmenter
-from mer_bench.training.losses import loss_terms, sample_losses
-from mer_bench.training.optim import build_optimizer, clip_gradients, learning_rate, set_learning_rate
+from mer_bench.training.losses import batch_loss, loss_terms, sample_losses
+from mer_bench.training.optim import (
+    build_optimizer,
+    clip_gradients,
+    learning_rate,
+    parameter_groups,
+    set_learning_rate,
+)
 from mer_bench.training.recipes import Recipe
-from mer_bench.training.seeding import AUGMENTATION, SHUFFLING, permutation, stream_key
+from mer_bench.training.seeding import (
+    AUGMENTATION,
+    BALANCING,
+    SHUFFLING,
+    balanced_draws,
+    permutation,
+    stream_key,
+)
 from mer_bench.training.stacked_network import StackedNetwork
 from mer_bench.training.stacked_samples import StackedSamples
 from mer_bench.training.trainer import AMP_DTYPES
@@ -39,9 +52,10 @@ class StackedTrainer:
         self._samples = samples
         self._terms = loss_terms(recipe, samples.counts)
         self._augmenter = augmenter
-        self._trainable = network.trainable()
-        self._optimizer = build_optimizer(recipe, self._trainable)
-        self._steps = -(-samples.padded // recipe.batch_size)
+        self._trainable = list(network.trainable().values())
+        groups = parameter_groups(recipe, network.trainable(), network.depths())
+        self._optimizer = build_optimizer(recipe, groups)
+        self._steps = recipe.steps_per_epoch(samples.padded)
         self._epoch = 0
         self._step = 0
         folds, device = len(samples), samples.lengths.device
@@ -53,7 +67,7 @@ class StackedTrainer:
         """Train one epoch.
 
         Returns:
-            Mean loss `(F,)` and accuracy `(F,)` float32 over each fold's training samples.
+            Mean loss `(F,)` and accuracy `(F,)` float32 over the epoch's samples of each fold.
         """
         order = self._order()
         losses = torch.zeros(len(self._samples), device=self._device)
@@ -64,6 +78,8 @@ class StackedTrainer:
             correct += right
         self._epoch += 1
         lengths = self._samples.lengths
+        if self.recipe.drop_last:
+            lengths = lengths.clamp(max=self._steps * self.recipe.batch_size)
         means = torch.stack([losses / lengths, correct / lengths]).cpu().numpy()
         return means[0], means[1]
 
@@ -82,18 +98,28 @@ class StackedTrainer:
             maps = self._augmenter(maps, stream_key(self.network.seeds, AUGMENTATION, self._step))
         amp = AMP_DTYPES.get(self.recipe.amp)
         with torch.autocast(self._device.type, dtype=amp, enabled=amp is not None):
-            logits = self.network.train_forward(maps, weights, self._step)
+            logits, penalty = self.network.train_forward(maps, labels, weights, self._step, self._progress())
         logits = logits.float()
-        losses = sample_losses(logits, labels, self._terms) * weights
+        losses = sample_losses(logits, labels, self._terms)
+        loss, totals = batch_loss(losses, labels, self._terms, weights), (losses.detach() * weights).sum(1)
+        if penalty is not None:
+            extra = (penalty * weights).sum(1)
+            loss, totals = loss + extra / weights.sum(1), totals + extra.detach()
         # A fold's gradient depends on its own loss alone, so the sum over folds leaves each as it would be by
         # itself.
-        self._update(losses.sum(1) / weights.sum(1))
+        self._update(loss)
         self._step += 1
         right = (logits.detach().argmax(-1) == labels) * weights
-        return losses.detach().sum(1), right.sum(1)
+        return totals, right.sum(1)
+
+    def _progress(self) -> Tensor:
+        return torch.tensor(self._epoch / self.recipe.epochs, device=self._device)
 
     def _order(self) -> Tensor:
         lengths, padded = self._samples.lengths, self._samples.padded
+        if self.recipe.balanced:
+            key = stream_key(self.network.seeds, BALANCING, self._epoch)
+            return balanced_draws(key, self._samples.counts, padded)
         if not self.recipe.shuffle:
             return torch.arange(padded, device=self._device).expand(len(lengths), padded)
         return permutation(stream_key(self.network.seeds, SHUFFLING, self._epoch), lengths, padded)

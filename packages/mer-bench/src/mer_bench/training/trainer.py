@@ -8,12 +8,26 @@ import torch
 from torch import Tensor, nn
 
 from mer_bench.training.augmentation import Augmenter
-from mer_bench.training.losses import loss_terms, sample_losses
-from mer_bench.training.network import dropout_key, dropout_layers, wants_channels_last
-from mer_bench.training.optim import build_optimizer, clip_gradients, learning_rate, set_learning_rate
+from mer_bench.training.losses import batch_loss, loss_terms, sample_losses
+from mer_bench.training.network import dropout_key, dropout_layers, training_output, wants_channels_last
+from mer_bench.training.optim import (
+    build_optimizer,
+    check_layer_depths,
+    clip_gradients,
+    learning_rate,
+    parameter_groups,
+    set_learning_rate,
+)
 from mer_bench.training.recipes import Recipe
 from mer_bench.training.samples import TrainingSamples
-from mer_bench.training.seeding import AUGMENTATION, SHUFFLING, permutation, stream_key
+from mer_bench.training.seeding import (
+    AUGMENTATION,
+    BALANCING,
+    SHUFFLING,
+    balanced_draws,
+    permutation,
+    stream_key,
+)
 
 AMP_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -57,14 +71,17 @@ class FoldTrainer:
         # Rows are picked every step; with channels last in memory a picked batch needs no second copy.
         self._maps = samples.maps.permute(0, 2, 3, 1).contiguous() if self._channels_last else samples.maps
         self._labels = samples.labels
+        self._counts = samples.counts
         self._terms = loss_terms(recipe, samples.counts)
         self._seed = torch.tensor(seed, device=self.device)
         self._augmenter = augmenter
         self._dropouts = dropout_layers(network)
-        self._parameters = [p for p in network.parameters() if p.requires_grad]
-        self._optimizer = build_optimizer(recipe, self._parameters)
+        named = {name: p for name, p in network.named_parameters() if p.requires_grad}
+        self._parameters = list(named.values())
+        groups = parameter_groups(recipe, named, check_layer_depths(network, recipe))
+        self._optimizer = build_optimizer(recipe, groups)
         self._scaler = torch.amp.GradScaler(self.device.type, enabled=recipe.amp == "fp16")
-        self._steps = -(-len(samples.labels) // recipe.batch_size)
+        self._steps = recipe.steps_per_epoch(len(samples.labels))
         self._epoch = 0
         self._step = 0
 
@@ -72,10 +89,12 @@ class FoldTrainer:
         """Train one epoch.
 
         Returns:
-            Loss and accuracy of the epoch; the loss is NaN or infinite where a batch's was.
+            Loss and accuracy over the epoch's samples; the loss is NaN or infinite where a batch's was.
         """
-        count = len(self._labels)
-        order = self._order(count)
+        order = self._order(len(self._labels))
+        if self.recipe.drop_last:
+            order = order[: self._steps * self.recipe.batch_size]
+        count = len(order)
         loss_sum = torch.zeros((), device=self.device)
         correct = torch.zeros((), dtype=torch.int64, device=self.device)
         for start in range(0, count, self.recipe.batch_size):
@@ -97,12 +116,18 @@ class FoldTrainer:
         self.network.train()
         set_learning_rate(self._optimizer, learning_rate(self.recipe, self._step, self._steps))
         labels = self._labels.index_select(0, rows)
-        losses, logits = self._forward(self._batch(rows), labels)
-        self._update(losses.mean())
+        logits, penalty = self._forward(self._batch(rows), labels)
+        losses = sample_losses(logits, labels, self._terms)
+        loss, total = batch_loss(losses, labels, self._terms), losses.detach().sum()
+        if penalty is not None:
+            loss, total = loss + penalty.mean(), total + penalty.detach().sum()
+        self._update(loss)
         self._step += 1
-        return losses.detach().sum(), (logits.detach().argmax(-1) == labels).sum()
+        return total, (logits.detach().argmax(-1) == labels).sum()
 
     def _order(self, count: int) -> Tensor:
+        if self.recipe.balanced:
+            return balanced_draws(stream_key(self._seed, BALANCING, self._epoch), self._counts, count)
         if not self.recipe.shuffle:
             return torch.arange(count, device=self.device)
         key = stream_key(self._seed, SHUFFLING, self._epoch)
@@ -118,15 +143,17 @@ class FoldTrainer:
                 maps = maps.contiguous(memory_format=torch.channels_last)
         return maps
 
-    def _forward(self, maps: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    def _forward(self, maps: Tensor, labels: Tensor) -> tuple[Tensor, Tensor | None]:
         for layer, dropout in enumerate(self._dropouts):
             dropout.key.copy_(dropout_key(self._seed, layer, self._step))
             dropout.calls = 0
         amp = AMP_DTYPES.get(self.recipe.amp)
         with torch.autocast(self.device.type, dtype=amp, enabled=amp is not None):
-            logits = self.network(maps)
-        logits = logits.float()
-        return sample_losses(logits, labels, self._terms), logits
+            output = training_output(self.network, maps, labels, self._progress())
+        return (output.float(), None) if isinstance(output, Tensor) else (output[0].float(), output[1])
+
+    def _progress(self) -> Tensor:
+        return torch.tensor(self._epoch / self.recipe.epochs, device=self.device)
 
     def _update(self, loss: Tensor) -> None:
         self._optimizer.zero_grad(set_to_none=True)
