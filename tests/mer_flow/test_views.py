@@ -20,6 +20,7 @@ from mer_flow.views import (
     FLOW_LIMIT,
     NORMALISATIONS,
     STRAIN_LIMIT,
+    ViewReader,
     missing_ingredient,
     parse_view,
     read_view,
@@ -326,6 +327,87 @@ def test_faces_and_clips(tmp_path: Path) -> None:
     write(path, "smic", [flow], faces=faces, clips=clips[:3])
     with pytest.raises(ViewError, match="clips differ in length"):
         read_view(str(path), "clips-28", databases=["casme2", "smic"])
+
+
+def coloured(store_path: Path, frames: int = 5, **extra: Any) -> FlowStore:
+    """Every channel has its own value: 40 + frame, + 10 for green and 20 for blue, + 100 for faces."""
+    shades = np.array([0, 10, 20], np.uint8)
+    levels = (40 + np.arange(frames, dtype=np.uint8))[:, None, None, None] + shades
+    clips = np.broadcast_to(levels, (frames, SIDE, SIDE, 3)).copy()
+    flow = with_strain(np.full((SIDE, SIDE), 0.75), np.full((SIDE, SIDE), -9.0))
+    return write(store_path, "casme2", [flow, flow], **({"faces": clips[:2] + 100, "clips": clips} | extra))
+
+
+def test_colour_is_red_green_blue_of_one_frame_after_another(tmp_path: Path) -> None:
+    with coloured(tmp_path / "a.h5") as store:
+        faces = read_view(store, "faces-56@rgb", "raw").maps
+        assert faces.shape == (2, 6, 56, 56)
+        assert faces[0, :, 5, 5].tolist() == [140, 150, 160, 141, 151, 161]
+        clips = read_view(store, "clips-28@rgb", "scaled").maps
+        expected = (40 + np.arange(5)[:, None] + [0, 10, 20]).ravel() / 255
+        assert np.allclose(clips[1, :, 9, 9], expected, atol=1e-6)
+        assert read_view(store, "clips-28@grey").view == "clips-28"
+
+
+def test_a_grey_database_read_in_colour_repeats_its_frames(tmp_path: Path) -> None:
+    ramp = np.broadcast_to(np.arange(SIDE, dtype=np.uint8), (4, SIDE, SIDE)).copy()
+    with write(tmp_path / "a.h5", "samm", [np.zeros((3, SIDE, SIDE))], faces=ramp[:2], clips=ramp) as store:
+        grey, colour = (read_view(store, f"clips-28{layout}", "raw").maps for layout in ("", "@rgb"))
+        assert np.array_equal(colour, np.repeat(grey, 3, axis=1))
+
+
+@pytest.mark.parametrize("normalisation", NORMALISATIONS)
+def test_a_combined_view_is_its_parts_each_by_its_own_rule(normalisation: str, tmp_path: Path) -> None:
+    names = ["clips-28@rgb", "regions-28@quadrants", "faces-28", "whole-28"]
+    with coloured(tmp_path / "a.h5") as store:
+        parts = [read_view(store, name, normalisation).maps for name in names]
+        together = read_view(store, "+".join(names), normalisation)
+        assert together.view == "+".join(names)
+        assert np.array_equal(together.maps, np.concatenate(parts, axis=1))
+        reader = ViewReader(store, "+".join(names), normalisation)
+        assert reader.shape == (15 + 3 + 2 + 3, 28, 28) == together.maps.shape[1:]
+        assert np.array_equal(reader.read([1])[0], together.maps[1])
+        if normalisation == "scaled":  # flow by the flow's scale, pictures by theirs
+            assert np.allclose(together.maps[0, -2], -1)
+            grey = 140 * 0.299 + 150 * 0.587 + 160 * 0.114
+            assert together.maps[0, 18, 0, 0] == pytest.approx(grey / 255)
+
+
+def test_every_lacking_ingredient_of_a_combined_view_is_named(tmp_path: Path) -> None:
+    flow = np.zeros((3, SIDE, SIDE))
+    path = tmp_path / "a.h5"
+    with write(path, "casme2", [flow]) as bare:
+        message = missing_ingredient(bare, "clips-56@rgb+faces-56@rgb+whole-56", "scaled")
+        assert message == (
+            f"{path} cannot give clips-56@rgb+faces-56@rgb+whole-56:scaled: casme2 hold(s) no clips; "
+            "casme2 hold(s) no faces. Build with `mer-flow build ... --keep-clips K --keep-faces`."
+        )
+        with pytest.raises(ViewError, match="--keep-clips K --keep-faces"):
+            read_view(bare, "clips-56+faces-56")
+    with coloured(tmp_path / "b.h5", faces=None) as store:
+        message = str(missing_ingredient(store, "clips-56+faces-56", "scaled"))
+        assert "no faces" in message
+        assert "no clips" not in message
+        assert "--keep-clips" not in message
+        assert missing_ingredient(store, "clips-56+whole-56", "raw") is None
+    with write(tmp_path / "c.h5", "casme2", [flow[:, :28, :28]], values="minmax-255") as imported:
+        message = str(missing_ingredient(imported, "regions-28+faces-28", "scaled"))
+        assert "imported without region centres" in message
+        assert "--keep-faces" in message
+
+
+def test_combinations_that_cannot_be(two_databases: FlowStore) -> None:
+    for view, why in {
+        "whole-28+regions-36": "whole-28 has 28 px, regions-36 has 36 px",
+        "whole-28+whole-28": "occurs twice",
+        "whole-28+": "unknown view ''",
+        "faces-28@rbg": "did you mean 'rgb'",
+        "clips-28+facse-28": "did you mean 'faces",
+    }.items():
+        with pytest.raises(UsageError, match=why):
+            read_view(two_databases, view)
+    with pytest.raises(UsageError, match="here one view is needed, as 'whole-28'"):
+        parse_view("whole-28+faces-28")
 
 
 def test_names_and_normalisations() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -85,6 +85,19 @@ class MapKind:
                 f"values in {VALUES}, map_size of at least 4"
             )
         return kind
+
+
+def provided_by(ingredients: Iterable[str]) -> str:
+    """Returns the one build command that provides several ingredients.
+
+    >>> provided_by(["clips", "faces"])
+    '`mer-flow build ... --keep-clips K --keep-faces`'
+    """
+    commands = [PROVIDED_BY[what] for what in ingredients]
+    flags = [command.partition(" ... ")[2].rstrip("`") for command in commands]
+    if any(flags):
+        return f"`mer-flow build ... {' '.join(flag for flag in flags if flag)}`"
+    return commands[-1]
 
 
 def canonical_json(value: Any) -> str:

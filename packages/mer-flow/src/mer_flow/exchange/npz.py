@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from mer_flow.exchange.summary import ImportSummary
 from mer_flow.outputs import new_file
 from mer_flow.samples import COLUMNS, INT_COLUMNS, UNKNOWN_FRAME, Sample, SampleTable
 from mer_flow.store import FlowStore
-from mer_flow.views import parse_view, read_view
+from mer_flow.views import ViewName, parse_views, read_view
 
 FORMAT_VERSION = 1
 #: What a file must hold to be imported; every other column of the sample table has a default.
@@ -61,7 +61,7 @@ def export_npz(
         "maps": np.ascontiguousarray(data.maps, dtype=np.float32),
         "labels": np.asarray(data.labels, dtype=np.int64),
         "classes": _text(data.classes),
-        "channels": _text(_channels(data.maps.shape[1], parse_view(view).family)),
+        "channels": _text(_channels(parse_views(view), data.maps.shape[1])),
         "view": _text(view),
         "normalisation": _text(normalisation),
         "scheme": _text(scheme),
@@ -82,11 +82,20 @@ def export_npz(
     }
 
 
-def _channels(count: int, family: str) -> tuple[str, ...]:
-    """Names the channels of a view."""
-    if family == "faces":
-        return ("onset", "apex")
-    return tuple(f"frame-{n}" for n in range(count)) if family == "clips" else ("u", "v", "strain")
+def _channels(parts: Sequence[ViewName], count: int) -> list[str]:
+    """Names the channels of a view; in a combined view the part goes before them."""
+    fixed = sum(part.channels() for part in parts)
+    per_frame = sum(part.channels(clip_length=1) - part.channels() for part in parts)
+    length = (count - fixed) // per_frame if per_frame else 0
+    names = []
+    for part in parts:
+        own = ["u", "v", "strain"]
+        if part.is_image:
+            own = ["onset", "apex"] if part.family == "faces" else [f"frame-{n}" for n in range(length)]
+        if part.layout == "rgb":
+            own = [f"{name}-{colour}" for name in own for colour in ("red", "green", "blue")]
+        names += [f"{part}:{name}" for name in own] if len(parts) > 1 else own
+    return names
 
 
 def _text(value: Any) -> NDArray[Any]:

@@ -1,4 +1,4 @@
-"""The names of views: `whole-28`, `regions-28@quadrants`, `htnet-28`, `faces-112`, `clips-64`."""
+"""The names of views: `whole-28`, `regions-28@quadrants`, `faces-112@rgb`, `clips-64+whole-64`."""
 
 from __future__ import annotations
 
@@ -9,14 +9,20 @@ from mer_flow.errors import UsageError
 from mer_flow.suggest import unknown
 from mer_flow.views.layouts import HTNET_LAYOUTS, REGION_LAYOUTS
 
+#: Frames with one channel each, or three.
+IMAGE_LAYOUTS = ("grey", "rgb")
+
 #: Family -> its layouts, the default first; a family without layouts has one form.
 FAMILIES: dict[str, tuple[str, ...]] = {
     "whole": (),
     "regions": REGION_LAYOUTS,
     "htnet": HTNET_LAYOUTS,
-    "faces": (),
-    "clips": (),
+    "faces": IMAGE_LAYOUTS,
+    "clips": IMAGE_LAYOUTS,
 }
+
+#: Families that show frames; the others show flow.
+IMAGE_FAMILIES = ("faces", "clips")
 
 #: Spellings to suggest from.
 EXAMPLES = (
@@ -25,8 +31,8 @@ EXAMPLES = (
     *(f"regions-28@{layout}" for layout in REGION_LAYOUTS),
     "htnet-28",
     *(f"htnet-28@{layout}" for layout in HTNET_LAYOUTS),
-    "faces-112",
-    "clips-112",
+    *(f"{family}-112{layout}" for family in IMAGE_FAMILIES for layout in ("", "@rgb")),
+    "clips-112+faces-112",
 )
 
 
@@ -37,7 +43,7 @@ class ViewName:
     Attributes:
         family: `whole`, `regions`, `htnet`, `faces` or `clips`.
         size: Side of the map that comes out.
-        layout: Arrangement of the regions; empty for a family without layouts.
+        layout: Arrangement of the regions, or `grey` or `rgb` frames; empty for a family without layouts.
     """
 
     family: str
@@ -52,13 +58,55 @@ class ViewName:
     @property
     def ingredients(self) -> tuple[str, ...]:
         """What a store must hold for it."""
-        if self.family in ("faces", "clips"):
+        if self.is_image:
             return (self.family,)
         return ("flow",) if self.family == "whole" else ("flow", "regions")
 
+    @property
+    def is_image(self) -> bool:
+        """Whether it shows frames; otherwise it shows flow."""
+        return self.family in IMAGE_FAMILIES
+
+    def channels(self, clip_length: int = 0) -> int:
+        """Counts its channels.
+
+        Args:
+            clip_length: Frames that each clip of the store has; needed by `clips` alone.
+
+        >>> parse_view("whole-28").channels(), parse_view("clips-28@rgb").channels(clip_length=6)
+        (3, 18)
+        """
+        frames = {"faces": 2, "clips": clip_length}.get(self.family, 3)
+        return frames * (3 if self.layout == "rgb" else 1)
+
+
+def parse_views(name: str) -> tuple[ViewName, ...]:
+    """Parses the name of a view that may be a combination.
+
+    Args:
+        name: One view, or several of one size joined by `+`, as in `clips-112@rgb+faces-112@rgb`. Their
+            channels follow one another in this order.
+
+    Returns:
+        The parts.
+
+    Raises:
+        UsageError: A part is no view or occurs twice, or the parts differ in size.
+
+    >>> [str(part) for part in parse_views("clips-64+faces-64@grey")]
+    ['clips-64', 'faces-64']
+    """
+    parts = tuple(parse_view(part) for part in name.split("+"))
+    if len({part.size for part in parts}) > 1:
+        sizes = ", ".join(f"{part} has {part.size} px" for part in parts)
+        raise UsageError(f"view '{name}': the parts of a combined view have one size, but {sizes}")
+    if len(set(parts)) < len(parts):
+        raise UsageError(f"view '{name}': a part occurs twice; name each part once")
+    return parts
+
 
 def parse_view(name: str) -> ViewName:
-    """Parses the name of a view.
+    """Parses the name of one view, not of a combination.
 
     Args:
         name: `<family>-<size>` with an optional `@<layout>`.
@@ -67,11 +115,15 @@ def parse_view(name: str) -> ViewName:
         The parsed name; the default layout is filled in.
 
     Raises:
-        UsageError: Unknown family or layout, or a size that the family cannot have.
+        UsageError: Unknown family or layout, a size that the family cannot have, or a combined view.
 
     >>> parse_view("regions-28"), str(parse_view("regions-28@quincunx"))
     (ViewName(family='regions', size=28, layout='quincunx'), 'regions-28')
     """
+    if "+" in name:
+        raise UsageError(
+            f"view '{name}' is a combination; here one view is needed, as '{name.split('+')[0]}'"
+        )
     match = re.fullmatch(r"([a-z]+)-(\d+)(?:@([a-z-]+))?", name)
     if match is None or match[1] not in FAMILIES:
         raise unknown("view", name, EXAMPLES)

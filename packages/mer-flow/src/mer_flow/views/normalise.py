@@ -8,7 +8,8 @@ every size; zero stays zero.
 constant channel becomes 0.
 `minmax-255`: the same times 255, as those maps are fed by their authors' code.
 
-Images (`faces`, `clips`): `raw` and `minmax-255` as above on grey values, `scaled` is grey / 255.
+Images (`faces`, `clips`): `raw` is 0 to 255, `scaled` is that / 255, and `minmax` and `minmax-255` go by
+frame and colour channel. In a combined view each part follows its own rule.
 """
 
 from __future__ import annotations
@@ -51,10 +52,10 @@ def normalise_maps(maps: np.ndarray, name: str, pitch: np.ndarray | float, side:
 
 
 def normalise_images(images: np.ndarray, name: str) -> np.ndarray:
-    """Normalises grey images in place.
+    """Normalises images in place.
 
     Args:
-        images: (M, K, H, W) float32, 0 to 255.
+        images: (M, K, H, W) float32, 0 to 255; each channel of a colour frame is one of the K.
         name: One of `NORMALISATIONS`.
 
     Returns:

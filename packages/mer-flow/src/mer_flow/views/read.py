@@ -10,11 +10,11 @@ import numpy as np
 from mer_flow.errors import UsageError, ViewError
 from mer_flow.labels import Labelled, apply_scheme, get_scheme
 from mer_flow.resample import area_resize
-from mer_flow.schema import PROVIDED_BY
+from mer_flow.schema import provided_by
 from mer_flow.store import FlowStore
 from mer_flow.suggest import unknown
 from mer_flow.views.layouts import htnet_maps, region_maps, whole_maps
-from mer_flow.views.names import ViewName, parse_view
+from mer_flow.views.names import ViewName, parse_views
 from mer_flow.views.normalise import NORMALISATIONS, normalise_images, normalise_maps
 
 #: Samples per step: bounds memory (224 px: 13 MB of flow) and keeps the matrix products in cache.
@@ -29,7 +29,9 @@ class ViewData:
     """A labelled view of a store.
 
     Attributes:
-        maps: (N, C, H, W) float32; C is 3 (u, v, strain) for flow, 2 for `faces`, K for `clips`.
+        maps: (N, C, H, W) float32; C is 3 (u, v, strain) for flow, 2 for `faces`, K for `clips`, three times
+            as many for frames in colour (red, green, blue of one frame after another), and the sum of its
+            parts for a combined view.
         labels: (N,) int64, index into `classes`.
         subjects: (N,) str, unique across databases.
         databases: (N,) str.
@@ -63,12 +65,14 @@ class ViewReader:
 
     Args:
         store: The store, or its path.
-        view: As in `whole-28`, `regions-28@quadrants`.
+        view: As in `whole-28`, `regions-28@quadrants`, `clips-64+faces-64`.
         normalisation: One of `NORMALISATIONS`.
         scheme: Label scheme.
         databases: Databases to read; unless given, those of the store that the scheme has classes for.
 
     Attributes:
+        view: Canonical name of the view.
+        parts: Its parts; one unless it is a combination.
         labels: (N,) int64.
         subjects: (N,) str.
         databases: (N,) str.
@@ -91,7 +95,8 @@ class ViewReader:
         databases: Sequence[str] | None = None,
     ):
         self.store = store if isinstance(store, FlowStore) else FlowStore(store)
-        self.view = parse_view(view)
+        self.parts = parse_views(view)
+        self.view = "+".join(map(str, self.parts))
         self.normalisation = normalisation
         self.scheme = get_scheme(scheme).name
         self.classes = get_scheme(scheme).classes
@@ -121,10 +126,13 @@ class ViewReader:
     @property
     def shape(self) -> tuple[int, int, int]:
         """(C, H, W) of one sample."""
-        channels = {"faces": 2}.get(self.view.family, 3)
-        if self.view.family == "clips":
-            channels = self.store.clips(next(iter(self.chosen)), 0).shape[0]
-        return channels, self.view.size, self.view.size
+        return sum(self._channels()), self.parts[0].size, self.parts[0].size
+
+    def _channels(self) -> list[int]:
+        frames = 0
+        if any(part.family == "clips" for part in self.parts):
+            frames = len(self.store.clips(self.databases[0], 0))
+        return [part.channels(frames) for part in self.parts]
 
     def read(self, index: Sequence[int] | np.ndarray | None = None) -> np.ndarray:
         """Reads the maps of some samples.
@@ -141,41 +149,49 @@ class ViewReader:
         """
         wanted = np.arange(len(self)) if index is None else np.asarray(index, dtype=np.int64)
         maps = np.empty((len(wanted), *self.shape), dtype=np.float32)
+        ends = np.cumsum([0, *self._channels()])
         for database in dict.fromkeys(self.databases[wanted].tolist()):
             rows = np.flatnonzero(self.databases[wanted] == database)
-            regions = self.store.regions(database) if "regions" in self.view.ingredients else None
             for first in range(0, len(rows), BATCH):
                 batch = rows[first : first + BATCH]
-                picked = wanted[batch]
-                maps[batch] = self._batch(database, picked, regions)
+                for part, start, end in zip(self.parts, ends[:-1], ends[1:], strict=True):
+                    maps[batch, start:end] = self._batch(part, database, wanted[batch])
         return maps
 
-    def _batch(self, database: str, picked: np.ndarray, regions: np.ndarray | None) -> np.ndarray:
+    def _batch(self, part: ViewName, database: str, picked: np.ndarray) -> np.ndarray:
         at = self._at[picked]
-        if self.view.family in ("faces", "clips"):
-            read = self.store.faces if self.view.family == "faces" else self.store.clips
-            return normalise_images(
-                area_resize(_grey(read(database, at)), self.view.size), self.normalisation
-            )
+        if part.is_image:
+            return normalise_images(self._images(part, database, at), self.normalisation)
         side = self.store.map_size
         if self.store.values == "minmax-255":
             maps = self.store.read_flow(database, at)
             return maps if self.normalisation == "minmax-255" else maps / np.float32(255)
         names = self.sample_ids[picked].tolist()
-        pitch: np.ndarray | float = side / self.view.size
-        if self.view.family == "whole" and self.view.size == side:
+        pitch: np.ndarray | float = side / part.size
+        if part.family == "whole" and part.size == side:
             maps = self.store.read_flow(database, at)
         else:
             flow = self.store.read_flow(database, at, channels=2)
-            if self.view.family == "whole":
-                maps = whole_maps(flow, self.view.size)
+            if part.family == "whole":
+                maps = whole_maps(flow, part.size)
             else:
-                assert regions is not None, "a view of regions reads them first"
-                if self.view.family == "htnet":
-                    maps = htnet_maps(flow, regions[at], self.view.layout, self.view.size, names)
+                regions = self.store.regions(database)[at]
+                if part.family == "htnet":
+                    maps = htnet_maps(flow, regions, part.layout, part.size, names)
                 else:
-                    maps, pitch = region_maps(flow, regions[at], self.view.layout, self.view.size, names)
+                    maps, pitch = region_maps(flow, regions, part.layout, part.size, names)
         return normalise_maps(maps, self.normalisation, pitch, side)
+
+    def _images(self, part: ViewName, database: str, at: np.ndarray) -> np.ndarray:
+        """Returns (M, C, N, N) float32, 0 to 255."""
+        read = self.store.faces if part.family == "faces" else self.store.clips
+        images = read(database, at)
+        if part.layout == "grey":
+            return area_resize(_grey(images), part.size)
+        if images.ndim == 4:  # a grey database: its frames are grey in colour too
+            return np.repeat(area_resize(images, part.size), 3, axis=1)
+        images = images.transpose(0, 1, 4, 2, 3)
+        return area_resize(images.reshape(len(images), -1, *images.shape[-2:]), part.size)
 
 
 def read_view(
@@ -190,7 +206,8 @@ def read_view(
 
     Args:
         store: The store, or its path.
-        view: As in `whole-28`, `regions-28@quadrants`, `htnet-28`, `faces-112`, `clips-64`.
+        view: As in `whole-28`, `regions-28@quadrants`, `htnet-28`, `faces-112@rgb`, `clips-64`, or several of
+            one size joined by `+`, as in `clips-64+faces-64`.
         normalisation: `raw`, `scaled`, `minmax` or `minmax-255`.
         scheme: Label scheme.
         databases: Databases to read; unless given, those of the store that the scheme has classes for.
@@ -211,7 +228,7 @@ def read_view(
         sample_ids=reader.sample_ids,
         classes=reader.classes,
         scheme=reader.scheme,
-        view=str(reader.view),
+        view=reader.view,
         normalisation=normalisation,
         dropped=reader.dropped,
         source_digest=reader.store.digest(list(reader.chosen)),
@@ -235,39 +252,39 @@ def missing_ingredient(
     Raises:
         UsageError: Unknown view, normalisation or database.
     """
-    name = parse_view(view)
+    parts = parse_views(view)
     if normalisation not in NORMALISATIONS:
         raise unknown("normalisation", normalisation, NORMALISATIONS)
-    where = f"{store.path} cannot give {name}:{normalisation}"
-    if store.values == "minmax-255" and name.family not in ("faces", "clips"):
-        return _limits_of_imported(store, name, normalisation, where)
-    if name.size > store.map_size:
-        return (
-            f"{where}: its maps are {store.map_size} px and views only reduce. Ask for at most "
-            f"{name.family}-{store.map_size}, or build with a larger aligned face."
-        )
-    for what in name.ingredients:
-        without = [
-            database
-            for database in (databases if databases is not None else store.databases)
-            if len(store.samples(database)) and not store.has(database, what)
-        ]
-        if without:
-            return f"{where}: {', '.join(without)} hold(s) no {what}. Build with {PROVIDED_BY[what]}."
-    if name.family == "clips":
-        lengths = {
-            database: store.clips(database, 0).shape[0]
-            for database in (databases if databases is not None else store.databases)
-            if len(store.samples(database))
-        }
-        if len(set(lengths.values())) > 1:
-            return (
-                f"{where}: clips differ in length: {lengths}. Use the same --keep-clips K for every database."
+    asked = tuple(databases) if databases is not None else store.databases
+    held = [database for database in asked if len(store.samples(database))]
+    where = f"{store.path} cannot give {'+'.join(map(str, parts))}:{normalisation}"
+    reasons, absent = [], {}
+    for part in parts:
+        if store.values == "minmax-255" and not part.is_image:
+            reasons.append(_limits_of_imported(store, part, normalisation))
+            continue
+        if part.size > store.map_size:
+            reasons.append(
+                f"its maps are {store.map_size} px and views only reduce. Ask for at most "
+                f"{part.family}-{store.map_size}, or build with a larger aligned face."
             )
-    return None
+        for what in part.ingredients:
+            absent[what] = [database for database in held if not store.has(database, what)]
+    absent = {what: without for what, without in absent.items() if without}
+    if absent:
+        lacks = "; ".join(f"{', '.join(without)} hold(s) no {what}" for what, without in absent.items())
+        reasons.append(f"{lacks}. Build with {provided_by(absent)}.")
+    elif any(part.family == "clips" for part in parts):
+        lengths = {database: len(store.clips(database, 0)) for database in held}
+        if len(set(lengths.values())) > 1:
+            reasons.append(
+                f"clips differ in length: {lengths}. Use the same --keep-clips K for every database."
+            )
+    found = dict.fromkeys(reason for reason in reasons if reason)
+    return f"{where}: {' '.join(found)}" if found else None
 
 
-def _limits_of_imported(store: FlowStore, name: ViewName, normalisation: str, where: str) -> str | None:
+def _limits_of_imported(store: FlowStore, name: ViewName, normalisation: str) -> str | None:
     """Says what cannot be had of maps that came min-max scaled."""
     if name.family != "whole":
         why = "its maps were imported without region centres"
@@ -278,7 +295,7 @@ def _limits_of_imported(store: FlowStore, name: ViewName, normalisation: str, wh
     else:
         return None
     return (
-        f"{where}: {why}. It gives whole-{store.map_size} with minmax or minmax-255; "
+        f"{why}. It gives whole-{store.map_size} with minmax or minmax-255; "
         "for anything else build the database from its frames with `mer-flow build`."
     )
 
