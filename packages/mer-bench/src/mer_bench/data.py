@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -89,6 +89,26 @@ class BenchData:
         return replace(self, population=replace(self.population, labels=labels), shuffle_seed=seed)
 
 
+class DataCache:
+    """Keeps what was read, so that models of one input share it; the longest unused goes first.
+
+    Args:
+        limit: Bytes of maps to keep; the last that were read are kept in any case.
+    """
+
+    def __init__(self, limit: int = 2**28):
+        self._limit = limit
+        self._kept: dict[Hashable, BenchData] = {}
+
+    def read(self, key: Hashable, read: Callable[[], BenchData]) -> BenchData:
+        """Returns what is kept under a key, or reads and keeps it."""
+        data = self._kept.pop(key, None) or read()
+        self._kept[key] = data
+        while len(self._kept) > 1 and sum(kept.maps.nbytes for kept in self._kept.values()) > self._limit:
+            del self._kept[next(iter(self._kept))]
+        return data
+
+
 def in_id_order(maps: np.ndarray, population: Population) -> tuple[np.ndarray, Population]:
     """Sorts rows by sample id, so that nothing downstream can depend on a store's row order."""
     order = np.argsort(population.sample_ids, kind="stable")
@@ -144,6 +164,7 @@ def load_data(
     scheme: str = "megc3",
     view: str = "",
     normalisation: str = "",
+    cache: DataCache | None = None,
 ) -> BenchData:
     """Reads what a model needs under a protocol.
 
@@ -155,6 +176,7 @@ def load_data(
         scheme: Label scheme.
         view: Read this view whatever the model prefers.
         normalisation: Read it so normalised.
+        cache: Where other models' data are kept, to be shared.
 
     Returns:
         The data, rows in the order of sample ids.
@@ -165,22 +187,29 @@ def load_data(
     """
     from mer_flow.labels import get_scheme
     from mer_flow.store import FlowStore
-    from mer_flow.views import missing_ingredient, read_view
+    from mer_flow.views import missing_ingredient
 
     get_scheme(scheme)
+    cache = cache or DataCache()
     with FlowStore(path) as store:
         needed = _databases(store, protocol, options, scheme)
         passed_over = []
         for wanted in wanted_inputs(spec, view, normalisation):
             reason = missing_ingredient(store, *wanted, list(needed))
             if reason is None:
-                data = read_view(store, *wanted, scheme=scheme, databases=list(needed))
                 break
             passed_over.append((":".join(wanted), reason))
         else:
             tried = "; ".join(f"{name}: {reason}" for name, reason in passed_over)
             raise DataError(f"store {path} can give none of the inputs that {spec.name} reads. {tried}")
-        digest = store.digest(needed)
+        data = cache.read((str(path), *wanted, scheme, needed), lambda: _read(store, *wanted, scheme, needed))
+    return replace(data, passed_over=tuple(passed_over))
+
+
+def _read(store: FlowStore, view: str, normalisation: str, scheme: str, needed: tuple[str, ...]) -> BenchData:
+    from mer_flow.views import read_view
+
+    data = read_view(store, view, normalisation, scheme=scheme, databases=list(needed))
     _check_labelled(set(np.asarray(data.databases, str).tolist()), needed, data.dropped, scheme)
     population = Population(
         np.asarray(data.sample_ids, str),
@@ -191,15 +220,15 @@ def load_data(
         scheme,
     )
     maps, population = in_id_order(np.asarray(data.maps, np.float32), population)
+    dropped = tuple(sorted(data.dropped.items()))
     return BenchData(
         maps,
         population,
         data.view,
         data.normalisation,
-        tuple(passed_over),
-        tuple(sorted(data.dropped.items())),
-        str(path),
-        digest,
+        dropped=dropped,
+        store=str(store.path),
+        store_digest=store.digest(needed),
     )
 
 
