@@ -148,13 +148,17 @@ def count_parameters(spec: ModelSpec, resolved: Resolved, data: BenchData) -> in
         data: What it is to read.
 
     Returns:
-        The number of trainable parameters; None for a classifier.
+        The number of trainable parameters; None for a classifier, which is only tried.
 
     Raises:
         UsageError: It cannot be built with these options, cannot read maps of this shape, or the recipe asks
             for depths of its layers that it does not tell.
     """
     if resolved.recipe is None:
+        from mer_bench.training.features import try_classifier
+
+        view = f"{data.view}:{data.normalisation}"
+        try_classifier(spec, resolved.options, data.num_classes, data.maps, view)
         return None
     from mer_bench.training.optim import check_layer_depths
 
@@ -229,11 +233,15 @@ def execute(
         RunError: Another process writes this run, it is of another configuration, or the disk is full.
     """
     from mer_bench.training.engine import run_folds
+    from mer_bench.training.features import classifier_features
 
     if limit is not None and limit < 1:
         raise UsageError(f"--limit must be at least 1, got {limit}")
     begin = time.monotonic()
     settings, spec = prepared.settings, prepared.registered.spec
+    data, options = prepared.data, prepared.resolved.options
+    view = f"{data.view}:{data.normalisation}"
+    features = None
     run = RunDirectory.create_or_resume(out, prepared.manifest)
     run.versions = prepared.manifest["versions"]
     wanted = prepared.folds.folds[:limit]
@@ -267,12 +275,14 @@ def execute(
                     on_progress(seed, finished, total)
 
             try:
+                if spec.kind == "classifier" and features is None:  # the same for every seed
+                    features = classifier_features(spec, options, data.num_classes, data.maps, view)
                 run_folds(
                     spec,
-                    prepared.resolved.options,
-                    prepared.data.maps,
-                    prepared.data.population.labels,
-                    prepared.data.num_classes,
+                    options,
+                    data.maps,
+                    data.population.labels,
+                    data.num_classes,
                     missing,
                     prepared.resolved.recipe or _NO_RECIPE,
                     protocol=settings.protocol,
@@ -282,9 +292,10 @@ def execute(
                     workers=settings.workers,
                     chunk=settings.chunk,
                     stacking=not began,
-                    classes=prepared.data.population.classes,
+                    classes=data.population.classes,
                     deterministic=settings.deterministic,
-                    view=f"{prepared.data.view}:{prepared.data.normalisation}",
+                    view=view,
+                    features=features,
                     on_fold=commit,
                     on_progress=report,
                 )

@@ -1,4 +1,7 @@
-"""Folds of a classifier (`fit`, `predict`): fitted once, recorded as one epoch."""
+"""Folds of a classifier (`fit`, `predict`): fitted once, recorded as one epoch.
+
+What it is fitted on are maps, or the features it made of them (`training.features`), once for all folds.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ import numpy as np
 
 from mer_bench.errors import TrainingError
 from mer_bench.folds import Fold
+from mer_bench.training.features import build_classifier
 from mer_bench.training.plan import Plan, fold_notes
 from mer_bench.training.result import FoldResult
 
@@ -22,25 +26,24 @@ def fit_fold(plan: Plan, maps: np.ndarray, labels: np.ndarray, fold: Fold) -> Fo
 
     Args:
         plan: The run's training; the recipe is not used.
-        maps: `(N, C, H, W)` float32; the classifier is given rows of it, unflattened.
+        maps: `(N, C, H, W)` float32, given unflattened, or the `(N, D)` features made of such maps.
         labels: `(N,)` int64.
         fold: The fold.
 
     Returns:
-        The record: log probabilities where the classifier has `predict_proba`, else 1 for the predicted
-        class and 0.
+        The record; its logits are log probabilities where the classifier has `predict_proba`, else decision
+        values where it has `decision_function`, else 1 for the predicted class and 0.
 
     Raises:
         TrainingError: If the classifier fails or predicts what is no class.
     """
     begin = time.perf_counter()
-    channels, height, _ = maps.shape[1:]
     train_maps, train_labels = maps[fold.train], labels[fold.train]
     counts = np.bincount(train_labels, minlength=plan.num_classes)
     with _numpy_seed(plan.seed_of(fold)):
         try:
-            classifier = plan.spec.build(
-                num_classes=plan.num_classes, in_channels=channels, map_size=height, **plan.options
+            classifier = build_classifier(
+                plan.spec, plan.options, plan.num_classes, plan.map_shape or maps.shape[1:]
             )
             classifier.fit(train_maps, train_labels)
             train = _scores(classifier, train_maps, plan.num_classes)
@@ -49,7 +52,7 @@ def fit_fold(plan: Plan, maps: np.ndarray, labels: np.ndarray, fold: Fold) -> Fo
         except Exception as error:  # a plug-in may raise anything; the other folds go on
             raise TrainingError(
                 f"fold '{fold.name}': classifier '{plan.spec.name}' with options {dict(plan.options)} "
-                f"failed on maps of shape {train_maps.shape}: {type(error).__name__}: {error}; "
+                f"failed on input of shape {train_maps.shape}: {type(error).__name__}: {error}; "
                 "it must offer fit(X, y) and predict(X)"
             ) from error
     right = train.argmax(1) == train_labels
@@ -84,8 +87,28 @@ def _scores(classifier: Any, maps: np.ndarray, num_classes: int) -> np.ndarray:
     predicted = np.asarray(classifier.predict(maps))
     if predicted.shape != (len(maps),):
         raise ValueError(f"predict gave shape {predicted.shape} for {len(maps)} maps")
-    scores[np.arange(len(maps)), predicted.astype(np.int64)] = 1.0
+    predicted = predicted.astype(np.int64)
+    rows = np.arange(len(maps))
+    values = _decision_values(classifier, maps)
+    if values is None:
+        scores[rows, predicted] = 1.0
+        return scores
+    scores[:] = values.min(1, keepdims=True) + np.log(_SMALLEST)
+    scores[:, np.asarray(classifier.classes_, np.int64)] = values
+    # `predict` has the last word, as where decision values tie or pairs of classes vote.
+    other = scores.argmax(1) != predicted
+    scores[rows[other], predicted[other]] = np.nextafter(scores[other].max(1), np.float32(np.inf))
     return scores
+
+
+def _decision_values(classifier: Any, maps: np.ndarray) -> np.ndarray | None:
+    """Returns `(n, classes seen)` float64, or None where the classifier gives no value per class."""
+    if not hasattr(classifier, "decision_function") or not hasattr(classifier, "classes_"):
+        return None
+    values = np.asarray(classifier.decision_function(maps), np.float64)
+    if values.ndim == 1 and len(classifier.classes_) == 2:
+        values = np.stack([-values, values], axis=1) / 2
+    return values if values.shape == (len(maps), len(classifier.classes_)) else None
 
 
 @contextmanager

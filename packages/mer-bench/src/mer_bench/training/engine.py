@@ -6,6 +6,7 @@ import logging
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from mer_bench.folds import Fold
 from mer_bench.spec import ModelSpec
 from mer_bench.training.augmentation import Augmenter
 from mer_bench.training.choice import choose_cpu_engine
+from mer_bench.training.features import classifier_features
 from mer_bench.training.losses import check_class_weights
 from mer_bench.training.plan import FoldFailures, OnFold, OnProgress, Plan
 from mer_bench.training.processes import run_in_processes
@@ -94,6 +96,7 @@ def run_folds(
     view: str | None = None,
     classes: Sequence[str] = (),
     stacking: bool = True,
+    features: np.ndarray | None = None,
     on_fold: OnFold,
     on_progress: OnProgress | None = None,
 ) -> None:
@@ -124,6 +127,7 @@ def run_folds(
             how a mirrored u is stored depends on it.
         classes: Names of the classes, for the records' notes; numbers where there are none.
         stacking: Whether `auto` may choose `stacked` on a CPU; `serial` and `processes` agree bit for bit.
+        features: What `classifier_features` made of the maps, where a caller has it already.
         on_fold: Called with each fold's record as soon as it is there, in the calling process. What it raises
             ends the run.
         on_progress: Called with (epochs done over all folds, their total), a few times per second at most.
@@ -144,6 +148,9 @@ def run_folds(
     check_data(maps, labels, num_classes, folds)
     if not folds:
         return
+    if spec.kind == "classifier":
+        plan = replace(plan, map_shape=maps.shape[1:])
+        maps = classifier_features(spec, options, num_classes, maps, view) if features is None else features
 
     def deliver(result: FoldResult) -> None:
         for note in result.notes:

@@ -34,6 +34,7 @@ class Plan:
         view: The input as `view:normalisation`, or None where the caller did not say.
         deterministic: Whether torch is held to deterministic algorithms.
         classes: Their names, for notes; empty for numbers.
+        map_shape: `(C, H, W)` of the run's maps, for a classifier that is given their features instead.
     """
 
     spec: ModelSpec
@@ -46,6 +47,7 @@ class Plan:
     view: str | None
     deterministic: bool
     classes: tuple[str, ...] = ()
+    map_shape: tuple[int, ...] | None = None
 
     @property
     def epochs(self) -> int:
