@@ -72,6 +72,49 @@ def test_flip_of_an_htnet_map_is_the_map_of_the_mirrored_face(view, centres):
     torch.testing.assert_close(flipped, expected, rtol=1e-5, atol=1e-5)
 
 
+FRAMES = torch.rand(40, 12, 8, 8, generator=torch.Generator().manual_seed(4)) * 255
+
+
+@pytest.mark.parametrize(
+    "view", ["faces-8@rgb+clips-8@rgb:raw", "clips-8+faces-8:scaled", "clips-8@rgb:minmax"]
+)
+def test_frames_are_mirrored_and_keep_their_values(view):
+    augment = Augmenter.from_recipe(Recipe(flip=1.0), view)
+    torch.testing.assert_close(augment(FRAMES, KEY), FRAMES.flip(-1), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("view", "scale"), [("clips-8@rgb+whole-8:minmax-255", 255.0), ("regions-8+clips-8+whole-8:scaled", None)]
+)
+def test_each_u_of_a_combined_view_is_turned_and_nothing_else(view, scale):
+    def encode(flow):
+        return flow.clamp(-1, 1) if scale is None else minmax(flow, scale)
+
+    def combine(frames, flow):
+        after = torch.cat([frames, encode(flow)], 1)
+        return after if scale else torch.cat([encode(flow), after], 1)
+
+    augment = Augmenter.from_recipe(Recipe(flip=1.0), view)
+    expected = combine(FRAMES.flip(-1), mirrored(FLOW))
+    torch.testing.assert_close(augment(combine(FRAMES, FLOW), KEY), expected, rtol=1e-5, atol=1e-4)
+
+
+def test_tiled_parts_are_mirrored_by_tiles_beside_others_that_are_not():
+    both = Augmenter.from_recipe(Recipe(flip=0.5, shift=1), "htnet-8@as-published+whole-8:raw")
+    out = both(torch.cat([FLOW, FLOW], 1), KEY)
+    for view, part in (("htnet-8@as-published:raw", out[:, :3]), ("whole-8:raw", out[:, 3:])):
+        alone = Augmenter.from_recipe(Recipe(flip=0.5, shift=1), view)
+        torch.testing.assert_close(part, alone(FLOW, KEY), rtol=0, atol=0)
+
+
+def test_channels_that_the_view_cannot_have_are_refused():
+    augment = Augmenter.from_recipe(Recipe(flip=0.5), "clips-8@rgb+whole-8:scaled")
+    with pytest.raises(UsageError, match="13 channels, but the view's parts have 3 and 3 for each frame"):
+        augment(torch.zeros(2, 13, 8, 8), KEY)
+    with pytest.raises(UsageError, match="6 channels, but the view's parts have 3"):
+        Augmenter.from_recipe(Recipe(flip=0.5), "whole-8:scaled")(torch.zeros(2, 6, 8, 8), KEY)
+
+
 def test_flip_without_a_known_view_is_refused():
     with pytest.raises(UsageError, match="flip = 0"):
         Augmenter.from_recipe(Recipe(flip=0.5), None)

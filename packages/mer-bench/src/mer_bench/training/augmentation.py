@@ -1,7 +1,8 @@
-"""Augmentation of flow maps: they are vectors, not colours, and a mirrored face moves the other way."""
+"""Augmentation of maps and frames: flow is vectors, not colours, and a mirrored face moves the other way."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -17,6 +18,24 @@ MIRROR_OFFSETS = {"raw": 0.0, "scaled": 0.0, "minmax": 1.0, "minmax-255": 255.0}
 
 
 @dataclass(frozen=True)
+class Part:
+    """One part of a view, as a mirror sees it.
+
+    Attributes:
+        channels: How many channels it has; of clips, how many a frame has.
+        flow: Whether it is flow, whose first channel is u; otherwise frames, which are mirrored and no more.
+        tiled: Whether the map is `htnet-N@as-published`, `[[left eye, left lip], [right eye, right lip]]`,
+            whose mirror swaps rows of tiles and mirrors each tile, rather than the map as a whole.
+        clips: Whether it is clips, whose number of frames only the maps can tell.
+    """
+
+    channels: int
+    flow: bool = True
+    tiled: bool = False
+    clips: bool = False
+
+
+@dataclass(frozen=True)
 class Augmenter:
     """Random flips, shifts and noise of training maps.
 
@@ -25,15 +44,14 @@ class Augmenter:
         shift: Largest translation along each axis, in pixels of the map; edges are repeated.
         noise: Standard deviation of Gaussian noise, in the map's units.
         mirror_offset: A mirrored u is this minus u.
-        tiled: Whether the map is `htnet-N@as-published`, `[[left eye, left lip], [right eye, right lip]]`,
-            whose mirror swaps rows of tiles and mirrors each tile, rather than the map as a whole.
+        parts: Of the view, in the order of their channels.
     """
 
     flip: float
     shift: int
     noise: float
     mirror_offset: float
-    tiled: bool
+    parts: tuple[Part, ...]
 
     @classmethod
     def from_recipe(cls, recipe: Recipe, view: str | None) -> Augmenter | None:
@@ -42,7 +60,7 @@ class Augmenter:
         Args:
             recipe: Gives `flip`, `shift` and `noise`.
             view: The input as `view:normalisation`, as in `whole-28:minmax-255`; needed for flips only, as
-                how a mirrored u is stored depends on it.
+                which channels are a u, and how a mirrored one is stored, depends on it.
 
         Returns:
             The augmentation, or None where the recipe has none.
@@ -53,34 +71,37 @@ class Augmenter:
         if not (recipe.flip or recipe.shift or recipe.noise):
             return None
         name, _, normalisation = (view or "").partition(":")
-        kind = name.partition("-")[0]
-        layout = name.partition("@")[2]
-        if recipe.flip and (normalisation not in MIRROR_OFFSETS or kind not in ("whole", "regions", "htnet")):
+        parts = [_part(part) for part in name.split("+")]
+        known = normalisation in MIRROR_OFFSETS and None not in parts
+        if recipe.flip and not known:
             raise UsageError(
                 f"recipe '{recipe.name}' flips maps (flip = {recipe.flip}), "
-                f"but how the view {view!r} stores a mirrored u is unknown; give a view whole-N, regions-N "
-                f"or htnet-N with one of {', '.join(MIRROR_OFFSETS)} as in 'whole-28:scaled', or set flip = 0"
+                f"but how the view {view!r} stores a mirrored u is unknown; give a view whole-N, regions-N, "
+                f"htnet-N, faces-N, clips-N or several joined by +, with one of {', '.join(MIRROR_OFFSETS)}, "
+                "as in 'whole-28:scaled', or set flip = 0"
             )
-        offset = MIRROR_OFFSETS.get(normalisation, 0.0)
         return cls(
             recipe.flip,
             recipe.shift,
             recipe.noise,
-            offset,
-            tiled=kind == "htnet" and layout == "as-published",
+            MIRROR_OFFSETS.get(normalisation, 0.0),
+            tuple(part for part in parts if part is not None) if known else (),
         )
 
     def __call__(self, maps: Tensor, key: Tensor) -> Tensor:
         """Augment a batch.
 
         Args:
-            maps: `(..., B, C, H, W)` float32, channel 0 is u.
+            maps: `(..., B, C, H, W)` float32, channels as the view's parts have them.
             key: Stream keys with the leading axes of `maps`, int64; equal keys give equal augmentation.
 
         Returns:
             New maps of the same shape.
+
+        Raises:
+            UsageError: If the channels are not those of the view.
         """
-        batch, _, height, width = maps.shape[-4:]
+        batch, channels, height, width = maps.shape[-4:]
         rows = torch.arange(height, device=maps.device)
         columns = torch.arange(width, device=maps.device)
         y = rows.expand(*key.shape, batch, height)
@@ -89,27 +110,85 @@ class Augmenter:
             span = 2 * self.shift + 1
             y = (y - self._moves(mix(key + 10), batch, span)).clamp(0, height - 1)
             x = (x - self._moves(mix(key + 11), batch, span)).clamp(0, width - 1)
-        mirrored = None
         if self.flip:
             mirrored = (uniform(mix(key + 12), batch) < self.flip).unsqueeze(-1)
-            if self.tiled:
-                half = width // 2
-                y = torch.where(mirrored, (y + height // 2) % height, y)
-                x = torch.where(mirrored, x // half * half + (half - 1 - x % half), x)
-            else:
-                x = torch.where(mirrored, width - 1 - x, x)
-        if self.shift or self.flip:
-            maps = maps.gather(-2, y[..., :, None, :, None].expand(maps.shape))
-            maps = maps.gather(-1, x[..., :, None, None, :].expand(maps.shape))
-        if mirrored is not None:
-            u = maps[..., :1, :, :]
-            u = torch.where(mirrored[..., None, None], self.mirror_offset - u, u)
-            maps = torch.cat([u, maps[..., 1:, :, :]], dim=-3)
+            maps = self._mirror(maps, y, x, mirrored, _spans(self.parts, channels))
+        elif self.shift:
+            maps = _pick(maps, y, x)
         if self.noise:
             maps = maps + self.noise * normal(mix(key + 13), maps.shape[-4:].numel()).view(maps.shape)
         return maps
+
+    def _mirror(
+        self, maps: Tensor, y: Tensor, x: Tensor, mirrored: Tensor, spans: Sequence[tuple[Part, int, int]]
+    ) -> Tensor:
+        """Picks rows and columns, which come shifted, and mirrors the samples that are to be."""
+        height, width = maps.shape[-2:]
+        half = width // 2
+        whole = y, torch.where(mirrored, width - 1 - x, x)
+        tiles = (
+            torch.where(mirrored, (y + height // 2) % height, y),
+            torch.where(mirrored, x // half * half + (half - 1 - x % half), x),
+        )
+        if len({part.tiled for part, *_ in spans}) == 1:
+            maps = _pick(maps, *(tiles if spans[0][0].tiled else whole))
+        else:
+            pieces = [
+                _pick(maps[..., start:end, :, :], *(tiles if part.tiled else whole))
+                for part, start, end in spans
+            ]
+            maps = torch.cat(pieces, dim=-3)
+        turned = mirrored[..., None, None]
+        pieces = []
+        for part, start, end in spans:
+            if part.flow:
+                u = maps[..., start : start + 1, :, :]
+                pieces.append(torch.where(turned, self.mirror_offset - u, u))
+                start += 1
+            pieces.append(maps[..., start:end, :, :])
+        return torch.cat(pieces, dim=-3)
 
     def _moves(self, key: Tensor, batch: int, span: int) -> Tensor:
         # float32 may round the product up to `span` itself.
         moves = (uniform(key, batch) * span).to(torch.int64).clamp(max=span - 1)
         return (moves - self.shift).unsqueeze(-1)
+
+
+def _part(name: str) -> Part | None:
+    """Reads one part of a view's name; None where it is of no known family."""
+    family, _, rest = name.partition("-")
+    layout = rest.partition("@")[2]
+    if family in ("whole", "regions", "htnet"):
+        return Part(3, tiled=family == "htnet" and layout == "as-published")
+    if family in ("faces", "clips"):
+        per_frame = 3 if layout == "rgb" else 1
+        return Part(per_frame * (2 if family == "faces" else 1), flow=False, clips=family == "clips")
+    return None
+
+
+def _spans(parts: Sequence[Part], channels: int) -> list[tuple[Part, int, int]]:
+    """Returns each part with its first channel and the one after its last.
+
+    Raises:
+        UsageError: If no whole number of frames in a clip makes up the channels.
+    """
+    per_frame = sum(part.channels for part in parts if part.clips)
+    fixed = sum(part.channels for part in parts if not part.clips)
+    frames, left = divmod(channels - fixed, per_frame) if per_frame else (1, channels - fixed)
+    if left or frames < 1:
+        raise UsageError(
+            f"maps have {channels} channels, but the view's parts have {fixed}"
+            f"{f' and {per_frame} for each frame of a clip' if per_frame else ''}; "
+            "state the view that the maps were read with"
+        )
+    spans, start = [], 0
+    for part in parts:
+        end = start + part.channels * (frames if part.clips else 1)
+        spans.append((part, start, end))
+        start = end
+    return spans
+
+
+def _pick(maps: Tensor, y: Tensor, x: Tensor) -> Tensor:
+    maps = maps.gather(-2, y[..., :, None, :, None].expand(maps.shape))
+    return maps.gather(-1, x[..., :, None, None, :].expand(maps.shape))
