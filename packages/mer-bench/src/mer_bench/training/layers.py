@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from mer_bench.training.linear import replace_linear
 from mer_bench.training.seeding import mix, random_bits
 
 _LEVELS = 1 << 16
@@ -155,7 +156,8 @@ def replace_layers(network: nn.Module, stacked: bool) -> list[str]:
 
     Args:
         network: Changed in place; names of parameters and buffers stay.
-        stacked: Whether folds are going to be stacked; only then is batch normalisation replaced.
+        stacked: Whether folds are going to be stacked; only then is batch normalisation replaced, and only
+            otherwise, on a CPU, wide linear layers.
 
     Returns:
         Names of the dropout layers that were replaced, in order.
@@ -177,6 +179,8 @@ def replace_layers(network: nn.Module, stacked: bool) -> list[str]:
             replaced.append(name)
         parent, _, child = name.rpartition(".")
         setattr(network.get_submodule(parent), child, new)
+    if not stacked and _device_of(network).type == "cpu":
+        replace_linear(network)
     return replaced
 
 
