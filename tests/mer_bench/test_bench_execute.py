@@ -21,8 +21,9 @@ from mer_bench.execute import Prepared, execute, prepare, prepare_data
 from mer_bench.models.majority import SPECS as MAJORITY
 from mer_bench.models.ststnet import SPECS as STSTNET
 from mer_bench.registry import Registered, Registry
+from mer_bench.report.render import to_csv, to_markdown
 from mer_bench.report.summary import summarise
-from mer_bench.report.tables import build_tables, to_csv, to_markdown
+from mer_bench.report.tables import build_tables
 from mer_bench.report.terminal import render_run
 from mer_bench.runs import RunDirectory
 from mer_bench.settings import Request, RunSettings

@@ -20,8 +20,9 @@ from mer_bench.folds import Population
 from mer_bench.models.majority import SPECS as MAJORITY
 from mer_bench.published import SELECTS_ON_TEST, published_scores
 from mer_bench.registry import Registered, Registry
+from mer_bench.report.render import to_csv, to_latex, to_markdown
 from mer_bench.report.summary import RunSummary, summarise
-from mer_bench.report.tables import build_tables, to_csv, to_latex, to_markdown
+from mer_bench.report.tables import build_tables
 from mer_bench.report.terminal import render_run
 from mer_bench.runs import RunDirectory
 from mer_bench.settings import Request, RunSettings

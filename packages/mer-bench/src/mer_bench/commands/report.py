@@ -30,8 +30,9 @@ def report_command(
     An incomplete run is refused, and its missing folds are named. Published scores stand beside runs of the
     official composite only.
     """
+    from mer_bench.report.render import RENDERERS
     from mer_bench.report.summary import summarise
-    from mer_bench.report.tables import RENDERERS, build_tables
+    from mer_bench.report.tables import build_tables
     from mer_bench.runs import RunDirectory, write_atomically
     from mer_bench.values import parse_seeds
 

@@ -1,19 +1,16 @@
-"""Tables of runs beside published scores, as Markdown, CSV and LaTeX: one set of rows, three renderings."""
+"""Tables of runs beside published scores: one row per run and selection; `render` writes them."""
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from mer_bench.metrics import FULL
 from mer_bench.published import SELECTS_ON_TEST, PublishedScore, published_scores
-from mer_bench.report.summary import Figure, RunSummary
+from mer_bench.report.summary import RunSummary
 from mer_bench.selection import SELECTION_TITLES
 
-FORMATS = ("md", "csv", "latex")
 _SHOWN = {"uf1": "UF1", "uar": "UAR", "accuracy": "Acc"}
 _DATABASE_TITLES = {"smic": "SMIC", "samm": "SAMM", "casme2": "CASME II", "casme3": "CAS(ME)^3"}
 
@@ -27,12 +24,14 @@ class Row:
         selection: Which epoch counts, or what is known of it.
         leaks: Whether the figures are known to be chosen on the test subject.
         values: Column key to a figure, a number or text; a key that is absent prints as a dash.
+        leaking: Keys of single cells that leak, where the others do not.
     """
 
     method: str
     selection: str
     leaks: bool
     values: dict[str, Any] = field(default_factory=dict)
+    leaking: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -44,12 +43,14 @@ class Table:
         columns: `(key, heading)` after method and selection.
         rows: Ours, honest first, then the published ones.
         notes: What a reader must know.
+        shows_selection: Whether people are shown the column of selections.
     """
 
     title: str
     columns: tuple[tuple[str, str], ...]
     rows: tuple[Row, ...]
     notes: tuple[str, ...]
+    shows_selection: bool = True
 
 
 def database_title(name: str) -> str:
@@ -171,138 +172,3 @@ def _notes(summaries: Sequence[RunSummary]) -> list[str]:
                 f"as its better inputs were not to be had ({passed})."
             )
     return notes
-
-
-def _number(value: Any, key: str) -> str:
-    """Writes a cell for people."""
-    if value is None:
-        return "–"
-    if isinstance(value, Figure):
-        return f"{value.mean:.4f}" + (f" ± {value.sd:.4f}" if value.sd is not None else "")
-    if isinstance(value, tuple):
-        return f"{value[0]:.3f} to {value[1]:.3f}"
-    if key.startswith("gap."):
-        return f"{value:+.4f}"
-    if isinstance(value, float):
-        return f"{value:.4f}"
-    if isinstance(value, int):
-        return f"{value:,}"
-    return str(value)
-
-
-def _cells(row: Row, table: Table) -> list[str]:
-    return [row.method, row.selection, *(_number(row.values.get(key), key) for key, _ in table.columns)]
-
-
-def to_markdown(tables: Sequence[Table]) -> str:
-    """Renders tables as Markdown; a leaking row is set in italics."""
-    parts = []
-    for table in tables:
-        heads = ["method", "selection", *(heading for _, heading in table.columns)]
-        lines = [f"### {table.title}", "", "| " + " | ".join(heads) + " |", "|" + " --- |" * len(heads)]
-        for row in table.rows:
-            cells = [cell.replace("|", "\\|") for cell in _cells(row, table)]
-            if row.leaks:
-                cells = [cell if cell == "–" else f"*{cell}*" for cell in cells]
-            lines.append("| " + " | ".join(cells) + " |")
-        lines += ["", *(f"- {note}" for note in table.notes), ""]
-        parts.append("\n".join(lines))
-    return "\n".join(parts)
-
-
-def to_csv(tables: Sequence[Table]) -> str:
-    """Renders tables as one CSV: every number in full, mean, sd and interval in columns of their own."""
-    keys = list(dict.fromkeys(key for table in tables for key, _ in table.columns))
-    fields = ["table", "method", "selection", "leaks"]
-    for key in keys:
-        if key.endswith(".interval"):
-            stem = key.removesuffix(".interval")
-            fields += [f"{stem}.low", f"{stem}.high"]
-        elif "." in key and not key.startswith("gap."):
-            fields += [f"{key}.mean", f"{key}.sd"]
-        else:
-            fields.append(key)
-    buffer = io.StringIO()
-    writer = csv.DictWriter(buffer, fields, lineterminator="\n")
-    writer.writeheader()
-    for table in tables:
-        for row in table.rows:
-            record: dict[str, Any] = {"table": table.title, "method": row.method, "selection": row.selection}
-            record["leaks"] = "yes" if row.leaks else ""
-            for key, value in row.values.items():
-                if isinstance(value, Figure):
-                    record[f"{key}.mean"], record[f"{key}.sd"] = value.mean, value.sd
-                elif isinstance(value, tuple):
-                    stem = key.removesuffix(".interval")
-                    record[f"{stem}.low"], record[f"{stem}.high"] = value
-                elif f"{key}.mean" in fields:
-                    record[f"{key}.mean"] = value
-                elif key in fields:
-                    record[key] = value
-            writer.writerow({name: value for name, value in record.items() if name in fields})
-    return buffer.getvalue()
-
-
-#: Ends of the keys of columns that fit a printed page.
-_PRINTED = (".uf1", ".uar", "seeds")
-
-_LATEX = str.maketrans(
-    {
-        "&": r"\&",
-        "%": r"\%",
-        "$": r"\$",
-        "#": r"\#",
-        "_": r"\_",
-        "{": r"\{",
-        "}": r"\}",
-        "^": r"\textasciicircum{}",
-        "~": r"\textasciitilde{}",
-        "\\": r"\textbackslash{}",
-        "±": r"$\pm$",
-        "–": "--",
-        ">": "$>$",
-        "<": "$<$",
-    }
-)
-
-
-def to_latex(tables: Sequence[Table]) -> str:
-    """Renders tables for LaTeX (booktabs): UF1 and UAR of each pool, gap and seeds; CSV has the rest.
-
-    A leaking row is emphasised and says that it leaks; notes and sources are comments.
-    """
-    parts = []
-    for table in tables:
-        shown = [(key, head) for key, head in table.columns if key.endswith(_PRINTED)]
-        heads = ["method", "selection", *(head for _, head in shown)]
-        lines = [
-            r"\begin{table}",
-            r"\centering\scriptsize\setlength{\tabcolsep}{3pt}",
-            rf"\caption{{{table.title.translate(_LATEX)}}}",
-            rf"\begin{{tabular}}{{ll{'r' * len(shown)}}}",
-            r"\toprule",
-            " & ".join(head.translate(_LATEX) for head in heads) + r" \\",
-            r"\midrule",
-        ]
-        published = False
-        sources = []
-        for row in table.rows:
-            source = row.values.get("source", "")
-            if source != "this run":
-                sources.append(f"{row.method}: {source}.")
-                if not published:
-                    published = True
-                    lines.append(r"\midrule")
-            numbers = [_number(row.values.get(key), key) for key, _ in shown]
-            cells = [cell.translate(_LATEX) for cell in (row.method, row.selection, *numbers)]
-            if row.leaks:
-                cells = [cell if cell == "--" else rf"\emph{{{cell}}}" for cell in cells]
-            lines.append(" & ".join(cells) + r" \\")
-        lines += [r"\bottomrule", r"\end{tabular}"]
-        lines += [f"% {note}" for note in (*table.notes, *sources)]
-        lines += [r"\end{table}", ""]
-        parts.append("\n".join(lines))
-    return "\n".join(parts)
-
-
-RENDERERS = {"md": to_markdown, "csv": to_csv, "latex": to_latex}
