@@ -29,3 +29,7 @@ class TrainingError(MerBenchError):
 
 class RunError(MerBenchError):
     """A run directory is of another configuration, damaged or incomplete."""
+
+
+class ConformanceError(MerBenchError):
+    """A model does not keep what every registered model must keep."""

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mer_bench.errors import UsageError
 from mer_bench.models.relu_norm_pool import ConvReluNormPool
 from mer_bench.spec import ModelSpec
 from mer_bench.training.recipes import Recipe
@@ -26,6 +27,9 @@ class STSTNet(nn.Module):
         dropout: Probability, before the average pooling.
         padding: Of the convolution; 2 in the authors' code (30×30 activations). The paper's "same" is 1; both
             pool to 10×10.
+
+    Raises:
+        UsageError: The maps are too small to be pooled twice.
     """
 
     channels_last = True
@@ -40,6 +44,12 @@ class STSTNet(nn.Module):
         padding: int = 2,
     ) -> None:
         super().__init__()
+        smallest = max(6 - 2 * padding, 1)
+        if map_size < smallest:
+            raise UsageError(
+                f"STSTNet with padding {padding} takes maps of at least {smallest} px, got {map_size}; "
+                "read whole-28"
+            )
         kernels = sum(streams)
         self.streams = ConvReluNormPool(in_channels, kernels, kernel_size=3, padding=padding)
         self.dropout = nn.Dropout(dropout)

@@ -1,0 +1,174 @@
+"""Checks of what a model says of itself: metadata, inputs, variants, recipes, parameter count."""
+
+from __future__ import annotations
+
+import pickle
+import re
+
+import torch
+
+from mer_bench.conformance.subject import Subject, count_trainable
+from mer_bench.errors import ConformanceError, MerBenchError
+from mer_bench.execute import try_network
+from mer_bench.settings import check_recipe, option_types
+from mer_bench.training.engine import check_request
+from mer_bench.training.optim import check_layer_depths
+
+
+def describes_itself(subject: Subject) -> str:
+    """A table and a reader of its scores find what they need.
+
+    Raises:
+        ConformanceError: Something is missing or contradicts the rest.
+    """
+    spec = subject.spec
+    problems = []
+    if not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", spec.name):
+        problems.append(f"name '{spec.name}' is not kebab-case (lower-case letters, digits, single hyphens)")
+    if not spec.title.strip():
+        problems.append("title is empty; tables print it")
+    if not spec.citation.strip():
+        problems.append("citation is empty; name authors, title, venue and DOI, or say that it is your own")
+    if spec.exactness == "reconstructed" and not spec.filled_in:
+        problems.append("it is 'reconstructed', but filled_in names no choice; one sentence for each")
+    if any(not sentence.strip().endswith(".") for sentence in spec.filled_in):
+        problems.append("filled_in: each entry is a sentence and ends with a full stop")
+    if spec.kind == "network" and not spec.parameters:
+        problems.append("parameters is not given; state the count of the default variant with 3 classes")
+    if spec.kind == "classifier" and spec.recipes:
+        problems.append("a classifier has no recipes; fit takes none")
+    problems += [
+        f"recipe '{recipe.name}' is listed as '{name}'; a run's record would name it otherwise"
+        for name, recipe in spec.recipes.items()
+        if recipe.name != name
+    ]
+    known, open_ended = option_types(spec)
+    if not open_ended:
+        foreign = {key for options in spec.variants.values() for key in options} - set(known)
+        problems += [f"variants set '{key}', which the builder does not take" for key in sorted(foreign)]
+    if problems:
+        raise ConformanceError("; ".join(problems))
+    return f"{spec.exactness}, {len(spec.filled_in)} choices filled in"
+
+
+def is_fed(subject: Subject) -> str:
+    """Every input it lists is a view that a store with flow, faces and clips can give.
+
+    Raises:
+        UsageError: A view or normalisation is unknown.
+        DataError: The reference store cannot give it.
+    """
+    shapes = {view: subject.data_of(view).maps.shape[1:] for view in subject.spec.views}
+    return ", ".join(f"{view} {'x'.join(map(str, shape))}" for view, shape in shapes.items())
+
+
+def recipes_are_valid(subject: Subject) -> str:
+    """Every recipe passes what a run checks before training, for every input and for its network.
+
+    Raises:
+        UsageError: A value is out of range, or does not fit the input or the classes.
+    """
+    network = subject.on_meta(subject.spec.default_variant)
+    for recipe in subject.spec.recipes.values():
+        check_recipe(recipe)
+        check_layer_depths(network, recipe)
+        for view in subject.spec.views:
+            check_request(
+                subject.spec, recipe, device="cpu", engine="auto", workers=None, chunk=None, view=view,
+                num_classes=subject.data.num_classes,
+            )  # fmt: skip
+    return ", ".join(subject.spec.recipes)
+
+
+def variants_build(subject: Subject) -> str:
+    """Every variant is built for every input and gives logits of the right shape, without using memory.
+
+    Raises:
+        ConformanceError: One cannot be built on the meta device.
+        UsageError: One cannot read an input, or its logits have another shape.
+    """
+    # One input of each shape.
+    inputs = {
+        subject.data_of(view).maps.shape: subject.data_of(view) for view in reversed(subject.spec.views)
+    }
+    for data in inputs.values():
+        for options in subject.spec.variants.values():
+            try_network(subject.spec, options, data)
+    return ", ".join(f"{name} {count:,}" for name, count in subject.sizes.items())
+
+
+def counts_parameters(subject: Subject) -> str:
+    """The default variant has as many trainable parameters as `ModelSpec.parameters` says, and runs on meta.
+
+    Raises:
+        ConformanceError: The counts differ, or its output has another shape.
+    """
+    spec = subject.spec
+    network = subject.on_meta(spec.default_variant)
+    count = count_trainable(network)
+    if count != spec.parameters:
+        raise ConformanceError(
+            f"variant '{spec.default_variant}' has {count:,} trainable parameters on {subject.view}, but "
+            f"ModelSpec.parameters says {spec.parameters}; correct one of them"
+        )
+    with torch.no_grad():
+        logits = network.eval()(torch.zeros(2, *subject.shape, device="meta"))
+    if tuple(logits.shape) != (2, 3):
+        raise ConformanceError(f"two maps give an output of shape {tuple(logits.shape)}, expected (2, 3)")
+    return f"{count:,} in variant '{spec.default_variant}'"
+
+
+def refuses_other_maps(subject: Subject) -> str:
+    """Maps of a size or with channels that it cannot take are refused on building, in words.
+
+    Raises:
+        ConformanceError: The builder, or the network it returns, raises an error of torch or Python instead
+            of one of mer-bench.
+    """
+    channels, side, _ = subject.shape
+    taken, refused = [], []
+    for wanted in ((channels, side - 1), (channels, side // 2), (channels, 2 * side), (channels, 1),
+                   (channels + 1, side), (1, side)):  # fmt: skip
+        if wanted == (channels, side):
+            continue
+        shown = f"{wanted[0]}x{wanted[1]}x{wanted[1]}"
+        try:
+            with torch.device("meta"), torch.no_grad():
+                network = subject.spec.build(
+                    num_classes=3, in_channels=wanted[0], map_size=wanted[1], **subject.options
+                )
+                logits = network.eval()(torch.zeros(2, wanted[0], wanted[1], wanted[1]))
+        except MerBenchError:
+            refused.append(shown)
+            continue
+        except Exception as error:
+            raise ConformanceError(
+                f"maps of {shown} end in {type(error).__name__}: {(str(error).splitlines() or [''])[0]}; let the "
+                "builder raise a mer_bench.errors.UsageError that says which map_size and in_channels it takes"
+            ) from error
+        if tuple(logits.shape) != (2, 3):
+            raise ConformanceError(
+                f"two maps of {shown} give logits of shape {tuple(logits.shape)}, expected (2, 3)"
+            )
+        taken.append(shown)
+    return f"refused: {', '.join(refused) or 'none'}; taken: {', '.join(taken) or 'none'}"
+
+
+def pickles(subject: Subject) -> str:
+    """What a worker process is told of the training survives pickling, so that folds can be spread.
+
+    Raises:
+        ConformanceError: It cannot be pickled, or comes back as something else.
+    """
+    try:
+        copied = pickle.loads(pickle.dumps(subject.plan()))
+    except Exception as error:  # pickle raises many kinds
+        raise ConformanceError(
+            f"the spec cannot be pickled ({type(error).__name__}: {error}); "
+            "define the builder at the top level of a module"
+        ) from error
+    if copied.spec.build is not subject.spec.build or copied.spec.recipes != subject.spec.recipes:
+        raise ConformanceError(
+            "the spec comes back from pickling as another one; its builder must be importable"
+        )
+    return "spec and plan"
