@@ -18,7 +18,7 @@ from mer_bench.errors import RunError, UsageError
 from mer_bench.execute import Prepared, execute, prepare_data
 from mer_bench.folds import Population
 from mer_bench.models.majority import SPECS as MAJORITY
-from mer_bench.published import SELECTS_ON_TEST, published_scores
+from mer_bench.published import SELECTS_ON_TEST, published_scores, scores_beside, scores_of
 from mer_bench.registry import Registered, Registry
 from mer_bench.report.render import to_csv, to_latex, to_markdown
 from mer_bench.report.summary import RunSummary, summarise
@@ -144,7 +144,7 @@ def test_published_scores_stand_beside_the_official_composite(bench_data: BenchD
     (table,) = build_tables([found])
     methods = [row.method for row in table.rows]
     assert methods[0] == "Majority class"
-    assert len(methods) == 1 + len(published_scores())
+    assert len(methods) == 1 + sum(score.protocol == "cde" for score in published_scores())
     htnet = next(row for row in table.rows if row.method == "HTNet (published)")
     assert htnet.leaks and "LEAKS" in htnet.selection and htnet.values["samm.uar"] == 0.8124
     (bare,) = build_tables([found], published=False)
@@ -177,7 +177,7 @@ def test_latex_is_escaped_and_balanced(summary: RunSummary, bench_data: BenchDat
     columns = {line.count(" & ") for line in rows}
     # method, selection, UF1 and UAR of four pools, gaps, seeds: what a page holds.
     assert columns == {12}
-    assert "% AHMSA-Net (published): AHMSA-Net (arXiv 2501.02539) Table 4." in text
+    assert "% AHMSA-Net (published): AHMSA-Net, 2025, arXiv:2501.02539, Table 4." in text
     assert not any("%" in line.replace(r"\%", "") for line in body)
     assert r"\emph{" in text and r"$\pm$" in text
     assert not any("±" in line for line in body)
@@ -226,34 +226,43 @@ def test_an_absent_class_is_said_so(bench_data: BenchData, record: Make, tmp_pat
 
 def test_published_scores_are_sourced() -> None:
     scores = published_scores()
-    assert len(scores) == 20
-    names = [score.method for score in scores]
-    assert len(set(names)) == len(names)
-    registered = set(Registry().names)
+    keys = [(score.method, score.protocol, score.databases, score.classes) for score in scores]
+    assert len(set(keys)) == len(keys) == 28
+    registered = Registry()
     for score in scores:
         assert score.source
         assert score.selects_on_test in SELECTS_ON_TEST
         assert score.scores["Full"]
-        assert all(0 < value < 1 for pair in score.scores.values() for value in pair)
-        assert not score.model or score.model in registered
-    by_name = {score.method: score for score in scores}
-    assert by_name["STSTNet (PyTorch re-run)"].scores == {"Full": (0.7209, 0.7250)}
-    assert by_name["AHMSA-Net"].scores["samm"] == (0.8803, 0.8524)
-    assert [s.method for s in scores if s.selects_on_test == "yes"] == ["CapsuleNet", "HTNet", "CausalNet"]
+        assert all(0 < value < 1 for pair in score.scores.values() for value in pair if value is not None)
+        if score.model:
+            spec = registered.get(score.model)
+            assert not score.variant or score.variant in spec.variants
+            assert not score.recipe or score.recipe in spec.recipes
+    composite = {score.method: score for score in scores_beside("cde", ["smic", "samm", "casme2"], 3)}
+    assert len(composite) == 20
+    assert composite["STSTNet (PyTorch re-run)"].scores == {"Full": (0.7209, 0.7250)}
+    assert composite["AHMSA-Net"].scores["samm"] == (0.8803, 0.8524)
+    leaking = [method for method, score in composite.items() if score.selects_on_test == "yes"]
+    assert leaking == ["CapsuleNet", "HTNet", "CausalNet"]
+    casme3 = {score.method: score.scores for score in scores_beside("loso", ["casme3"], 3)}
+    assert casme3["AHMSA-Net"] == {"Full": (0.8120, 0.7708)}
+    assert casme3["MER-CLIP"] == {"Full": (0.7832, None)}
+
+
+def test_a_model_finds_its_own_published_scores() -> None:
+    beside = scores_beside("cde", ["smic", "samm", "casme2"], 3)
+    methods = [score.method for score in scores_of("ststnet", "default", "authors", beside)]
+    assert methods == ["STSTNet (PyTorch re-run)", "STSTNet"]
+    methods = [score.method for score in scores_of("ststnet", "default", "paper", beside)]
+    assert methods == ["STSTNet", "STSTNet (PyTorch re-run)"]
+    assert scores_of("majority", "default", "", beside) == ()
+    assert scores_beside("loso", ["samm"], 3) == ()
 
 
 def test_the_published_file_is_packaged() -> None:
     content = tomllib.loads(files("mer_bench").joinpath("published.toml").read_text(encoding="utf-8"))
-    known = {
-        "method",
-        "model",
-        "protocol",
-        "full",
-        "smic",
-        "samm",
-        "casme2",
-        "selects_on_test",
-        "source",
-        "note",
-    }
+    known = {"method", "model", "variant", "recipe", "protocol", "databases", "classes", "full", "note"}
+    known |= {"smic", "samm", "casme2", "selects_on_test", "sources"}
     assert all(set(entry) <= known for entry in content["score"])
+    used = {key for entry in content["score"] for key in entry["sources"]}
+    assert used == set(content["sources"])

@@ -11,6 +11,7 @@ import numpy as np
 from mer_bench.bootstrap import bootstrap_interval, subject_confusions
 from mer_bench.errors import RunError, UsageError
 from mer_bench.metrics import METRICS, Scores, pools
+from mer_bench.published import PublishedScore, scores_beside
 from mer_bench.runs import RunDirectory
 from mer_bench.selection import Selected, select
 from mer_bench.training.result import FoldResult
@@ -101,8 +102,14 @@ class RunSummary:
 
     @property
     def comparable(self) -> bool:
-        """Whether published scores of the composite may stand beside this run."""
-        return self.manifest["protocol"] == "cde" and not self.manifest["deviations"] and not self.is_control
+        """Whether published scores may stand beside this run; of `cde`, whether it is the official composite."""
+        return bool(self.beside) and not self.manifest["deviations"] and not self.is_control
+
+    @property
+    def beside(self) -> tuple[PublishedScore, ...]:
+        """The published scores of this protocol, these databases and as many classes."""
+        databases = set(self.manifest["samples"]["databases"])
+        return scores_beside(self.manifest["protocol"], databases, len(self.manifest["classes"]))
 
     @property
     def group(self) -> tuple[str, str, str, int, int]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mer_bench.metrics import FULL
-from mer_bench.published import SELECTS_ON_TEST, PublishedScore, published_scores
+from mer_bench.published import DATABASE_NOTES, SELECTS_ON_TEST, PublishedScore
 from mer_bench.report.summary import RunSummary
 from mer_bench.selection import SELECTION_TITLES
 
@@ -91,26 +91,43 @@ def _table(summaries: Sequence[RunSummary], published: bool) -> Table:
         ("source", "source"),
     ]
     rows = [row for summary in summaries for row in _run_rows(summary, pools)]
-    notes = _notes(summaries)
-    beside = [score for score in published_scores() if score.protocol == first.manifest["protocol"]]
-    if published and beside:
-        if all(summary.comparable for summary in summaries if not summary.is_control):
-            if not all(summary.is_control for summary in summaries):
-                rows += [_published_row(score) for score in beside]
-                notes += [f"{score.method}: {score.note}." for score in beside if score.note]
-        else:
-            deviations = next(s.manifest["deviations"] for s in summaries if s.manifest["deviations"])
-            notes.append(
-                "Published scores are left out: these samples are not the MEGC2019 composite ("
-                + "; ".join(deviations)
-                + ")."
-            )
-    title = (
-        f"{first.manifest['protocol']}, label scheme {first.manifest['identity']['scheme']} "
-        f"({'/'.join(first.manifest['classes'])}), {first.samples} samples of {first.subjects} subjects, "
-        f"{len(first.manifest['folds'])} folds"
+    notes = run_notes(summaries)
+    if published:
+        beside, said = published_beside(summaries)
+        rows += [_published_row(score) for score in beside]
+        notes += [*said, *(f"{score.method}: {score.note}." for score in beside if score.note)]
+    return Table(table_title(first), tuple(columns), tuple(rows), tuple(dict.fromkeys(notes)))
+
+
+def table_title(summary: RunSummary) -> str:
+    """Returns what runs of one group share: protocol, classes, samples and folds."""
+    manifest = summary.manifest
+    return (
+        f"{manifest['protocol']}, label scheme {manifest['identity']['scheme']} "
+        f"({'/'.join(manifest['classes'])}), {summary.samples} samples of {summary.subjects} subjects, "
+        f"{len(manifest['folds'])} folds"
     )
-    return Table(title, tuple(columns), tuple(rows), tuple(dict.fromkeys(notes)))
+
+
+def published_beside(summaries: Sequence[RunSummary]) -> tuple[tuple[PublishedScore, ...], tuple[str, ...]]:
+    """Returns the published scores that may stand beside runs of one group.
+
+    Args:
+        summaries: Runs that were tested on the same samples.
+
+    Returns:
+        The scores, and notes: what to know of them, or why there are none.
+    """
+    scored = [summary for summary in summaries if not summary.is_control]
+    if not scored or not scored[0].beside:
+        return (), ()
+    if not all(summary.comparable for summary in scored):
+        deviations = next(s.manifest["deviations"] for s in scored if s.manifest["deviations"])
+        reason = "Published scores are left out: these samples are not the MEGC2019 composite"
+        return (), (f"{reason} ({'; '.join(deviations)}).",)
+    beside = scored[0].beside
+    databases = {database for score in beside for database in score.databases}
+    return beside, tuple(note for database, note in DATABASE_NOTES.items() if database in databases)
 
 
 def _run_rows(summary: RunSummary, pools: Sequence[str]) -> list[Row]:
@@ -143,7 +160,12 @@ def _published_row(score: PublishedScore) -> Row:
     return Row(f"{score.method} (published)", SELECTS_ON_TEST[score.selects_on_test], leaks, values)
 
 
-def _notes(summaries: Sequence[RunSummary]) -> list[str]:
+def run_notes(summaries: Sequence[RunSummary]) -> list[str]:
+    """Returns what a reader of these runs must know.
+
+    Args:
+        summaries: Runs of one table.
+    """
     notes = [
         "UF1, UAR and accuracy are of predictions pooled over all folds; "
         "± is the standard deviation over seeds; the 95 % interval is a bootstrap over subjects.",
