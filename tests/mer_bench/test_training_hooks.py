@@ -385,6 +385,8 @@ def test_layer_decay_without_depths_is_refused_before_training(prepared_with: An
         prepared_with(as_spec(build))
     with pytest.raises(UsageError, match="2 weights, but there are 3 classes"):
         prepared_with(as_spec(Flat), {"class_weights": "1,2"})
+    with pytest.raises(UsageError, match="Flat has no implicit semantic augmentation; set isda = 0"):
+        prepared_with(as_spec(Flat), {"isda": "0.5"})
 
 
 def test_the_new_fields_are_settable_and_checked() -> None:
@@ -402,6 +404,7 @@ def test_the_new_fields_are_settable_and_checked() -> None:
         ({"class_weights": "1,1,1", "loss": "focal"}, "belongs to loss = 'cross-entropy'"),
         ({"layer_decay": "0"}, r"lie in \(0, 1\]"),
         ({"layer_decay": "1.5"}, r"lie in \(0, 1\]"),
+        ({"isda": "-1"}, "at least 0"),
         ({"balance": "yes"}, "balanced"),
     ):
         with pytest.raises(UsageError, match=message):
@@ -409,7 +412,7 @@ def test_the_new_fields_are_settable_and_checked() -> None:
 
 
 def test_a_recipe_that_uses_no_later_field_is_recorded_as_it_was_before_them() -> None:
-    later = {"class_weights", "balanced", "drop_last", "layer_decay"}
+    later = {"class_weights", "balanced", "drop_last", "layer_decay", "isda"}
     before = {k: v for k, v in asdict(Recipe()).items() if k not in later}
     assert Recipe().record() == before and len(before) == 27
     changed = Recipe(class_weights=(1.0, 2.0), drop_last=True).record()

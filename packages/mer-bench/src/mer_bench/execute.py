@@ -152,7 +152,7 @@ def count_parameters(spec: ModelSpec, resolved: Resolved, data: BenchData) -> in
 
     Raises:
         UsageError: It cannot be built with these options, cannot read maps of this shape, or the recipe asks
-            for depths of its layers that it does not tell.
+            for what it does not have.
     """
     if resolved.recipe is None:
         from mer_bench.training.features import try_classifier
@@ -160,10 +160,12 @@ def count_parameters(spec: ModelSpec, resolved: Resolved, data: BenchData) -> in
         view = f"{data.view}:{data.normalisation}"
         try_classifier(spec, resolved.options, data.num_classes, data.maps, view)
         return None
+    from mer_bench.training.demands import meet_recipe
     from mer_bench.training.optim import check_layer_depths
 
     network = try_network(spec, resolved.options, data)
     check_layer_depths(network, resolved.recipe)
+    meet_recipe(network, resolved.recipe)
     return sum(p.numel() for p in network.parameters() if p.requires_grad)
 
 

@@ -72,6 +72,7 @@ def fit(
         TrainingError: The network fails or diverges.
         RunError: The checkpoint cannot be written.
     """
+    from mer_bench.training.demands import meet_recipe
     from mer_bench.training.engine import check_request
     from mer_bench.training.optim import check_layer_depths
     from mer_bench.training.plan import Plan
@@ -97,6 +98,7 @@ def fit(
     )  # fmt: skip
     network = try_network(spec, resolved.options, data)
     check_layer_depths(network, resolved.recipe)
+    meet_recipe(network, resolved.recipe)
     if not hasattr(network, "save_pretrained"):
         raise UsageError(
             f"model '{spec.name}' cannot be kept: its network has no save_pretrained(folder, metadata)"

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 # Fields that recipes did not have from the start. A run's record leaves them out where they say what training
 # did before them, so that runs begun earlier keep their digest.
-_LATER = ("class_weights", "balanced", "drop_last", "layer_decay")
+_LATER = ("class_weights", "balanced", "drop_last", "layer_decay", "isda")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +52,8 @@ class Recipe:
             batch keeps it.
         layer_decay: The learning rate of a layer at depth d is multiplied by this to the power of D - d, D
             being the depth of the last; the network tells the depths in `layer_depths()`.
+        isda: Largest strength of implicit semantic augmentation, for networks that have it: reached linearly,
+            from zero, as epochs go by.
     """
 
     name: str = "default"
@@ -85,6 +87,7 @@ class Recipe:
     balanced: bool = False
     drop_last: bool = False
     layer_decay: float = 1.0
+    isda: float = 0.0
 
     def steps_per_epoch(self, samples: int) -> int:
         """Returns how many optimiser steps an epoch of so many training samples takes.

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from mer_bench.training.demands import meet_recipe
 from mer_bench.training.layers import FoldDropout
 from mer_bench.training.network import build_network, dropout_key, fold_generators, training_output
 from mer_bench.training.optim import check_layer_depths
@@ -59,6 +60,7 @@ class StackedNetwork:
         self._dropouts = [(name, m) for name, m in modules if isinstance(m, FoldDropout)]
         # Batch normalisation, and a network's own running statistics, must know of padded rows.
         self._weighing = [name for name, m in modules if "row_weight" in m._buffers]
+        meet_recipe(self._template, plan.recipe)
         self._depths = check_layer_depths(self._template, plan.recipe)
         self._forward = vmap(self._one, in_dims=(0, 0, 0), randomness="different")
         self._in_training = _InTraining(self._template)

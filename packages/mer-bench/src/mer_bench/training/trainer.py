@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from mer_bench.training.augmentation import Augmenter
+from mer_bench.training.demands import meet_recipe
 from mer_bench.training.losses import batch_loss, loss_terms, sample_losses
 from mer_bench.training.network import dropout_key, dropout_layers, training_output, wants_channels_last
 from mer_bench.training.optim import (
@@ -76,6 +77,7 @@ class FoldTrainer:
         self._seed = torch.tensor(seed, device=self.device)
         self._augmenter = augmenter
         self._dropouts = dropout_layers(network)
+        meet_recipe(network, recipe)
         named = {name: p for name, p in network.named_parameters() if p.requires_grad}
         self._parameters = list(named.values())
         groups = parameter_groups(recipe, named, check_layer_depths(network, recipe))

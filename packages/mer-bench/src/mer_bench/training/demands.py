@@ -1,0 +1,28 @@
+"""What a recipe asks of the network itself, beside its parameters and its answers."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from mer_bench.errors import UsageError
+from mer_bench.training.recipes import Recipe
+
+
+def meet_recipe(network: nn.Module, recipe: Recipe) -> None:
+    """Tell a network how strongly to augment its features.
+
+    Args:
+        network: With an attribute `isda` where it can: its largest strength of implicit semantic augmentation
+            is then set to the recipe's.
+        recipe: Gives `isda`.
+
+    Raises:
+        UsageError: If the recipe asks for augmentation and the network has none.
+    """
+    if hasattr(network, "isda"):
+        network.isda = recipe.isda  # type: ignore[assignment]
+    elif recipe.isda:
+        raise UsageError(
+            f"recipe '{recipe.name}' has isda = {recipe.isda:g}, but {type(network).__name__} has no "
+            "implicit semantic augmentation; set isda = 0"
+        )
