@@ -134,7 +134,7 @@ SPECS = (
         title="Bi-WOOF + SVM",
         build=BiWOOF,
         kind="classifier",
-        views=("whole-140:raw", "whole-112:raw", "whole-28:raw", "whole-28:minmax-255", "whole-28:minmax"),
+        views=("whole-140:raw", "whole-28:raw", "whole-28:minmax-255", "whole-28:minmax"),
         citation=(
             "S.-T. Liong, J. See, K. Wong, R. C.-W. Phan: Less is more: Micro-expression recognition from "
             "video using apex frame. Signal Processing: Image Communication 62, 82-92, 2018. "

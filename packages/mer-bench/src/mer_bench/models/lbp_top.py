@@ -224,7 +224,7 @@ SPECS = (
         title="LBP-TOP + SVM",
         build=LBPTOP,
         kind="classifier",
-        views=("clips-140:raw", "clips-112:raw", "clips-56:raw"),
+        views=("clips-140:raw", "clips-56:raw"),
         variants={"default": {}, "uniform": {"uniform": True}},
         citation=(
             "G. Zhao, M. Pietikäinen: Dynamic Texture Recognition Using Local Binary Patterns with an "
