@@ -14,7 +14,7 @@ from mer_flow.errors import UsageError as FlowUsageError
 COMMANDS: dict[str, str] = {
     "models": "List the registered models, with input, parameters and source.",
     "protocols": "List the protocols, or the folds that one cuts from a store.",
-    "run": "Train a model under a protocol and score it; resumes by itself.",
+    "run": "Train models under a protocol and score them; resumes by itself.",
     "fit": "Train one network on all samples and keep it; no score.",
     "status": "Say how far runs have come: folds done, missing, damaged.",
     "report": "Tabulate complete runs beside published scores.",

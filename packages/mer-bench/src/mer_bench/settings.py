@@ -45,6 +45,8 @@ class RunSettings:
         workers: Processes; None lets the engine decide.
         chunk: Folds stacked at once; None lets the engine decide.
         deterministic: Ask for bit-identical repetition on the same machine.
+        precision: How a GPU multiplies float32 matrices: `float32`, `tf32`, or `auto`, which is TF32 where it
+            knows it.
     """
 
     model: str = ""
@@ -68,6 +70,7 @@ class RunSettings:
     workers: int | None = None
     chunk: int | None = None
     deterministic: bool = False
+    precision: Literal["auto", "float32", "tf32"] = "auto"
 
     def protocol_options(self) -> ProtocolOptions:
         """Returns the part that the protocol reads."""
@@ -284,6 +287,11 @@ def _place(spec: ModelSpec, key: str) -> tuple[str, str]:
     raise UsageError(f"{unknown('setting', bare, known)}{hint}")
 
 
+def known_keys(spec: ModelSpec) -> tuple[str, ...]:
+    """Returns the keys that `--set` takes for a model: fields of its recipe, options of its builder."""
+    return (*_recipe_types(spec), *option_types(spec)[0])
+
+
 def takes(spec: ModelSpec, key: str) -> bool:
     """Whether a model knows a key of `--set`, as a field of its recipe or an option of its builder."""
     try:
@@ -351,7 +359,15 @@ def check_recipe(recipe: Recipe) -> None:
         UsageError: One is out of range.
     """
     at_least = {"epochs": 1, "batch_size": 1, "step_epochs": 1, "weight_decay": 0, "warmup_epochs": 0}
-    at_least |= {"shift": 0, "clip_norm": 0, "final_lr": 0, "focal_gamma": 0, "gamma": 0, "noise": 0, "isda": 0}
+    at_least |= {
+        "shift": 0,
+        "clip_norm": 0,
+        "final_lr": 0,
+        "focal_gamma": 0,
+        "gamma": 0,
+        "noise": 0,
+        "isda": 0,
+    }
     for name, low in at_least.items():
         if not getattr(recipe, name) >= low:
             raise UsageError(f"recipe.{name} must be at least {low}, got {getattr(recipe, name)}")

@@ -15,8 +15,9 @@ if TYPE_CHECKING:
     from mer_bench.execute import Outcome, Prepared
 
 
-@click.command("run", short_help="Train a model under a protocol and score it; resumes by itself.")
-@click.argument("model", required=False)
+@click.command("run", short_help="Train models under a protocol and score them; resumes by itself.")
+@click.argument("models", nargs=-1, metavar="[MODEL]...")
+@click.option("--all", "everything", is_flag=True, help="Every registered model: a leaderboard.")
 @click.option("--protocol", help="cde, loso, hde, cross-db or kfold.")
 @click.option(
     "--store", type=click.Path(path_type=Path), help="The store; else the variable MER_BENCH_STORE."
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
 @click.option("--workers", type=int, help="Processes.")
 @click.option("--chunk", type=int, help="Folds stacked at once.")
 @click.option("--deterministic/--no-deterministic", default=None, help="Bit-identical repetition.")
+@click.option("--precision", help="Matrix products on a GPU: auto, float32 or tf32.  [default: auto]")
 @click.option(
     "--limit", type=int, metavar="N", help="Train the first N folds only; the run stays incomplete."
 )
@@ -58,7 +60,8 @@ if TYPE_CHECKING:
 @click.option("--quiet", is_flag=True, help="No progress.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def run_command(
-    model: str | None,
+    models: tuple[str, ...],
+    everything: bool,
     store: Path | None,
     config: Path | None,
     sets: tuple[str, ...],
@@ -69,37 +72,66 @@ def run_command(
     as_json: bool,
     **flags: Any,
 ) -> None:
-    """Trains MODEL on every fold of a protocol and prints its scores.
+    """Trains MODEL on every fold of a protocol and prints its scores; several, or --all, make a leaderboard.
 
     Folds that are recorded already are kept, so a killed run continues with the same command. The headline
     is the last epoch; the oracle column, where the test subject chooses the epoch, is printed beside it and
     leaks.
 
+    A model may be spelled with its variant and recipe, as in ahmsa:tiny@lineage. In a leaderboard, what is
+    set for all goes to the models that know it; a model that cannot run is refused before any is trained,
+    and the others go on. On a CPU, --all takes the variant small of models with more than 5 million
+    parameters where they have one.
+
     Settings: --config FILE.toml, below --set key=value (recipe fields such as lr or epochs, model options
-    such as width), below the flags.
+    such as width), below the flags. In the file, [models.NAME] holds settings of one model.
 
     \b
     Examples:
       mer-bench run ststnet --protocol cde --store maps.h5 --seeds 3
       mer-bench run ahmsa --protocol loso --db samm --recipe lineage --set epochs=200
+      mer-bench run majority ststnet ahmsa:tiny@quick --protocol cde --store maps.h5
+      mer-bench run --all --protocol cde --store maps.h5 --dry-run
     """
     from mer_bench.data import find_store
+    from mer_bench.entries import parse_entry
     from mer_bench.errors import UsageError
     from mer_bench.execute import execute, prepare
+    from mer_bench.leaderboard import choose_entries
     from mer_bench.progress import TrainingProgress
     from mer_bench.protocols import PROTOCOLS, get_protocol
     from mer_bench.registry import Registry
-    from mer_bench.settings import gather
+    from mer_bench.settings import Layers
 
-    given = {key: None if value == () else value for key, value in {**flags, "model": model}.items()}
-    request = gather(config, sets, given)
-    if not request.run.model:
+    layers = Layers.read(config, sets, {key: None if value == () else value for key, value in flags.items()})
+    named = models or tuple(layers.file.common.settings.get("model", "").split())
+    if not (named or everything or layers.file.models):
         raise UsageError("no model given; `mer-bench models` lists them")
-    if not request.run.protocol:
+    protocol = layers.common.get("protocol")
+    if not protocol:
         raise UsageError(f"no --protocol given; choose one of {', '.join(PROTOCOLS)}")
-    get_protocol(request.run.protocol)
-    registered = Registry().find(request.run.model)
-    prepared = prepare(registered, request, find_store(store))
+    get_protocol(protocol)
+    registry = Registry()
+    entries, broken = choose_entries(named, everything, layers, registry)
+    if everything or len(named) != 1:
+        from mer_bench.commands.run_many import run_many
+
+        run_many(
+            entries,
+            broken,
+            layers,
+            registry,
+            find_store(store),
+            out,
+            spare_cpu=everything,
+            limit=limit,
+            dry_run=dry_run,
+            quiet=quiet,
+            as_json=as_json,
+        )
+        return
+    request = layers.request(parse_entry(named[0]))
+    prepared = prepare(registry.find(request.run.model), request, find_store(store))
     if dry_run:
         _describe(prepared, out, as_json)
         return
@@ -107,7 +139,7 @@ def run_command(
         for warning in prepared.folds.warnings:
             click.echo(f"warning: {warning}", err=True)
     progress = TrainingProgress(request.run.seeds, quiet=quiet or as_json)
-    with _engine_messages(show=not (quiet or as_json)):
+    with engine_messages(show=not (quiet or as_json)):
         try:
             outcome = execute(prepared, out, limit=limit, on_progress=progress)
         finally:
@@ -116,7 +148,7 @@ def run_command(
 
 
 @contextlib.contextmanager
-def _engine_messages(show: bool) -> Iterator[None]:
+def engine_messages(show: bool) -> Iterator[None]:
     """Shows what the engine decides, on standard error; classes absent from folds were warned of already."""
     training = logging.getLogger("mer_bench.training")
     folds = logging.getLogger("mer_bench.training.engine")
@@ -167,13 +199,10 @@ def _describe(prepared: Prepared, out: Path, as_json: bool) -> None:
     click.echo("dry run: nothing was trained or written")
 
 
-def _finish(outcome: Outcome, as_json: bool) -> None:
-    from mer_bench.report.summary import summarise
-    from mer_bench.report.terminal import render_run
-    from mer_flow.progress import duration
-
+def outcome_fields(outcome: Outcome) -> dict[str, Any]:
+    """Returns what a run did, as plain values."""
     status = outcome.status
-    done = {
+    return {
         "run": str(outcome.run.path),
         "trained": outcome.trained,
         "kept": outcome.kept,
@@ -183,18 +212,31 @@ def _finish(outcome: Outcome, as_json: bool) -> None:
         "complete": status.complete,
         "missing": {seed: list(names) for seed, names in status.missing.items()},
     }
+
+
+def tell_outcome(outcome: Outcome) -> None:
+    """Prints what a run did, without its scores."""
+    from mer_flow.progress import duration
+
+    for path in outcome.set_aside:
+        click.echo(f"warning: a damaged record was set aside as {path} and its fold trained again", err=True)
+    click.echo(
+        f"{outcome.run.path}: {outcome.trained} folds trained in {duration(outcome.seconds)}, "
+        f"{outcome.kept} kept from before"
+    )
+
+
+def _finish(outcome: Outcome, as_json: bool) -> None:
+    from mer_bench.report.summary import summarise
+    from mer_bench.report.terminal import render_run
+
+    status = outcome.status
     summary = summarise(outcome.run, tuple(status.missing)) if status.complete else None
     if as_json:
-        click.echo(json.dumps({**done, "summary": summary.to_json() if summary else None}, indent=1))
+        found = {**outcome_fields(outcome), "summary": summary.to_json() if summary else None}
+        click.echo(json.dumps(found, indent=1))
     else:
-        for path in outcome.set_aside:
-            click.echo(
-                f"warning: a damaged record was set aside as {path} and its fold trained again", err=True
-            )
-        click.echo(
-            f"{outcome.run.path}: {outcome.trained} folds trained in {duration(outcome.seconds)}, "
-            f"{outcome.kept} kept from before"
-        )
+        tell_outcome(outcome)
         if summary is not None:
             click.echo("\n" + render_run(summary))
         else:

@@ -104,9 +104,6 @@ def to_csv(tables: Sequence[Table]) -> str:
     return buffer.getvalue()
 
 
-#: Ends of the keys of columns that fit a printed page.
-_PRINTED = (".uf1", ".uar", "seeds")
-
 _LATEX = str.maketrans(
     {
         "&": r"\&",
@@ -128,13 +125,13 @@ _LATEX = str.maketrans(
 
 
 def to_latex(tables: Sequence[Table]) -> str:
-    """Renders tables for LaTeX (booktabs): UF1 and UAR of each pool, gap and seeds; CSV has the rest.
+    """Renders tables for LaTeX (booktabs): what fits a printed page; CSV has the rest.
 
     What leaks is emphasised and says that it leaks; notes and sources are comments.
     """
     parts = []
     for table in tables:
-        shown = [(key, head) for key, head in table.columns if key.endswith(_PRINTED)]
+        shown = [(key, head) for key, head in table.columns if key not in table.wide]
         heads = _heads(table, shown)
         lead = len(heads) - len(shown)
         lines = [
@@ -150,6 +147,8 @@ def to_latex(tables: Sequence[Table]) -> str:
         sources = []
         for row in table.rows:
             source = row.values.get("source", "")
+            if "published_source" in row.values:
+                sources.append(f"{row.method}, as published: {row.values['published_source']}.")
             if source != "this run":
                 sources.append(f"{row.method}: {source}.")
                 if not published:

@@ -102,7 +102,7 @@ class RunSummary:
 
     @property
     def comparable(self) -> bool:
-        """Whether published scores may stand beside this run; of `cde`, whether it is the official composite."""
+        """Whether published scores may stand beside this run; a composite must be the official one."""
         return bool(self.beside) and not self.manifest["deviations"] and not self.is_control
 
     @property
@@ -175,15 +175,16 @@ class RunSummary:
         }
 
 
-def run_title(manifest: Mapping[str, Any]) -> str:
+def run_title(manifest: Mapping[str, Any], named: bool = True) -> str:
     """Returns the model's title, with what sets a run apart from its default.
 
     Args:
         manifest: The run's manifest.
+        named: Name variant and recipe too.
     """
-    aside = [] if manifest["variant"] == "default" else [manifest["variant"]]
+    aside = [] if manifest["variant"] == "default" or not named else [manifest["variant"]]
     recipe, control = manifest["identity"]["recipe"], manifest["identity"]["shuffle_labels"]
-    if recipe is not None:
+    if recipe is not None and named:
         aside.append(recipe["name"])
     aside += [f"{key}={value}" for key, value in manifest.get("changes", {}).items()]
     if manifest["settings"]["inner"]:

@@ -44,6 +44,7 @@ class Table:
         rows: Ours, honest first, then the published ones.
         notes: What a reader must know.
         shows_selection: Whether people are shown the column of selections.
+        wide: Keys of columns that are too many for a printed page; LaTeX leaves them out.
     """
 
     title: str
@@ -51,6 +52,7 @@ class Table:
     rows: tuple[Row, ...]
     notes: tuple[str, ...]
     shows_selection: bool = True
+    wide: frozenset[str] = frozenset()
 
 
 def database_title(name: str) -> str:
@@ -91,12 +93,18 @@ def _table(summaries: Sequence[RunSummary], published: bool) -> Table:
         ("source", "source"),
     ]
     rows = [row for summary in summaries for row in _run_rows(summary, pools)]
-    notes = run_notes(summaries)
+    notes = [
+        "UF1, UAR and accuracy are of predictions pooled over all folds; "
+        "± is the standard deviation over seeds; the 95 % interval is a bootstrap over subjects.",
+        *run_notes(summaries),
+    ]
     if published:
         beside, said = published_beside(summaries)
         rows += [_published_row(score) for score in beside]
         notes += [*said, *(f"{score.method}: {score.note}." for score in beside if score.note)]
-    return Table(table_title(first), tuple(columns), tuple(rows), tuple(dict.fromkeys(notes)))
+    printed = (".uf1", ".uar", "seeds")
+    wide = frozenset(key for key, _ in columns if not key.endswith(printed))
+    return Table(table_title(first), tuple(columns), tuple(rows), tuple(dict.fromkeys(notes)), wide=wide)
 
 
 def table_title(summary: RunSummary) -> str:
@@ -166,10 +174,7 @@ def run_notes(summaries: Sequence[RunSummary]) -> list[str]:
     Args:
         summaries: Runs of one table.
     """
-    notes = [
-        "UF1, UAR and accuracy are of predictions pooled over all folds; "
-        "± is the standard deviation over seeds; the 95 % interval is a bootstrap over subjects.",
-    ]
+    notes = []
     if any("oracle" in summary.selections for summary in summaries):
         notes.append(
             "oracle LEAKS: the held-out subject itself chooses the epoch. It is printed only to place "
@@ -187,10 +192,25 @@ def run_notes(summaries: Sequence[RunSummary]) -> list[str]:
                     f"{database_title(pool)} has no sample of {names}: it stays in UF1 and UAR as 0."
                 )
         if summary.manifest["passed_over"]:
-            passed = "; ".join(f"{name}: {why}" for name, why in summary.manifest["passed_over"])
             identity = summary.manifest["identity"]
             notes.append(
-                f"{summary.title} reads {identity['view']}:{identity['normalisation']}, "
-                f"as its better inputs were not to be had ({passed})."
+                f"{summary.title} reads {identity['view']}:{identity['normalisation']}, as its better inputs "
+                f"were not to be had ({passed_over_text(summary.manifest['passed_over'])})."
             )
     return notes
+
+
+def passed_over_text(passed_over: Sequence[Sequence[str]]) -> str:
+    """Says which inputs a store could not give, those of one reason together.
+
+    Args:
+        passed_over: `(view:normalisation, reason)`; only the fault is said of a reason, not the remedy.
+
+    >>> passed_over_text([("a:raw", "x.h5 cannot give a:raw: it holds no clips. Build anew.")])
+    'a:raw: it holds no clips'
+    """
+    inputs: dict[str, list[str]] = {}
+    for name, reason in passed_over:
+        fault = reason.partition(f"cannot give {name}: ")[2] or reason
+        inputs.setdefault(fault.partition(". ")[0].rstrip("."), []).append(name)
+    return "; ".join(f"{', '.join(names)}: {fault}" for fault, names in inputs.items())
