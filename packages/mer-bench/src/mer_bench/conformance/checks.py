@@ -94,6 +94,8 @@ NETWORK_CHECKS = (
 #: What a classifier must keep.
 CLASSIFIER_CHECKS = (
     *_COMMON,
+    Check("other-maps", description.refuses_other_maps),
+    Check("features", classifier.describes_each_alone),
     Check("classes", classifier.predicts_classes),
     Check("fitting", classifier.fits),
     Check("companions", classifier.predicts_each_alone),

@@ -10,6 +10,7 @@ from mer_bench.conformance.network import TOLERANCE
 from mer_bench.conformance.subject import Subject
 from mer_bench.conformance.training import MEMORISED, train
 from mer_bench.errors import ConformanceError
+from mer_bench.training.features import build_classifier
 
 
 def predicts_classes(subject: Subject) -> str:
@@ -18,16 +19,16 @@ def predicts_classes(subject: Subject) -> str:
     Raises:
         ConformanceError: An output has another shape or range, or the two disagree.
     """
-    maps, labels = subject.data.maps, subject.data.population.labels
-    fitted = _fit(subject, maps[:18], labels[:18])
-    predicted = np.asarray(fitted.predict(maps[18:]))
+    inputs, labels = subject.features, subject.data.population.labels
+    fitted = _fit(subject, inputs[:18], labels[:18])
+    predicted = np.asarray(fitted.predict(inputs[18:]))
     if predicted.shape != (6,) or not np.isin(predicted, np.arange(subject.data.num_classes)).all():
         raise ConformanceError(
             f"predict gives {predicted!r} for 6 maps, expected classes 0 to {subject.data.num_classes - 1}"
         )
     if not hasattr(fitted, "predict_proba"):
         return "classes"
-    chances = np.asarray(fitted.predict_proba(maps[18:]))
+    chances = np.asarray(fitted.predict_proba(inputs[18:]))
     if chances.ndim != 2 or len(chances) != 6 or not np.allclose(chances.sum(1), 1, atol=1e-6):
         raise ConformanceError(
             f"predict_proba gives {chances.shape} with rows summing to {chances.sum(1).round(3)}"
@@ -41,8 +42,8 @@ def fits(subject: Subject) -> str:
     Raises:
         ConformanceError: It gets fewer.
     """
-    maps, labels = subject.data.maps[:16], subject.data.population.labels[:16]
-    right = int((np.asarray(_fit(subject, maps, labels).predict(maps)) == labels).sum())
+    inputs, labels = subject.features[:16], subject.data.population.labels[:16]
+    right = int((np.asarray(_fit(subject, inputs, labels).predict(inputs)) == labels).sum())
     if right < MEMORISED and subject.spec.exactness != "baseline":
         raise ConformanceError(f"fitted to 16 samples of three clear classes, it gets {right} of them right")
     return f"{right} of 16"
@@ -54,11 +55,11 @@ def predicts_each_alone(subject: Subject) -> str:
     Raises:
         ConformanceError: It does.
     """
-    maps, labels = subject.data.maps, subject.data.population.labels
-    fitted = _fit(subject, maps[:18], labels[:18])
-    together = _scores(fitted, maps[18:])
-    alone = np.concatenate([_scores(fitted, one[None]) for one in maps[18:]])
-    mirrored = _scores(fitted, maps[:17:-1])[::-1]
+    inputs, labels = subject.features, subject.data.population.labels
+    fitted = _fit(subject, inputs[:18], labels[:18])
+    together = _scores(fitted, inputs[18:])
+    alone = np.concatenate([_scores(fitted, one[None]) for one in inputs[18:]])
+    mirrored = _scores(fitted, inputs[:17:-1])[::-1]
     for other, company in ((alone, "alone"), (mirrored, "in another order")):
         worst = float(np.abs(together - other).max())
         if worst > TOLERANCE:
@@ -90,24 +91,45 @@ def misses_a_class(subject: Subject) -> str:
     Raises:
         ConformanceError: It predicts the class that it never saw.
     """
-    maps, labels = subject.data.maps, subject.data.population.labels
+    inputs, labels = subject.features, subject.data.population.labels
     seen = labels != 1
-    predicted = np.asarray(_fit(subject, maps[seen], labels[seen]).predict(maps))
+    predicted = np.asarray(_fit(subject, inputs[seen], labels[seen]).predict(inputs))
     if (predicted == 1).any():
         raise ConformanceError("it predicts class 1 without having seen a sample of it")
     return "classes 0 and 2 of 3"
 
 
-def _fit(subject: Subject, maps: np.ndarray, labels: np.ndarray) -> Any:
-    channels, height, _ = subject.shape
-    classifier = subject.spec.build(
-        num_classes=subject.data.num_classes, in_channels=channels, map_size=height, **subject.options
-    )
-    classifier.fit(maps, labels)
+def describes_each_alone(subject: Subject) -> str:
+    """Where it makes features, those of a map do not depend on the maps beside it, and repeat themselves.
+
+    Raises:
+        ConformanceError: They do.
+        TrainingError: They have another shape or are not finite.
+    """
+    classifier = _build(subject)
+    if not hasattr(classifier, "features"):
+        return "it makes none"
+    maps = subject.data.maps[:4]
+    together = np.asarray(classifier.features(maps.copy(), subject.view))
+    # Made one by one, by another instance.
+    alone = subject.features[:4]
+    if together.shape != alone.shape or np.abs(together - alone).max() > TOLERANCE:
+        raise ConformanceError("features of four maps together and one by one differ; make them per sample")
+    return f"{alone.shape[1]:,} values"
+
+
+def _build(subject: Subject) -> Any:
+    return build_classifier(subject.spec, subject.options, subject.data.num_classes, subject.shape)
+
+
+def _fit(subject: Subject, inputs: np.ndarray, labels: np.ndarray) -> Any:
+    classifier = _build(subject)
+    classifier.fit(inputs, labels)
     return classifier
 
 
-def _scores(fitted: Any, maps: np.ndarray) -> np.ndarray:
-    if hasattr(fitted, "predict_proba"):
-        return np.asarray(fitted.predict_proba(maps))
-    return np.asarray(fitted.predict(maps), np.float64)
+def _scores(fitted: Any, inputs: np.ndarray) -> np.ndarray:
+    for name in ("predict_proba", "decision_function"):
+        if hasattr(fitted, name):
+            return np.asarray(getattr(fitted, name)(inputs))
+    return np.asarray(fitted.predict(inputs), np.float64)

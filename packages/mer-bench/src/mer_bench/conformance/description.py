@@ -5,7 +5,9 @@ from __future__ import annotations
 import pickle
 import re
 
+import numpy as np
 import torch
+from torch import Tensor
 
 from mer_bench.conformance.subject import Subject, count_trainable
 from mer_bench.errors import ConformanceError, MerBenchError
@@ -133,25 +135,36 @@ def refuses_other_maps(subject: Subject) -> str:
             continue
         shown = f"{wanted[0]}x{wanted[1]}x{wanted[1]}"
         try:
-            with torch.device("meta"), torch.no_grad():
-                network = subject.spec.build(
-                    num_classes=3, in_channels=wanted[0], map_size=wanted[1], **subject.options
-                )
-                logits = network.eval()(torch.zeros(2, wanted[0], wanted[1], wanted[1]))
+            found = _try(subject, *wanted)
         except MerBenchError:
             refused.append(shown)
             continue
         except Exception as error:
             raise ConformanceError(
-                f"maps of {shown} end in {type(error).__name__}: {(str(error).splitlines() or [''])[0]}; let the "
-                "builder raise a mer_bench.errors.UsageError that says which map_size and in_channels it takes"
+                f"maps of {shown} end in {type(error).__name__}: {(str(error).splitlines() or [''])[0]}; "
+                "let the builder raise a mer_bench.errors.UsageError that says which map_size and in_channels"
+                " it can take"
             ) from error
-        if tuple(logits.shape) != (2, 3):
+        if found is not None and tuple(found.shape) != (2, 3):
             raise ConformanceError(
-                f"two maps of {shown} give logits of shape {tuple(logits.shape)}, expected (2, 3)"
+                f"two maps of {shown} give logits of shape {tuple(found.shape)}, expected (2, 3)"
             )
         taken.append(shown)
     return f"refused: {', '.join(refused) or 'none'}; taken: {', '.join(taken) or 'none'}"
+
+
+def _try(subject: Subject, channels: int, side: int) -> Tensor | None:
+    """Builds the model for other maps and shows it two; a network's logits come back."""
+    options = {"num_classes": 3, "in_channels": channels, "map_size": side, **subject.options}
+    if subject.spec.kind == "network":
+        with torch.device("meta"), torch.no_grad():
+            logits: Tensor = subject.spec.build(**options).eval()(torch.zeros(2, channels, side, side))
+            return logits
+    classifier = subject.spec.build(**options)
+    if hasattr(classifier, "features"):
+        noise = np.random.default_rng(0).uniform(-1, 1, (2, channels, side, side))
+        classifier.features(noise.astype(np.float32), "")
+    return None
 
 
 def pickles(subject: Subject) -> str:

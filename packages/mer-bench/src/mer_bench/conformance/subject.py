@@ -18,6 +18,7 @@ from mer_bench.errors import ConformanceError
 from mer_bench.folds import Fold
 from mer_bench.protocols import ProtocolOptions
 from mer_bench.spec import ModelSpec
+from mer_bench.training.features import classifier_features
 from mer_bench.training.network import build_network, fold_generators, training_output
 from mer_bench.training.plan import Plan
 from mer_bench.training.recipes import Recipe
@@ -97,6 +98,11 @@ class Subject:
         return {name: count_trainable(self.on_meta(name)) for name in self.spec.variants}
 
     @cached_property
+    def features(self) -> np.ndarray:
+        """What a classifier is fitted on: its features of every sample, or the maps where it makes none."""
+        return classifier_features(self.spec, self.options, self.data.num_classes, self.data.maps, self.view)
+
+    @cached_property
     def variant(self) -> str:
         """The variant that is trained: the one asked for, or that with the fewest parameters."""
         if self._variant is not None:
@@ -111,19 +117,24 @@ class Subject:
 
         A variant that is trained with labels or returns a penalty takes other paths through the engines than
         one that does not.
+
+        Raises:
+            ConformanceError: A variant cannot be built, or run in training, on the meta device.
         """
         smallest: dict[tuple[bool, bool], str] = {}
         for name in sorted(self.sizes, key=lambda name: (self.sizes[name], name)):
             network = self.on_meta(name).train()
-            count = 4
-            labels = torch.zeros(count, dtype=torch.int64, device="meta")
-            with torch.no_grad():
-                output = training_output(
-                    network,
-                    torch.zeros(count, *self.shape, device="meta"),
-                    labels,
-                    torch.zeros((), device="meta"),
-                )
+            maps, progress = torch.zeros(4, *self.shape, device="meta"), torch.zeros((), device="meta")
+            labels = torch.zeros(4, dtype=torch.int64, device="meta")
+            try:
+                with torch.no_grad():
+                    output = training_output(network, maps, labels, progress)
+            except Exception as error:  # a plug-in's network may raise anything
+                raise ConformanceError(
+                    f"variant '{name}' cannot run in training without memory (torch's meta device): "
+                    f"{type(error).__name__}: {error}; nothing in forward may depend on a tensor's values, "
+                    "or folds could not be stacked"
+                ) from error
             way = (bool(getattr(network, "trains_with_labels", False)), isinstance(output, tuple))
             smallest.setdefault(way, name)
         return tuple(smallest.values())
@@ -167,7 +178,8 @@ class Subject:
         except Exception as error:  # a plug-in's builder may raise anything
             raise ConformanceError(
                 f"variant '{variant}' cannot be built without memory (torch's meta device) for {self.view}, "
-                f"maps of {self.shape}: {type(error).__name__}: {error}; a builder may not need a tensor's values"
+                f"maps of {self.shape}: {type(error).__name__}: {error}; "
+                "a builder may not need a tensor's values"
             ) from error
         if not isinstance(network, nn.Module):
             raise ConformanceError(
@@ -215,7 +227,7 @@ class Subject:
         """Returns what an engine is told of the training."""
         return Plan(
             self.spec, self.options, self.data.num_classes, recipe or self.recipe, "conformance", seed,
-            "cpu", self.view, False, self.data.population.classes,
+            "cpu", self.view, False, classes=self.data.population.classes,
         )  # fmt: skip
 
 

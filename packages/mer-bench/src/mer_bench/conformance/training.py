@@ -26,8 +26,10 @@ RATES = (1e-3, 1e-4, 1e-2)
 STEPS = 150
 SECONDS = 60.0
 
-#: Stacked and serial training sum in another order; over six steps logits of size one stay within this.
+#: Stacked and serial training sum in another order; in two epochs that makes so much of what an epoch changes
+#: in the logits, beside their rounding.
 STACKED_TOLERANCE = 1e-3
+TOLERANCE = 1e-6
 
 
 def memorises(subject: Subject) -> str:
@@ -114,25 +116,25 @@ def trains_stacked(subject: Subject) -> str:
     bias before a batch normalisation, into whole steps.
 
     Raises:
-        ConformanceError: Logits differ by more than the tolerance.
+        ConformanceError: Logits differ by more than rounding.
     """
     recipe = replace(
-        subject.recipe,
-        optimizer="sgd",
-        momentum=0.0,
-        lr=1e-3,
-        schedule="constant",
-        clip_norm=1.0,
+        subject.recipe, optimizer="sgd", momentum=0.0, lr=1e-2, schedule="constant", clip_norm=1.0,
         weight_decay=0.0,
-    )
+    )  # fmt: skip
     alone, stacked = (train(subject, recipe, engine, 0) for engine in ("serial", "stacked"))
     worst = 0.0
     for name, record in alone.items():
-        size = max(1.0, float(np.abs(record.logits).max()))
-        worst = max(worst, float(np.abs(record.logits - stacked[name].logits).max()) / size)
-    if worst > STACKED_TOLERANCE:
-        raise ConformanceError(f"trained stacked and alone, logits differ by {worst:.1e} of their size")
-    return f"within {worst:.0e}"
+        moved = float(np.abs(record.logits[-1] - record.logits[0]).max())
+        rounding = TOLERANCE * max(1.0, float(np.abs(record.logits).max()))
+        apart = float(np.abs(record.logits - stacked[name].logits).max())
+        worst = max(worst, apart / max(moved, 1e-12))
+        if apart > STACKED_TOLERANCE * moved + rounding or moved == 0:
+            raise ConformanceError(
+                f"fold '{name}': trained stacked and alone, logits differ by {apart:.1e}, where an epoch "
+                f"moves them by {moved:.1e}"
+            )
+    return f"within {worst:.0e} of what an epoch changes"
 
 
 def train(subject: Subject, recipe: Recipe, engine: str, seed: int) -> dict[str, FoldResult]:
