@@ -24,6 +24,7 @@ SECTION_SETTINGS = (
     "workers",
     "chunk",
     "deterministic",
+    "precision",
 )
 
 

@@ -136,6 +136,7 @@ def _check_training(spec: ModelSpec, run: RunSettings, resolved: Resolved, data:
         chunk=run.chunk,
         view=f"{data.view}:{data.normalisation}",
         num_classes=data.num_classes,
+        precision=run.precision,
     )
 
 
@@ -296,6 +297,7 @@ def execute(
                     stacking=not began,
                     classes=data.population.classes,
                     deterministic=settings.deterministic,
+                    precision=settings.precision,
                     view=view,
                     features=features,
                     on_fold=commit,

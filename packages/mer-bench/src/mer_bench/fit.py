@@ -76,6 +76,7 @@ def fit(
     from mer_bench.training.engine import check_request
     from mer_bench.training.optim import check_layer_depths
     from mer_bench.training.plan import Plan
+    from mer_bench.training.precision import resolve_precision
     from mer_bench.training.whole import train_whole
 
     spec, run = registered.spec, request.run
@@ -94,7 +95,7 @@ def fit(
     view = f"{data.view}:{data.normalisation}"
     device = check_request(
         spec, resolved.recipe, device=run.device, engine="serial", workers=None, chunk=None, view=view,
-        num_classes=data.num_classes,
+        num_classes=data.num_classes, precision=run.precision,
     )  # fmt: skip
     network = try_network(spec, resolved.options, data)
     check_layer_depths(network, resolved.recipe)
@@ -105,7 +106,7 @@ def fit(
         )
     plan = Plan(
         spec, resolved.options, data.num_classes, resolved.recipe, "fit", seed, device, view,
-        run.deterministic, data.population.classes,
+        run.deterministic, data.population.classes, precision=resolve_precision(run.precision, device),
     )  # fmt: skip
     try:
         with new_folder(out) as folder:

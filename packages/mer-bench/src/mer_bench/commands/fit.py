@@ -30,6 +30,7 @@ import click
 @click.option("--normalisation", help="How it is scaled, as in scaled.")
 @click.option("--device", help="auto, cpu, cuda or cuda:<n>.  [default: auto]")
 @click.option("--deterministic/--no-deterministic", default=None, help="Bit-identical repetition.")
+@click.option("--precision", help="Matrix products on a GPU: auto, float32 or tf32.  [default: auto]")
 @click.option("--quiet", is_flag=True, help="No progress.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def fit_command(

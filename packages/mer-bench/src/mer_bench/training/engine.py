@@ -20,6 +20,7 @@ from mer_bench.training.choice import choose_cpu_engine
 from mer_bench.training.features import classifier_features
 from mer_bench.training.losses import check_class_weights
 from mer_bench.training.plan import FoldFailures, OnFold, OnProgress, Plan
+from mer_bench.training.precision import matrix_precision, resolve_precision
 from mer_bench.training.processes import run_in_processes
 from mer_bench.training.recipes import Recipe
 from mer_bench.training.result import FoldResult
@@ -93,6 +94,7 @@ def run_folds(
     workers: int | None = None,
     chunk: int | None = None,
     deterministic: bool = False,
+    precision: str = "auto",
     view: str | None = None,
     classes: Sequence[str] = (),
     stacking: bool = True,
@@ -123,6 +125,7 @@ def run_folds(
         workers: Processes of `processes`; None for one per core.
         chunk: Folds stacked at once; None for as many as memory holds.
         deterministic: Hold torch to deterministic algorithms (slower on CUDA).
+        precision: How a GPU multiplies float32 matrices: `float32`, `tf32` or `auto`, TF32 where it knows it.
         view: The input as `view:normalisation`, as in `whole-28:minmax-255`; a recipe with flips needs it, as
             how a mirrored u is stored depends on it.
         classes: Names of the classes, for the records' notes; numbers where there are none.
@@ -139,11 +142,12 @@ def run_folds(
     """
     device = check_request(
         spec, recipe, device=device, engine=engine, workers=workers, chunk=chunk, view=view,
-        num_classes=num_classes,
+        num_classes=num_classes, precision=precision,
     )  # fmt: skip
     plan = Plan(
-        spec, dict(options), num_classes, recipe, protocol, seed, device, view, deterministic, tuple(classes)
-    )
+        spec, dict(options), num_classes, recipe, protocol, seed, device, view, deterministic, tuple(classes),
+        precision=resolve_precision(precision, device),
+    )  # fmt: skip
     labels = np.asarray(labels, dtype=np.int64)
     check_data(maps, labels, num_classes, folds)
     if not folds:
@@ -178,6 +182,7 @@ def check_request(
     chunk: int | None,
     view: str | None,
     num_classes: int,
+    precision: str = "auto",
 ) -> str:
     """Refuse what `run_folds` cannot do, before there are data or a run.
 
@@ -190,6 +195,7 @@ def check_request(
         chunk: See there.
         view: See there.
         num_classes: See there.
+        precision: See there.
 
     Returns:
         The device, `auto` resolved.
@@ -212,6 +218,7 @@ def check_request(
         raise UsageError(
             f"engine 'processes' is for the CPU, not {found}; use engine 'stacked' or device 'cpu'"
         )
+    resolve_precision(precision, found)
     check_class_weights(recipe, num_classes)
     Augmenter.from_recipe(recipe, view)
     return found
@@ -261,7 +268,11 @@ def _run_serially(
 ) -> None:
     failures = FoldFailures()
     total = len(folds) * plan.epochs
-    with one_thread(plan.device), determinism(plan.deterministic):
+    with (
+        one_thread(plan.device),
+        determinism(plan.deterministic),
+        matrix_precision(plan.precision, plan.device),
+    ):
         for place, fold in enumerate(folds):
             before = place * plan.epochs
 

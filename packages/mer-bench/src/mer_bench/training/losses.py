@@ -132,7 +132,8 @@ def sample_losses(logits: Tensor, labels: Tensor, terms: LossTerms) -> Tensor:
     if terms.focal_gamma:
         classes = logits.shape[-1]
         log_p = F.log_softmax(logits, dim=-1)
-        target = F.one_hot(labels, classes).to(log_p.dtype)
+        # `one_hot` would ask for the largest label.
+        target = (labels.unsqueeze(-1) == torch.arange(classes, device=labels.device)).to(log_p.dtype)
         target = target * (1.0 - terms.label_smoothing) + terms.label_smoothing / classes
         # 1 - p from expm1; clamped, as a power below 1 has no gradient at zero.
         rest = (-torch.expm1(log_p)).clamp(min=torch.finfo(log_p.dtype).eps)

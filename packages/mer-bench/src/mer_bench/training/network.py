@@ -136,7 +136,7 @@ def dropout_layers(network: nn.Module) -> list[FoldDropout]:
     return [m for m in network.modules() if isinstance(m, FoldDropout)]
 
 
-def dropout_key(seed: Tensor, layer: int, step: int) -> Tensor:
+def dropout_key(seed: Tensor, layer: int, step: int | Tensor) -> Tensor:
     """Key of one layer's masks in one step.
 
     Args:

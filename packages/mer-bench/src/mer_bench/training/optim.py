@@ -14,7 +14,7 @@ from mer_bench.training.recipes import Recipe
 
 
 def build_optimizer(
-    recipe: Recipe, parameters: Sequence[Tensor] | Sequence[dict[str, Any]]
+    recipe: Recipe, parameters: Sequence[Tensor] | Sequence[dict[str, Any]], capturable: bool = False
 ) -> torch.optim.Optimizer:
     """Make the recipe's optimiser.
 
@@ -24,6 +24,8 @@ def build_optimizer(
     Args:
         recipe: Names the optimiser and its parameters.
         parameters: Leaf tensors that require a gradient, or groups of them from `parameter_groups`.
+        capturable: Keep learning rates and step counts on the parameters' device, so that a step can be part
+            of a CUDA graph.
 
     Returns:
         The optimiser, in torch's fused form.
@@ -31,8 +33,10 @@ def build_optimizer(
     Raises:
         UsageError: If the optimiser is unknown.
     """
+    optimizer: torch.optim.Optimizer
+    kinds = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
     if recipe.optimizer == "sgd":
-        return torch.optim.SGD(
+        optimizer = torch.optim.SGD(
             parameters,
             lr=recipe.lr,
             momentum=recipe.momentum,
@@ -40,19 +44,25 @@ def build_optimizer(
             nesterov=recipe.nesterov and recipe.momentum > 0,
             fused=True,
         )
-    kinds = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
-    if recipe.optimizer not in kinds:
+    elif recipe.optimizer in kinds:
+        optimizer = kinds[recipe.optimizer](
+            parameters,
+            lr=recipe.lr,
+            betas=(recipe.beta1, recipe.beta2),
+            eps=recipe.eps,
+            weight_decay=recipe.weight_decay,
+            fused=True,
+            capturable=capturable,
+        )
+    else:
         raise UsageError(
             f"recipe '{recipe.name}': optimizer '{recipe.optimizer}' is not one of adam, adamw, sgd"
         )
-    return kinds[recipe.optimizer](
-        parameters,
-        lr=recipe.lr,
-        betas=(recipe.beta1, recipe.beta2),
-        eps=recipe.eps,
-        weight_decay=recipe.weight_decay,
-        fused=True,
-    )
+    if capturable:
+        for group in optimizer.param_groups:
+            # Each its own: groups may learn at rates of their own.
+            group["lr"] = torch.full((), recipe.lr, dtype=torch.float32, device=group["params"][0].device)
+    return optimizer
 
 
 def check_layer_depths(network: nn.Module, recipe: Recipe) -> dict[str, int]:
@@ -153,15 +163,19 @@ def learning_rate(recipe: Recipe, step: int, steps_per_epoch: int) -> float:
     )
 
 
-def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
+def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float | Tensor) -> None:
     """Set the learning rate of every parameter group.
 
     Args:
-        optimizer: The optimiser.
+        optimizer: The optimiser; a capturable one takes a tensor.
         lr: The new rate; a group with an `lr_scale` takes it times that.
     """
     for group in optimizer.param_groups:
-        group["lr"] = lr * group.get("lr_scale", 1.0)
+        rate = lr * group.get("lr_scale", 1.0)
+        if isinstance(rate, Tensor):
+            group["lr"].copy_(rate)
+        else:
+            group["lr"] = rate
 
 
 def clip_gradients(gradients: Sequence[Tensor], largest: float, stacked: bool) -> None:

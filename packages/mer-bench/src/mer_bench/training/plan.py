@@ -35,6 +35,7 @@ class Plan:
         deterministic: Whether torch is held to deterministic algorithms.
         classes: Their names, for notes; empty for numbers.
         map_shape: `(C, H, W)` of the run's maps, for a classifier that is given their features instead.
+        precision: How a GPU multiplies float32 matrices, resolved: `float32` or `tf32`.
     """
 
     spec: ModelSpec
@@ -48,11 +49,17 @@ class Plan:
     deterministic: bool
     classes: tuple[str, ...] = ()
     map_shape: tuple[int, ...] | None = None
+    precision: str = "float32"
 
     @property
     def epochs(self) -> int:
         """Epochs a fold takes; a classifier is fitted in one."""
         return 1 if self.spec.kind == "classifier" else self.recipe.epochs
+
+    @property
+    def device_name(self) -> str:
+        """What a record names as its device; on a GPU with the precision of its matrix products."""
+        return self.device if self.precision == "float32" else f"{self.device} ({self.precision})"
 
     def seed_of(self, fold: Fold) -> int:
         """A fold's own seed.

@@ -61,19 +61,26 @@ def mix(state: Tensor) -> Tensor:
     return state ^ ((state >> 31) & 0x1FFFFFFFF)
 
 
-def stream_key(seed: Tensor, *path: int) -> Tensor:
+def stream_key(seed: Tensor, *path: int | Tensor) -> Tensor:
     """Key of one stream of random numbers.
 
     Args:
         seed: Fold seeds, any shape, int64.
-        path: What the stream is for, as in `(DROPOUT, layer, step)`.
+        path: What the stream is for, as in `(DROPOUT, layer, step)`; a tensor is an int64 scalar that counts
+            on the device, and gives the same key as its value.
 
     Returns:
         Keys of the same shape, int64.
+
+    >>> seed = torch.tensor(7)
+    >>> stream_key(seed, DROPOUT, 2**40) == stream_key(seed, DROPOUT, torch.tensor(2**40))
+    tensor(True)
     """
     key = mix(seed)
     for part in path:
-        key = mix(key + _wrap(_GAMMA * (part + 1)))
+        # int64 tensors wrap by themselves.
+        ahead = (part + 1) * _GAMMA if isinstance(part, Tensor) else _wrap(_GAMMA * (part + 1))
+        key = mix(key + ahead)
     return key
 
 

@@ -121,7 +121,7 @@ def _train_network(
         train_accuracy=accuracies,
         seconds=time.perf_counter() - begin,
         engine=engine,
-        device=str(device),
+        device=plan.device_name,
         notes=fold_notes(samples.counts.cpu().numpy(), plan.classes),
     )
 

@@ -6,16 +6,16 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from itertools import pairwise
+from itertools import chain, pairwise
 
 import numpy as np
-import psutil
 import torch
 from torch import Tensor
 
 from mer_bench.errors import MerBenchError, TrainingError
 from mer_bench.folds import Fold
 from mer_bench.training.augmentation import Augmenter
+from mer_bench.training.graphs import GraphNotes, graph_pool, own_stream
 from mer_bench.training.network import build_network, fold_generators
 from mer_bench.training.plan import (
     FoldFailures,
@@ -26,6 +26,7 @@ from mer_bench.training.plan import (
     is_out_of_memory,
     loss_error,
 )
+from mer_bench.training.precision import matrix_precision
 from mer_bench.training.recipes import Recipe
 from mer_bench.training.result import FoldResult
 from mer_bench.training.single import determinism
@@ -38,6 +39,9 @@ logger = logging.getLogger(__name__)
 
 # Beside what the backward pass keeps: gradients of activations and the kernels' own workspace.
 _ACTIVATION_FACTOR = 2.0
+
+# Epochs between two looks at the losses. A look waits for the device, and lets it run dry for a moment.
+_LOOK_EVERY = {"cpu": 1, "cuda": 25}
 
 
 def run_stacked(
@@ -78,7 +82,8 @@ def run_stacked(
         raise TrainingError(say(plan, folds[0], error)) from error
     waiting = deque(chunks_of(folds, plan.recipe, limit))
     done, total = 0, len(folds) * plan.epochs
-    with determinism(plan.deterministic):
+    halved: list[str] = []
+    with determinism(plan.deterministic), matrix_precision(plan.precision, plan.device):
         while waiting:
             group = waiting.popleft()
 
@@ -86,8 +91,10 @@ def run_stacked(
                 if on_progress is not None:
                     on_progress(done + epochs * len(group), total)
 
+            results: list[FoldResult] | None = None
             try:
-                results = _train_chunk(plan, on_device, labels_on_device, group, failures, report)
+                with own_stream(device):
+                    results = _train_chunk(plan, on_device, labels_on_device, group, failures, halved, report)
             except MerBenchError:
                 raise
             except Exception as error:  # a plug-in's network may raise anything
@@ -95,11 +102,14 @@ def run_stacked(
                     raise TrainingError(_vmap_message(plan, group, error)) from error
                 if len(group) == 1:
                     raise TrainingError(_memory_message(plan, group[0], error)) from error
-                logger.warning("%d stacked folds do not fit on %s; halving the chunk", len(group), device)
-                half = len(group) // 2
-                waiting.extendleft([group[half:], group[:half]])
+            if results is None:
+                # Only here is the error gone, and with it the chunk's tensors, which its frames held.
                 if device.type == "cuda":
                     torch.cuda.empty_cache()
+                logger.warning("%d stacked folds do not fit on %s; halving the chunk", len(group), device)
+                halved[:] = [f"{len(group)} stacked folds did not fit on {device}; the chunk was halved"]
+                pieces = [chunks_of(chunk, plan.recipe, len(group) // 2) for chunk in (group, *waiting)]
+                waiting = deque(chain.from_iterable(pieces))
                 continue
             done += len(group) * plan.epochs
             for result in results:
@@ -156,6 +166,8 @@ def fold_capacity(plan: Plan, maps: Tensor, most_samples: int) -> int:
         torch.cuda.empty_cache()
         free = 0.9 * torch.cuda.mem_get_info(device)[0]
     else:
+        import psutil
+
         free = 0.5 * psutil.virtual_memory().available
     capacity = max(1, int(free / need))
     logger.info(
@@ -174,27 +186,31 @@ def _train_chunk(
     labels: Tensor,
     folds: list[Fold],
     failures: FoldFailures,
+    noted: Sequence[str],
     on_epoch: Callable[[int], None],
 ) -> list[FoldResult]:
     begin = time.perf_counter()
     shape = (maps.shape[1], maps.shape[2], maps.shape[3])
+    notes, pool = GraphNotes(), graph_pool(maps.device)
     network = StackedNetwork(plan, [plan.seed_of(fold) for fold in folds], shape, maps.device)
     samples = StackedSamples(maps, labels, folds, plan.num_classes)
-    trainer = StackedTrainer(network, samples, plan.recipe, Augmenter.from_recipe(plan.recipe, plan.view))
-    observer = StackedObserver(maps, folds, plan.epochs, plan.num_classes)
-    losses = np.zeros((plan.epochs, len(folds)), np.float32)
-    accuracies = np.zeros_like(losses)
+    augmenter = Augmenter.from_recipe(plan.recipe, plan.view)
+    trainer = StackedTrainer(network, samples, plan.recipe, augmenter, notes, pool)
+    observer = StackedObserver(network, maps, folds, plan.epochs, plan.num_classes, notes, pool)
     failed: dict[int, TrainingError] = {}
-    for epoch in range(plan.epochs):
-        losses[epoch], accuracies[epoch] = trainer.epoch()
-        for place in np.flatnonzero(~np.isfinite(losses[epoch])):
+    for epoch in range(1, plan.epochs + 1):
+        trainer.epoch()
+        observer.observe()
+        if epoch % _LOOK_EVERY[maps.device.type] and epoch != plan.epochs:
+            continue
+        losses, accuracies = trainer.history()
+        for place, first in _first_bad(losses):
             # Its numbers stay its own: the other folds go on beside it.
-            loss = float(losses[epoch, place])
-            failed.setdefault(int(place), loss_error(folds[place].name, epoch + 1, loss, plan.recipe))
+            loss = float(losses[first, place])
+            failed.setdefault(place, loss_error(folds[place].name, first + 1, loss, plan.recipe))
         if len(failed) == len(folds):
             break
-        observer.observe(network)
-        on_epoch(epoch + 1)
+        on_epoch(epoch)
     for place, error in failed.items():
         failures.add(folds[place].name, str(error))
     counts = samples.counts.cpu().numpy()
@@ -211,12 +227,18 @@ def _train_chunk(
             train_accuracy=accuracies[:, place].copy(),
             seconds=seconds,
             engine="stacked",
-            device=str(maps.device),
-            notes=fold_notes(counts[place], plan.classes),
+            device=plan.device_name,
+            notes=(*fold_notes(counts[place], plan.classes), *noted, *notes),
         )
         for place, (fold, (held_out, inner)) in enumerate(zip(folds, observer.logits(), strict=True))
         if place not in failed
     ]
+
+
+def _first_bad(losses: np.ndarray) -> list[tuple[int, int]]:
+    """Folds whose loss was not finite, each with the first epoch, from 0, that it happened in."""
+    bad = ~np.isfinite(losses)
+    return [(int(place), int(bad[:, place].argmax())) for place in np.flatnonzero(bad.any(0))]
 
 
 def _vmap_message(plan: Plan, folds: Sequence[Fold], error: BaseException) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +18,9 @@ from mer_bench.training.plan import Plan
 
 class StackedNetwork:
     """One network per fold, each built from its own seed as it would be alone.
+
+    Attention is computed as plain products: fused attention is a loop over folds to vmap on a CPU, and gains
+    nothing for the few patches of a flow map.
 
     Args:
         plan: The run's training.
@@ -83,7 +85,7 @@ class StackedNetwork:
         return self._depths
 
     def train_forward(
-        self, maps: Tensor, labels: Tensor, weights: Tensor, step: int, progress: Tensor
+        self, maps: Tensor, labels: Tensor, weights: Tensor, step: Tensor, progress: Tensor
     ) -> tuple[Tensor, Tensor | None]:
         """Run every fold's network on its batch, in training mode; running statistics are updated.
 
@@ -91,7 +93,7 @@ class StackedNetwork:
             maps: `(F, B, C, H, W)` float32.
             labels: `(F, B)` int64.
             weights: `(F, B)` float32, 0 for padding.
-            step: Optimiser steps already taken.
+            step: int64 scalar, optimiser steps already taken.
             progress: float32 scalar, epochs done by the epochs of the training.
 
         Returns:
@@ -103,7 +105,7 @@ class StackedNetwork:
             dropout.calls = 0
         for name in self._weighing:
             self.buffers[_join(name, "row_weight")] = weights
-        with _plain_attention(maps.device):
+        with sdpa_kernel(SDPBackend.MATH):
             output = self._forward_training(self.parameters, self.buffers, maps, labels, progress)
         return (output, None) if isinstance(output, Tensor) else output
 
@@ -118,7 +120,7 @@ class StackedNetwork:
             `(F, M, classes)` logits.
         """
         self._template.eval()
-        with _plain_attention(maps.device):
+        with sdpa_kernel(SDPBackend.MATH):
             return self._forward(self.parameters, self.buffers, maps)
 
     def _one(self, parameters: dict[str, Tensor], buffers: dict[str, Tensor], maps: Tensor) -> Tensor:
@@ -149,11 +151,6 @@ class _InTraining(nn.Module):
 
     def forward(self, maps: Tensor, labels: Tensor, progress: Tensor) -> Tensor | tuple[Tensor, Tensor]:
         return training_output(self.network, maps, labels, progress)
-
-
-def _plain_attention(device: torch.device) -> AbstractContextManager[None]:
-    # On a CPU vmap knows fused attention only as a loop over folds.
-    return sdpa_kernel(SDPBackend.MATH) if device.type == "cpu" else nullcontext()
 
 
 def _join(module: str, name: str) -> str:

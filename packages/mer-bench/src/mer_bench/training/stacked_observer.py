@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from mer_bench.folds import Fold
+from mer_bench.training.graphs import GraphNotes, Replayed
 from mer_bench.training.stacked_network import StackedNetwork
 
 _BLOCK = 64
@@ -20,13 +21,26 @@ class StackedObserver:
     It reads the networks and never changes them; nothing flows back to the trainer.
 
     Args:
+        network: The folds' networks, observed as they are at each call.
         maps: `(N, C, H, W)` float32 on the device.
         folds: Their `test` and `inner` samples are observed.
         epochs: How many epochs there will be.
         num_classes: Width of the logits.
+        notes: Where it is noted that a prediction could not be captured.
+        pool: Memory pool of CUDA graphs.
     """
 
-    def __init__(self, maps: Tensor, folds: Sequence[Fold], epochs: int, num_classes: int) -> None:
+    def __init__(
+        self,
+        network: StackedNetwork,
+        maps: Tensor,
+        folds: Sequence[Fold],
+        epochs: int,
+        num_classes: int,
+        notes: GraphNotes | None = None,
+        pool: object = None,
+    ) -> None:
+        self._network = network
         self._folds = folds
         self._maps = maps
         watched = [np.concatenate([fold.test, fold.inner]) for fold in folds]
@@ -36,18 +50,20 @@ class StackedObserver:
         self._rows = torch.from_numpy(np.stack(rows).astype(np.int64)).to(maps.device)
         self._record = torch.zeros(epochs, len(folds), widest, num_classes, device=maps.device)
         self._seen = 0
+        self._replayed = Replayed(
+            self._predict, "prediction of held-out samples", notes or GraphNotes(), maps.is_cuda, pool
+        )
 
-    def observe(self, network: StackedNetwork) -> None:
-        """Predict every observed sample with the networks as they are now.
-
-        Args:
-            network: The folds' networks.
-        """
+    def observe(self) -> None:
+        """Predict every observed sample with the networks as they are now. The record stays on the device."""
         record = self._record[self._seen]
         for start in range(0, self._rows.shape[1], _BLOCK):
             rows = self._rows[:, start : start + _BLOCK]
-            record[:, start : start + _BLOCK] = network.predict(self._maps[rows])
+            record[:, start : start + _BLOCK] = self._replayed(rows)
         self._seen += 1
+
+    def _predict(self, rows: Tensor) -> Tensor:
+        return self._network.predict(self._maps[rows])
 
     def logits(self) -> list[tuple[np.ndarray, np.ndarray]]:
         """The record.

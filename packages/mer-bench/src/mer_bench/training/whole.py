@@ -14,6 +14,7 @@ from mer_bench.protocols import Fold
 from mer_bench.training.augmentation import Augmenter
 from mer_bench.training.network import build_network, fold_generators
 from mer_bench.training.plan import Plan, loss_error
+from mer_bench.training.precision import matrix_precision
 from mer_bench.training.samples import TrainingSamples, check_data
 from mer_bench.training.single import determinism, named_failures, one_thread
 from mer_bench.training.trainer import FoldTrainer
@@ -63,6 +64,7 @@ def train_whole(
     with (
         one_thread(plan.device),
         determinism(plan.deterministic),
+        matrix_precision(plan.precision, plan.device),
         named_failures(plan, everything.name, shape),
         fold_generators(seed, device),
     ):
