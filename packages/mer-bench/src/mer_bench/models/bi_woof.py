@@ -148,12 +148,13 @@ SPECS = (
             "The script does not state the size of the face: flow of 140 px, which blocks divide evenly. The "
             "descriptor does not depend on the unit of flow.",
             "Where nothing moves in a block its histogram is zero (0/0 in the script).",
+            "The script ends with the features: nothing public says how the SVM was set.",
             *SVM_FILLED_IN,
             "Fallback whole-28:minmax-255 (published maps): the zero of u and v is lost and taken to be each "
             "map's median; their scales are lost too and taken to be equal, so orientations are distorted. "
             "Strain is nearly unharmed: its minimum is near zero, and its scale cancels.",
         ),
-        selects_on_test=False,
+        selects_on_test=None,
         licence="Authors' MATLAB script public without a licence; written anew here.",
     ),
 )
