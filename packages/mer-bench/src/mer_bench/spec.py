@@ -19,8 +19,8 @@ class ModelSpec:
         title: The name a table prints.
         build: Called as `build(num_classes=C, in_channels=3, map_size=28, **options)`. For a network it
             returns an `nn.Module` from `(B, 3, H, W)` float32 to logits `(B, C)`; for a classifier an object
-            with scikit-learn's `fit(X, y)` and `predict(X)`, `predict_proba` or `decision_function` where it has
-            one, and `features(maps, view)` where it fits features rather than maps: `(n, C, H, W)` to
+            with scikit-learn's `fit(X, y)` and `predict(X)`, `predict_proba` or `decision_function` where it
+            has one, and `features(maps, view)` where it fits features rather than maps: `(n, C, H, W)` to
             `(n, D)`, called once per sample of a run with that sample alone.
         kind: `network` or `classifier`.
         views: Acceptable inputs, best first, each `view:normalisation` as in `regions-28:scaled`. The bench

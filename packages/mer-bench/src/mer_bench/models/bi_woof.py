@@ -148,7 +148,7 @@ SPECS = (
             "The script does not state the size of the face: flow of 140 px, which blocks divide evenly. The "
             "descriptor does not depend on the unit of flow.",
             "Where nothing moves in a block its histogram is zero (0/0 in the script).",
-            "The script ends with the features: nothing public says how the SVM was set.",
+            "The script ends with the features; the SVM is not in it.",
             *SVM_FILLED_IN,
             "Fallback whole-28:minmax-255 (published maps): the zero of u and v is lost and taken to be each "
             "map's median; their scales are lost too and taken to be equal, so orientations are distorted. "

@@ -246,6 +246,6 @@ SPECS = (
             *SVM_FILLED_IN,
         ),
         selects_on_test=None,
-        licence="No code of the baseline is public; written anew here.",
+        licence="No code of the baseline was found; written anew here.",
     ),
 )
