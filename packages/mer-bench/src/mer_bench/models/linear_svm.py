@@ -10,7 +10,7 @@ from mer_bench.errors import UsageError
 
 #: What was filled in for either baseline.
 SVM_FILLED_IN = (
-    "The sources read state neither kernel nor cost of the SVM: linear, cost 1 (both guesses, set in advance), "
+    "The sources read state neither kernel nor cost of the SVM: linear, cost 1 (guesses, set in advance), "
     "scikit-learn's SVC on LIBSVM; no class weights; features are not standardised.",
     "LIBSVM lets pairs of classes vote and gives ties to the lower class; here ties go to the larger "
     "decision value, so that the recorded values and the prediction agree.",
