@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from mer_bench import cli
 from mer_bench.data import BenchData
 from mer_bench.execute import Prepared, prepare_data
 from mer_bench.folds import Population
 from mer_bench.registry import Registered
+from mer_bench.runs import RunDirectory
 from mer_bench.settings import Request, RunSettings
 from mer_bench.spec import ModelSpec
 from mer_bench.training.result import FoldResult
 
 CLASSES = ("negative", "positive", "surprise")
 DATABASES = ("casme2", "samm", "smic")
+
+Call = Callable[..., tuple[int, str, str]]
 
 
 def separable_maps(labels: np.ndarray, seed: int = 0, size: int = 28) -> np.ndarray:
@@ -154,3 +160,53 @@ def small_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 )
         writer.finish()
     return path
+
+
+@pytest.fixture
+def call(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Call:
+    """Calls `mer-bench` in this process; returns exit code, standard output and standard error."""
+    monkeypatch.delenv("MER_BENCH_STORE", raising=False)
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["mer-bench", *map(str, arguments)])
+        with pytest.raises(SystemExit) as stop:
+            cli.main()
+        out, err = capsys.readouterr()
+        return int(stop.value.code or 0), out, err
+
+    return run
+
+
+@pytest.fixture
+def with_records(record: Callable[..., FoldResult]) -> Callable[..., RunDirectory]:
+    """Writes a run by hand: random picks, alike for the same seed and fold, a share `right` of them true."""
+
+    def build(prepared: Prepared, out: Path, epochs: int = 3, right: float = 0.0) -> RunDirectory:
+        run = RunDirectory.create_or_resume(out, prepared.manifest)
+        labels = prepared.data.population.labels
+        for seed in run.seeds:
+            for number, fold in enumerate(prepared.folds.folds):
+                rng = np.random.default_rng([seed, number])
+                picks = rng.integers(0, 3, (epochs, len(fold.test)))
+                inner = rng.integers(0, 3, (epochs, len(fold.inner)))
+                picks = np.where(rng.random(picks.shape) < right, labels[fold.test], picks)
+                run.write(record(fold.name, fold.test, picks, fold.inner, inner, seed))
+        return run
+
+    return build
+
+
+@pytest.fixture
+def official_data(bench_data: BenchData) -> BenchData:
+    """The composition of the MEGC2019 composite, on empty maps."""
+    from mer_bench.composite import MEGC2019
+
+    rows = [
+        (f"{d}/s{i % count:02d}", d, label)
+        for d, (count, classes) in MEGC2019.items()
+        for i, label in enumerate([c for c, n in enumerate(classes) for _ in range(n)])
+    ]
+    ids = np.array([f"{subject}/c{i:03d}" for i, (subject, _, _) in enumerate(rows)])
+    subjects, databases, labels = (np.array(column) for column in zip(*rows, strict=True))
+    population = Population(ids, subjects, databases, labels, bench_data.population.classes, "megc3")
+    return replace(bench_data, maps=np.zeros((len(rows), 3, 4, 4), np.float32), population=population)

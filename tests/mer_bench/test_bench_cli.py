@@ -18,21 +18,6 @@ Call = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
-def call(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Call:
-    """Calls `mer-bench` in this process; returns exit code, standard output and standard error."""
-    monkeypatch.delenv("MER_BENCH_STORE", raising=False)
-
-    def run(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["mer-bench", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stop:
-            cli.main()
-        out, err = capsys.readouterr()
-        return int(stop.value.code or 0), out, err
-
-    return run
-
-
-@pytest.fixture
 def majority(call: Call, small_store: Path, tmp_path: Path) -> Path:
     code, _, err = call("run", "majority", "--protocol", "cde", "--store", small_store, "--out", tmp_path)
     assert code == 0, err

@@ -16,7 +16,6 @@ import pytest
 from mer_bench.data import BenchData
 from mer_bench.errors import RunError, UsageError
 from mer_bench.execute import Prepared, execute, prepare_data
-from mer_bench.folds import Population
 from mer_bench.models.majority import SPECS as MAJORITY
 from mer_bench.published import SELECTS_ON_TEST, published_scores, scores_beside, scores_of
 from mer_bench.registry import Registered, Registry
@@ -26,22 +25,9 @@ from mer_bench.report.tables import build_tables
 from mer_bench.report.terminal import render_run
 from mer_bench.runs import RunDirectory
 from mer_bench.settings import Request, RunSettings
-from mer_bench.training.result import FoldResult
 
-Make = Callable[..., FoldResult]
+Make = Callable[..., RunDirectory]
 MAJOR = Registered(MAJORITY[0], "mer-bench 0.1.0")
-
-
-def with_records(prepared: Prepared, out: Path, record: Make, epochs: int = 3) -> RunDirectory:
-    """A run whose records are written by hand: random picks, the same for the same seed and fold."""
-    run = RunDirectory.create_or_resume(out, prepared.manifest)
-    for seed in run.seeds:
-        for number, fold in enumerate(prepared.folds.folds):
-            rng = np.random.default_rng([seed, number])
-            picks = rng.integers(0, 3, (epochs, len(fold.test)))
-            inner = rng.integers(0, 3, (epochs, len(fold.inner)))
-            run.write(record(fold.name, fold.test, picks, fold.inner, inner, seed))
-    return run
 
 
 def prepared(data: BenchData, **settings: object) -> Prepared:
@@ -50,37 +36,15 @@ def prepared(data: BenchData, **settings: object) -> Prepared:
 
 
 @pytest.fixture
-def summary(bench_data: BenchData, record: Make, tmp_path: Path) -> RunSummary:
-    return summarise(
-        with_records(prepared(bench_data, seeds=(0, 1, 2), inner=True), tmp_path, record), draws=200
-    )
+def summary(bench_data: BenchData, with_records: Make, tmp_path: Path) -> RunSummary:
+    return summarise(with_records(prepared(bench_data, seeds=(0, 1, 2), inner=True), tmp_path), draws=200)
 
 
-def official_data(shared: BenchData) -> BenchData:
-    from mer_bench.composite import MEGC2019
-
-    rows = [
-        (f"{d}/s{i % count:02d}", d, label)
-        for d, (count, classes) in MEGC2019.items()
-        for i, label in enumerate([c for c, n in enumerate(classes) for _ in range(n)])
-    ]
-    ids = np.array([f"{subject}/c{i:03d}" for i, (subject, _, _) in enumerate(rows)])
-    population = Population(
-        ids,
-        np.array([row[0] for row in rows]),
-        np.array([row[1] for row in rows]),
-        np.array([row[2] for row in rows]),
-        shared.population.classes,
-        "megc3",
-    )
-    return replace(shared, maps=np.zeros((len(rows), 3, 4, 4), np.float32), population=population)
-
-
-def test_a_summary_is_the_pooled_record(bench_data: BenchData, record: Make, tmp_path: Path) -> None:
+def test_a_summary_is_the_pooled_record(bench_data: BenchData, with_records: Make, tmp_path: Path) -> None:
     from sklearn.metrics import f1_score, recall_score
 
     made = prepared(bench_data, seeds=(0, 1))
-    run = with_records(made, tmp_path, record)
+    run = with_records(made, tmp_path)
     found = summarise(run, draws=200)
     labels = bench_data.population.labels
     for place, seed in enumerate((0, 1)):
@@ -97,16 +61,18 @@ def test_a_summary_is_the_pooled_record(bench_data: BenchData, record: Make, tmp
     assert found.selections["last"]["Full"].confusion.sum() == 2 * len(labels)
 
 
-def test_seeds_can_be_chosen(bench_data: BenchData, record: Make, tmp_path: Path) -> None:
-    run = with_records(prepared(bench_data, seeds=(0, 1)), tmp_path, record)
+def test_seeds_can_be_chosen(bench_data: BenchData, with_records: Make, tmp_path: Path) -> None:
+    run = with_records(prepared(bench_data, seeds=(0, 1)), tmp_path)
     assert summarise(run, (1,), draws=100).seeds == (1,)
     assert summarise(run, (1,), draws=100).selections["last"]["Full"].figures["uf1"].sd is None
     with pytest.raises(UsageError, match=r"has seeds \[0, 1\], not \[7\]"):
         summarise(run, (7,))
 
 
-def test_one_incomplete_seed_blocks_the_table(bench_data: BenchData, record: Make, tmp_path: Path) -> None:
-    run = with_records(prepared(bench_data, seeds=(0, 1)), tmp_path, record)
+def test_one_incomplete_seed_blocks_the_table(
+    bench_data: BenchData, with_records: Make, tmp_path: Path
+) -> None:
+    run = with_records(prepared(bench_data, seeds=(0, 1)), tmp_path)
     run.record_path(1, "smic/s01").unlink()
     with pytest.raises(RunError, match=r"seed 1: 1 of 12 missing: smic/s01\. Run the same"):
         summarise(run)
@@ -137,8 +103,10 @@ def test_published_scores_stay_away_from_other_data(summary: RunSummary) -> None
     assert any("left out: these samples are not the MEGC2019 composite" in note for note in table.notes)
 
 
-def test_published_scores_stand_beside_the_official_composite(bench_data: BenchData, tmp_path: Path) -> None:
-    outcome = execute(prepared(official_data(bench_data)), tmp_path)
+def test_published_scores_stand_beside_the_official_composite(
+    official_data: BenchData, tmp_path: Path
+) -> None:
+    outcome = execute(prepared(official_data), tmp_path)
     found = summarise(outcome.run, draws=100)
     assert found.selections["last"]["Full"].figures["uf1"].mean == pytest.approx(0.2408, abs=1e-4)
     (table,) = build_tables([found])
@@ -151,8 +119,8 @@ def test_published_scores_stand_beside_the_official_composite(bench_data: BenchD
     assert len(bare.rows) == 1
 
 
-def test_a_control_never_stands_beside_published_scores(bench_data: BenchData, tmp_path: Path) -> None:
-    control = execute(prepared(official_data(bench_data), shuffle_labels=1), tmp_path)
+def test_a_control_never_stands_beside_published_scores(official_data: BenchData, tmp_path: Path) -> None:
+    control = execute(prepared(official_data, shuffle_labels=1), tmp_path)
     (table,) = build_tables([summarise(control.run, draws=100)])
     assert [row.method for row in table.rows] == ["Majority class [CONTROL: labels shuffled, seed 1]"]
     assert any("not a score" in note for note in table.notes)
@@ -168,8 +136,8 @@ def test_csv_carries_every_number(summary: RunSummary) -> None:
     assert [row["leaks"] for row in rows] == ["", "", "yes"]
 
 
-def test_latex_is_escaped_and_balanced(summary: RunSummary, bench_data: BenchData, tmp_path: Path) -> None:
-    beside = summarise(execute(prepared(official_data(bench_data)), tmp_path).run, draws=100)
+def test_latex_is_escaped_and_balanced(summary: RunSummary, official_data: BenchData, tmp_path: Path) -> None:
+    beside = summarise(execute(prepared(official_data), tmp_path).run, draws=100)
     text = to_latex(build_tables([beside, summary]))
     body = [line for line in text.splitlines() if not line.startswith("%")]
     assert sum(line.count("{") for line in body) == sum(line.count("}") for line in body)
@@ -184,10 +152,10 @@ def test_latex_is_escaped_and_balanced(summary: RunSummary, bench_data: BenchDat
 
 
 def test_different_samples_are_different_tables(
-    summary: RunSummary, bench_data: BenchData, record: Make, tmp_path: Path
+    summary: RunSummary, bench_data: BenchData, with_records: Make, tmp_path: Path
 ) -> None:
     other = prepared(bench_data, protocol="cross-db", train_db=("samm",), test_db=("smic",))
-    found = summarise(with_records(other, tmp_path, record), draws=100)
+    found = summarise(with_records(other, tmp_path), draws=100)
     tables = build_tables([summary, found])
     assert [table.title.split(",")[0] for table in tables] == ["cde", "cross-db"]
     assert found.samples == 20
@@ -212,12 +180,12 @@ def test_json_is_plain(summary: RunSummary) -> None:
     assert len(figure["per_seed"]) == 3
 
 
-def test_an_absent_class_is_said_so(bench_data: BenchData, record: Make, tmp_path: Path) -> None:
+def test_an_absent_class_is_said_so(bench_data: BenchData, with_records: Make, tmp_path: Path) -> None:
     population = bench_data.population
     labels = population.labels.copy()
     labels[(population.databases == "samm") & (labels == 2)] = 0
     data = replace(bench_data, population=replace(population, labels=labels))
-    found = summarise(with_records(prepared(data), tmp_path, record), draws=100)
+    found = summarise(with_records(prepared(data), tmp_path), draws=100)
     assert found.selections["last"]["samm"].absent == (2,)
     (table,) = build_tables([found])
     assert "SAMM has no sample of surprise: it stays in UF1 and UAR as 0." in table.notes
