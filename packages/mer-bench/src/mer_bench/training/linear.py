@@ -18,7 +18,7 @@ from torch.autograd.function import once_differentiable
 
 # Below these the call costs more than the product saves.
 _FEWEST_WEIGHTS = 1 << 16
-_FEWEST_ROWS = 16
+_FEWEST_ROWS = 3
 
 
 def available() -> bool:
