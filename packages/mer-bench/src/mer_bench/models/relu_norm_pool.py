@@ -9,14 +9,21 @@ convolution is then nearly twice as fast.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mer_bench.models.stacked_relu_norm_pool import conv_relu_norm_pool, convolve_by_product
+from mer_bench.training.layers import MaskedBatchNorm
+
 _KERNEL, _STRIDE, _PADDING = (3, 3), (3, 3), (1, 1)
 _BLOCK = 32
+
+#: Where stacked folds are convolved by matrix products.
+PRODUCT_DEVICES = ("cuda",)
 
 
 class ConvReluNormPool(nn.Module):
@@ -32,13 +39,13 @@ class ConvReluNormPool(nn.Module):
     def __init__(self, in_channels: int, kernels: int, kernel_size: int, padding: int) -> None:
         super().__init__()
         self.conv = nn.Conv2d(in_channels, kernels, kernel_size, padding=padding)
-        self.norm = nn.BatchNorm2d(kernels)
+        self.norm: nn.BatchNorm2d | MaskedBatchNorm = nn.BatchNorm2d(kernels)
         # Activations are large and live for one step; given back to the system and asked for again, their
         # pages would cost as much as a layer.
         self._spare: list[Tensor] = []
 
     def forward(self, maps: Tensor) -> Tensor:
-        """Apply the four layers; on a CPU in training, with channels-last maps, as one.
+        """Apply the four layers; in training as one, on a CPU with channels-last maps, on CUDA where stacked.
 
         Args:
             maps: `(N, C, H, W)` float32.
@@ -50,7 +57,37 @@ class ConvReluNormPool(nn.Module):
             return _Fused.apply(
                 maps, self.conv.weight, self.conv.bias, self.norm.weight, self.norm.bias, self
             )
-        return F.max_pool2d(self.norm(F.relu(self.conv(maps))), _KERNEL, _STRIDE, _PADDING)
+        if not self._by_products(maps):
+            made = self.conv(maps)
+        elif self.norm.training and torch.is_grad_enabled():
+            return self._pooled_by_products(maps)
+        else:
+            assert self.conv.bias is not None
+            made = convolve_by_product(maps, self.conv.weight, self.conv.bias, int(self.conv.padding[0]))
+        return F.max_pool2d(self.norm(F.relu(made)), _KERNEL, _STRIDE, _PADDING)
+
+    def _by_products(self, maps: Tensor) -> bool:
+        """Whether folds are stacked on a GPU, where a convolution would be a grouped one."""
+        # The engine has put its own normalisation here where folds are stacked.
+        if maps.device.type not in PRODUCT_DEVICES or not isinstance(self.norm, MaskedBatchNorm):
+            return False
+        plain = torch.compiler.is_compiling() or torch.is_autocast_enabled(maps.device.type)
+        return not plain and not maps.requires_grad and maps.dtype == torch.float32
+
+    def _pooled_by_products(self, maps: Tensor) -> Tensor:
+        norm, conv = self.norm, self.conv
+        assert isinstance(norm, MaskedBatchNorm) and conv.bias is not None
+        assert norm.weight is not None and norm.bias is not None
+        rows = norm.row_weight.repeat_interleave(len(maps) // len(norm.row_weight))
+        out, mean, var = conv_relu_norm_pool(
+            maps, conv.weight, conv.bias, norm.weight, norm.bias, rows, norm.eps, int(conv.padding[0])
+        )
+        norm.track(mean, var, rows.sum() * self._positions(maps))
+        return out
+
+    def _positions(self, maps: Tensor) -> int:
+        grown = 2 * int(self.conv.padding[0]) + 1
+        return math.prod(s + grown - k for s, k in zip(maps.shape[2:], self.conv.kernel_size, strict=True))
 
     def _fusable(self, maps: Tensor) -> bool:
         norm = self.norm
@@ -187,7 +224,7 @@ def _pad_channels_last(maps: Tensor, pad: int) -> Tensor:
     return padded.permute(0, 3, 1, 2)
 
 
-def _track(norm: nn.BatchNorm2d, mean: Tensor, var: Tensor, count: int) -> None:
+def _track(norm: nn.BatchNorm2d | MaskedBatchNorm, mean: Tensor, var: Tensor, count: int) -> None:
     """Update running statistics as `nn.BatchNorm2d` does."""
     if norm.running_mean is None or norm.running_var is None or norm.num_batches_tracked is None:
         return

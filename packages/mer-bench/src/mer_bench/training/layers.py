@@ -134,13 +134,21 @@ class MaskedBatchNorm(nn.Module):
         mean = (x * rows).sum(others) / count
         centred = x - mean.view(1, -1, *[1] * (x.dim() - 2))
         var = (centred.square() * rows).sum(others) / count
-        if self.training and self.running_mean is not None and self.running_var is not None:
-            self._track(mean.detach(), var.detach() * (count / (count - 1)))
+        if self.training:
+            self.track(mean.detach(), var.detach(), count)
         return mean, var
 
-    def _track(self, mean: Tensor, var: Tensor) -> None:
-        assert self.running_mean is not None and self.running_var is not None
-        assert self.num_batches_tracked is not None
+    def track(self, mean: Tensor, var: Tensor, count: Tensor) -> None:
+        """Update the running statistics, where there are any.
+
+        Args:
+            mean: `(C,)` of the batch.
+            var: `(C,)` of the batch, biased.
+            count: How many values of a channel they were taken over.
+        """
+        if self.running_mean is None or self.running_var is None or self.num_batches_tracked is None:
+            return
+        var = var * (count / (count - 1))
         self.num_batches_tracked.add_(1)
         if self.momentum is None:
             share = 1.0 / self.num_batches_tracked.to(mean.dtype)
