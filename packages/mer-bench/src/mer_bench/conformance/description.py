@@ -13,6 +13,7 @@ from mer_bench.conformance.subject import Subject, count_trainable
 from mer_bench.errors import ConformanceError, MerBenchError
 from mer_bench.execute import try_network
 from mer_bench.settings import check_recipe, option_types
+from mer_bench.training.demands import meet_recipe
 from mer_bench.training.engine import check_request
 from mer_bench.training.optim import check_layer_depths
 
@@ -74,6 +75,7 @@ def recipes_are_valid(subject: Subject) -> str:
     for recipe in subject.spec.recipes.values():
         check_recipe(recipe)
         check_layer_depths(network, recipe)
+        meet_recipe(network, recipe)
         for view in subject.spec.views:
             check_request(
                 subject.spec, recipe, device="cpu", engine="auto", workers=None, chunk=None, view=view,

@@ -18,12 +18,20 @@ from mer_bench.errors import ConformanceError
 from mer_bench.folds import Fold
 from mer_bench.protocols import ProtocolOptions
 from mer_bench.spec import ModelSpec
+from mer_bench.training.demands import meet_recipe
 from mer_bench.training.features import classifier_features
 from mer_bench.training.network import build_network, fold_generators, training_output
 from mer_bench.training.plan import Plan
 from mer_bench.training.recipes import Recipe
 
 CPU = torch.device("cpu")
+
+#: Fields of a recipe that say how long and how fast, and not what is computed.
+_SCALE = {
+    *("name", "epochs", "batch_size", "shuffle", "amp", "clip_norm"),
+    *("optimizer", "weight_decay", "momentum", "nesterov", "beta1", "beta2", "eps"),
+    *("lr", "schedule", "final_lr", "step_epochs", "gamma", "warmup_epochs"),
+}
 
 
 class Subject:
@@ -124,6 +132,7 @@ class Subject:
         smallest: dict[tuple[bool, bool], str] = {}
         for name in sorted(self.sizes, key=lambda name: (self.sizes[name], name)):
             network = self.on_meta(name).train()
+            meet_recipe(network, self.recipe)
             maps, progress = torch.zeros(4, *self.shape, device="meta"), torch.zeros((), device="meta")
             labels = torch.zeros(4, dtype=torch.int64, device="meta")
             try:
@@ -154,6 +163,17 @@ class Subject:
     def recipe_named(self, name: str) -> Recipe:
         """Returns one of the model's recipes at that scale: two epochs of batches of 8, in full precision."""
         return replace(self.spec.recipes[name], epochs=2, batch_size=8, warmup_epochs=0, amp="off")
+
+    @property
+    def kinds_of_recipe(self) -> tuple[str, ...]:
+        """One recipe of each kind, the default first: recipes that differ in rates and lengths are alike."""
+        names = sorted(self.spec.recipes, key=lambda name: name != self.spec.default_recipe)
+        kinds: dict[str, str] = {}
+        for name in names:
+            values = self.spec.recipes[name].record()
+            kind = {key: value for key, value in values.items() if key not in _SCALE}
+            kinds.setdefault(str(kind), name)
+        return tuple(kinds.values())
 
     def on_meta(self, variant: str, num_classes: int = 3) -> nn.Module:
         """Builds a variant without memory.
@@ -200,7 +220,9 @@ class Subject:
             The network, in training mode.
         """
         with fold_generators(seed, CPU):
-            return build_network(self.spec, self.options, num_classes, self.shape, CPU, stacked)
+            network = build_network(self.spec, self.options, num_classes, self.shape, CPU, stacked)
+        meet_recipe(network, self.recipe)
+        return network
 
     def samples(self, count: int = 16, seed: int = 0) -> tuple[Tensor, Tensor]:
         """Picks samples of the preferred input.
@@ -219,9 +241,9 @@ class Subject:
         return torch.from_numpy(self.data.maps[rows]), torch.from_numpy(self.data.population.labels[rows])
 
     def folds(self) -> list[Fold]:
-        """Two folds of unequal length, so that stacked batches are padded; neither leaves one sample over."""
+        """Two folds of unequal length: stacked batches are padded, and one fold leaves one sample over."""
         rows = np.arange(len(self.data.maps))
-        return [Fold("first", rows[6:], rows[:6]), Fold("second", rows[:21], rows[21:])]
+        return [Fold("first", rows[6:], rows[:6]), Fold("second", rows[:17], rows[17:])]
 
     def plan(self, recipe: Recipe | None = None, seed: int = 0) -> Plan:
         """Returns what an engine is told of the training."""

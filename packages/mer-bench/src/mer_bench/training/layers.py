@@ -1,7 +1,7 @@
 """Layers that the engine puts in place of a network's own, so that a fold's result is its own.
 
 Dropout draws from the fold's stream instead of the global generator. Batch normalisation, where folds are
-stacked, leaves out the rows that pad a fold's last batch.
+stacked, leaves out the rows that pad a fold's last batch; a last batch of one sample does not stop it.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import math
 import sys
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -76,8 +77,42 @@ class FoldDropout(nn.Dropout):
         return ((parts ^ (_LEVELS // 2)) - _LEVELS // 2).flatten(-2)
 
 
+class LoneBatchNorm1d(nn.BatchNorm1d):
+    """Batch normalisation that does not fail where an epoch's last batch is a single sample.
+
+    One value has no variance: it is normalised by the running statistics, which it leaves as they are.
+
+    Args:
+        norm: The layer that this one replaces; parameters and buffers are shared.
+    """
+
+    def __init__(self, norm: nn.BatchNorm1d) -> None:
+        super().__init__(norm.num_features, norm.eps, norm.momentum, norm.affine, norm.track_running_stats)
+        self.weight, self.bias = norm.weight, norm.bias
+        for name in ("running_mean", "running_var", "num_batches_tracked"):
+            setattr(self, name, getattr(norm, name))
+        self.train(norm.training)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Normalise.
+
+        Args:
+            input: `(N, C)` or `(N, C, L)`.
+
+        Returns:
+            Same shape.
+        """
+        if self.training and self.running_mean is not None and input.numel() == input.shape[1]:
+            return F.batch_norm(
+                input, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps
+            )
+        return super().forward(input)
+
+
 class MaskedBatchNorm(nn.Module):
     """Batch normalisation whose statistics leave out padded rows; parameters and buffers keep their names.
+
+    A batch of one value per channel is normalised by the running statistics, as in `LoneBatchNorm1d`.
 
     Attributes:
         row_weight: `(B,)` float32, 1 for a sample and 0 for padding; the engine sets it before each step.
@@ -134,8 +169,13 @@ class MaskedBatchNorm(nn.Module):
         mean = (x * rows).sum(others) / count
         centred = x - mean.view(1, -1, *[1] * (x.dim() - 2))
         var = (centred.square() * rows).sum(others) / count
-        if self.training:
-            self.track(mean.detach(), var.detach(), count)
+        if not self.training or self.running_mean is None or self.running_var is None:
+            return mean, var
+        lone = count < 2
+        # Copies: the running statistics move on before the backward pass needs these.
+        mean = torch.where(lone, self.running_mean.clone(), mean)
+        var = torch.where(lone, self.running_var.clone(), var)
+        self.track(mean.detach(), var.detach(), count)
         return mean, var
 
     def track(self, mean: Tensor, var: Tensor, count: Tensor) -> None:
@@ -144,19 +184,19 @@ class MaskedBatchNorm(nn.Module):
         Args:
             mean: `(C,)` of the batch.
             var: `(C,)` of the batch, biased.
-            count: How many values of a channel they were taken over.
+            count: How many values of a channel they were taken over; a single one changes nothing.
         """
         if self.running_mean is None or self.running_var is None or self.num_batches_tracked is None:
             return
-        var = var * (count / (count - 1))
-        self.num_batches_tracked.add_(1)
+        several = (count > 1).to(mean.dtype)
+        var = var * (count / (count - 1).clamp(min=1))
+        self.num_batches_tracked.add_(several.to(torch.int64))
         if self.momentum is None:
-            share = 1.0 / self.num_batches_tracked.to(mean.dtype)
-            self.running_mean.add_((mean - self.running_mean) * share)
-            self.running_var.add_((var - self.running_var) * share)
+            share = several / self.num_batches_tracked.clamp(min=1)
         else:
-            self.running_mean.mul_(1.0 - self.momentum).add_(mean * self.momentum)
-            self.running_var.mul_(1.0 - self.momentum).add_(var * self.momentum)
+            share = several * self.momentum
+        self.running_mean.mul_(1.0 - share).add_(mean * share)
+        self.running_var.mul_(1.0 - share).add_(var * share)
 
 
 def replace_layers(network: nn.Module, stacked: bool) -> list[str]:
@@ -164,8 +204,8 @@ def replace_layers(network: nn.Module, stacked: bool) -> list[str]:
 
     Args:
         network: Changed in place; names of parameters and buffers stay.
-        stacked: Whether folds are going to be stacked; only then is batch normalisation replaced, and only
-            otherwise, on a CPU, wide linear layers.
+        stacked: Whether folds are going to be stacked; only then is all batch normalisation replaced, and
+            only otherwise, on a CPU, wide linear layers.
 
     Returns:
         Names of the dropout layers that were replaced, in order.
@@ -179,6 +219,8 @@ def replace_layers(network: nn.Module, stacked: bool) -> list[str]:
             new = FoldDropout(module.p, per_channel=True, stacked=stacked)
         elif stacked and isinstance(module, _BatchNorm):
             new = MaskedBatchNorm(module)
+        elif type(module) is nn.BatchNorm1d:
+            new = LoneBatchNorm1d(module)
         else:
             continue
         if isinstance(new, FoldDropout):
