@@ -57,7 +57,7 @@ def make_population(
     )
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def population() -> Population:
     return make_population()
 
@@ -67,12 +67,12 @@ def populate() -> Callable[..., Population]:
     return make_population
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def bench_data(population: Population) -> BenchData:
     return BenchData(separable_maps(population.labels), population, "whole-28", "scaled")
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def record() -> Callable[..., FoldResult]:
     """Builds a record from its argmax per epoch: `record("s1", test=[0, 1], picks=[[0, 1], [0, 0]])`."""
 
@@ -177,7 +177,7 @@ def call(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) ->
     return run
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def with_records(record: Callable[..., FoldResult]) -> Callable[..., RunDirectory]:
     """Writes a run by hand: random picks, alike for the same seed and fold, a share `right` of them true."""
 
@@ -196,7 +196,7 @@ def with_records(record: Callable[..., FoldResult]) -> Callable[..., RunDirector
     return build
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def official_data(bench_data: BenchData) -> BenchData:
     """The composition of the MEGC2019 composite, on empty maps."""
     from mer_bench.composite import MEGC2019
