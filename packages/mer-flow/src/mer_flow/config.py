@@ -9,11 +9,10 @@ from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from typing import Any, get_type_hints
 
 from mer_flow.errors import UsageError
-from mer_flow.flow.params import TVL1Params
+from mer_flow.flow.params import BACKEND_ALIASES, FLOW_BACKENDS, BackendOptions, TVL1Params
 from mer_flow.suggest import unknown
 
 ALIGN_REFERENCES = ("onset", "each")
-FLOW_BACKENDS = ("opencv-tvl1",)
 REGION_BACKENDS = ("auto", "mediapipe-tasks", "mediapipe-legacy", "dlib")
 REGION_FALLBACKS = ("dlib", "none")
 STABILISERS = ("similarity", "median", "none")
@@ -102,22 +101,37 @@ class AlignConfig:
 
 @dataclass(frozen=True, slots=True)
 class FlowConfig(TVL1Params):
-    """The flow backend and its parameters.
+    """The flow backend, its parameters and how it computes.
 
     Attributes:
-        backend: Name of the flow backend.
+        backend: Name of the flow backend; `torch` and `opencv` are short for theirs.
+        border: As in `BackendOptions`, and so on.
+        device: Likewise.
+        check_every: Likewise.
+        compile: Likewise.
     """
 
     backend: str = "opencv-tvl1"
+    border: str = "auto"
+    device: str = "auto"
+    check_every: int = 0
+    compile: str = "auto"
 
     def __post_init__(self) -> None:
         TVL1Params.__post_init__(self)
+        object.__setattr__(self, "backend", BACKEND_ALIASES.get(self.backend, self.backend))
         _choice("flow.backend", self.backend, FLOW_BACKENDS)
+        _ = self.options  # checked there
 
     @property
     def params(self) -> TVL1Params:
-        """The parameters without the backend's name."""
+        """The parameters of TV-L1 alone."""
         return TVL1Params(**{item.name: getattr(self, item.name) for item in fields(TVL1Params)})
+
+    @property
+    def options(self) -> BackendOptions:
+        """Border, device and so on alone."""
+        return BackendOptions(**{item.name: getattr(self, item.name) for item in fields(BackendOptions)})
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ import functools
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import numpy as np
@@ -89,7 +89,7 @@ class Extractor:
         from mer_flow.flow import get_backend
 
         self.config = resolve(config)
-        self._flow = get_backend(self.config.flow.backend, self.config.flow.params)
+        self._flow = get_backend(self.config.flow.backend, self.config.flow.params, self.config.flow.options)
         self._regions = get_region_backend(self.config.regions.backend)
 
     def find_face(self, frame: np.ndarray, cropped: bool = False) -> FoundFace:
@@ -255,18 +255,25 @@ def _check_frame(frame: np.ndarray, label: str) -> None:
 
 
 def resolve(config: PipelineConfig) -> PipelineConfig:
-    """Replaces `regions.backend=auto` by the backend that it means here.
+    """Replaces every `auto` by what it means here: the region backend, and the flow's border and device.
 
     Args:
         config: Any configuration.
 
     Returns:
-        One whose hash names the backend really used.
+        One whose hash names what is really used.
+
+    Raises:
+        UsageError: The flow backend or this machine cannot meet an option.
+        MissingDependencyError: A library is absent or broken.
     """
     from mer_flow.faces.regions import resolve_backend
+    from mer_flow.flow.base import resolve_options
 
     name, _ = resolve_backend(config.regions.backend)
-    return replace(config, regions=replace(config.regions, backend=name))
+    options = resolve_options(config.flow.backend, config.flow.options)
+    flow = replace(config.flow, **{item.name: getattr(options, item.name) for item in fields(options)})
+    return replace(config, regions=replace(config.regions, backend=name), flow=flow)
 
 
 def extractor(config: PipelineConfig) -> Extractor:
@@ -338,7 +345,7 @@ def pipeline_record(config: PipelineConfig) -> dict[str, Any]:
         "hash": config.hash(),
         "versions": versions()
         | {
-            "flow_backend": get_backend(config.flow.backend, config.flow.params).version,
+            "flow_backend": get_backend(config.flow.backend, config.flow.params, config.flow.options).version,
             "region_backend": backend_version(config.regions.backend),
         },
     }

@@ -21,6 +21,7 @@ CV2_MEND = (
     "opencv-contrib-python-headless; pip install opencv-contrib-python"
 )
 DLIB_PROVIDERS = ("dlib-bin", "dlib")
+TORCH_MEND = "pip install 'mer-flow[torch]'"
 FACES_MEND = "pip install 'mer-flow[faces]'"
 
 
@@ -85,6 +86,22 @@ def load_dlib() -> Any:
         return importlib.import_module("dlib")
     except ImportError as error:
         raise MissingDependencyError(f"dlib does not load ({error}); mend with: {FACES_MEND}") from error
+
+
+@functools.cache
+def load_torch() -> Any:
+    """Imports PyTorch.
+
+    Raises:
+        MissingDependencyError: It is absent or does not load.
+    """
+    try:
+        return importlib.import_module("torch")
+    except ImportError as error:
+        raise MissingDependencyError(
+            f"the flow backend torch-tvl1 needs PyTorch, which does not load ({error}); mend with: "
+            f"{TORCH_MEND}, or use --flow-backend opencv"
+        ) from error
 
 
 def mediapipe_version() -> tuple[int, ...] | None:

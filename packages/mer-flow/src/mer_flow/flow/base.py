@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from typing import Protocol
 
 import numpy as np
 
-from mer_flow.errors import FlowError
-from mer_flow.flow.params import TVL1Params
+from mer_flow.errors import FlowError, UsageError
+from mer_flow.flow.params import BACKEND_ALIASES, FLOW_BACKENDS, BackendOptions, TVL1Params
+from mer_flow.providers import load_torch
 from mer_flow.suggest import unknown
 
 
@@ -38,25 +40,77 @@ class FlowBackend(Protocol):
         ...
 
 
-def get_backend(name: str, params: TVL1Params | None = None) -> FlowBackend:
+def get_backend(
+    name: str, params: TVL1Params | None = None, options: BackendOptions | None = None
+) -> FlowBackend:
     """Builds a flow backend.
 
     Args:
         name: As in `flow.backend`.
         params: Its parameters; None takes the defaults.
+        options: Border, device and so on; None takes the defaults.
 
     Returns:
         The backend.
 
     Raises:
-        UsageError: An unknown name.
+        UsageError: An unknown name, or an option that the backend or this machine cannot meet.
         MissingDependencyError: Its library is absent or broken.
     """
+    name = BACKEND_ALIASES.get(name, name)
+    options = resolve_options(name, options or BackendOptions())
     if name == "opencv-tvl1":
         from mer_flow.flow.opencv import OpenCVTVL1
 
         return OpenCVTVL1(params or TVL1Params())
-    raise unknown("flow backend", name, ("opencv-tvl1",))
+    load_torch()
+    from mer_flow.flow.torch_tvl1 import TorchTVL1
+
+    return TorchTVL1(params or TVL1Params(), options)
+
+
+def resolve_options(name: str, options: BackendOptions) -> BackendOptions:
+    """Replaces every `auto` by what it means for a backend on this machine.
+
+    Args:
+        name: As in `flow.backend`.
+        options: Any options.
+
+    Returns:
+        Options that name what is really done.
+
+    Raises:
+        UsageError: An unknown name, or an option that the backend or this machine cannot meet.
+        MissingDependencyError: The backend's library is absent or broken.
+    """
+    name = BACKEND_ALIASES.get(name, name)
+    if name not in FLOW_BACKENDS:
+        raise unknown("flow backend", name, FLOW_BACKENDS)
+    border = "zeros" if options.border == "auto" else options.border
+    if name == "opencv-tvl1":
+        only = BackendOptions("zeros", "cpu", 1, "off")
+        asked = {"border": border, "device": options.device, "check_every": options.check_every,
+                 "compile": options.compile}  # fmt: skip
+        for key, value in asked.items():
+            if value not in ("auto", 0, getattr(only, key)):
+                raise UsageError(
+                    f"opencv-tvl1 knows flow.{key}={getattr(only, key)} only, got {value}; "
+                    "set flow.backend=torch-tvl1"
+                )
+        return only
+    torch = load_torch()
+    device = options.device
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    elif device == "cuda" and not torch.cuda.is_available():
+        raise UsageError(
+            f"flow.device is cuda, but torch {torch.__version__} finds no CUDA device here; "
+            "use --device cpu, or install a CUDA build of PyTorch and its driver"
+        )
+    compiled = options.compile
+    if compiled == "auto":
+        compiled = "on" if device == "cuda" and find_spec("triton") else "off"
+    return BackendOptions(border, device, options.check_every or (5 if device == "cuda" else 1), compiled)
 
 
 def check_pairs(onset: np.ndarray, apex: np.ndarray) -> None:

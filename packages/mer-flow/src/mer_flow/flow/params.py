@@ -5,6 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from mer_flow.errors import UsageError
+from mer_flow.suggest import unknown
+
+#: Flow backends by name.
+FLOW_BACKENDS = ("opencv-tvl1", "torch-tvl1")
+#: Short names that mean one of them.
+BACKEND_ALIASES = {"opencv": "opencv-tvl1", "torch": "torch-tvl1"}
+BORDERS = ("auto", "zeros", "clamp")
+DEVICES = ("auto", "cpu", "cuda")
+COMPILE = ("auto", "on", "off")
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,3 +72,30 @@ class TVL1Params:
             raise UsageError(f"flow.median_filtering must be 1 (off), 3 or 5, got {self.median_filtering}")
         if self.gamma < 0:
             raise UsageError(f"flow.gamma must not be negative, got {self.gamma}")
+
+
+@dataclass(frozen=True, slots=True)
+class BackendOptions:
+    """How a backend computes: what OpenCV's parameters leave open.
+
+    Attributes:
+        border: What a warp finds outside the image: `zeros` nothing, as in OpenCV; `clamp` the edge,
+            repeated; `auto` the backend's default, `zeros`.
+        device: `cpu`, `cuda`, or `auto`: CUDA where there is a device and the backend can use it.
+        check_every: Iterations between two looks at the stopping threshold; 0 is 1 on the CPU, as OpenCV
+            does, and 5 on CUDA.
+        compile: Whether torch.compile fuses the iteration, which needs a C++ compiler (on the CPU) or Triton
+            (on CUDA): `on`, `off`, or `auto`: on CUDA where Triton is installed.
+    """
+
+    border: str = "auto"
+    device: str = "auto"
+    check_every: int = 0
+    compile: str = "auto"
+
+    def __post_init__(self) -> None:
+        for name, known in (("border", BORDERS), ("device", DEVICES), ("compile", COMPILE)):
+            if getattr(self, name) not in known:
+                raise unknown(f"value of flow.{name}", getattr(self, name), known)
+        if self.check_every < 0:
+            raise UsageError(f"flow.check_every must not be negative, got {self.check_every}")
