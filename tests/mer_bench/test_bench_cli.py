@@ -13,6 +13,7 @@ import pytest
 
 from mer_bench import cli
 from mer_bench.progress import TrainingProgress
+from mer_bench.registry import Registry
 
 Call = Callable[..., tuple[int, str, str]]
 
@@ -205,9 +206,34 @@ def test_models(call: Call) -> None:
     code, out, _ = call("models")
     assert code == 0
     row = next(line for line in out.splitlines() if line.startswith("ststnet"))
-    assert "1,683" in row and "whole-28" in row and "exact" in row
+    assert row.split() == [
+        "ststnet",
+        "1,683",
+        "whole-28:minmax-255",
+        "exact",
+        "no",
+        "Liong",
+        "et",
+        "al.",
+        "2019",
+    ]
+    assert "from other packages: ahmsa of ahmsa-model" in out
+    assert max(map(len, out.splitlines())) <= 100
     code, out, _ = call("models", "ahmsa")
     assert code == 0 and "filled in:" in out and "115,586,563" in out
+    assert max(map(len, out.splitlines())) <= 100
+
+
+def test_models_in_json_are_whole(call: Call) -> None:
+    code, out, _ = call("models", "--json")
+    models = {model["name"]: model for model in json.loads(out)["models"]}
+    assert code == 0 and set(models) == set(Registry().names)
+    for name, model in models.items():
+        spec = Registry().get(name)
+        assert model["filled_in"] == list(spec.filled_in) and model["views"] == list(spec.views)
+        assert (model["parameters"], model["exactness"]) == (spec.parameters, spec.exactness)
+        assert model["exactness"] == "baseline" or model["source"] != "–", name
+        assert model["exactness"] != "reconstructed" or model["filled_in"], name
 
 
 def test_protocols(call: Call, small_store: Path) -> None:

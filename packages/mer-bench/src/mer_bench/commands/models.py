@@ -16,9 +16,8 @@ def models_command(name: str | None, as_json: bool) -> None:
     Models enter through the entry-point group `mer_bench.models`; a plug-in that fails is listed with its
     error and does not keep the others from working (exit code 1).
     """
-    from mer_bench.commands.describe import describe_model, model_fields
+    from mer_bench.commands.describe import describe_model, list_models, model_fields
     from mer_bench.registry import Registry
-    from mer_bench.report.terminal import align
 
     registry = Registry()
     if name is not None:
@@ -35,13 +34,7 @@ def models_command(name: str | None, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps({"models": [model_fields(e) for e in entries], "problems": problems}, indent=1))
     else:
-        rows = [["name", "parameters", "input", "specification", "its code selects on test", "package"]]
-        for entry in entries:
-            spec = entry.spec
-            selects = {True: "yes", False: "no", None: "unknown"}[spec.selects_on_test]
-            count = f"{spec.parameters:,}" if spec.parameters else "–"
-            rows.append([spec.name, count, spec.views[0], spec.exactness, selects, entry.package])
-        click.echo("\n".join(align(rows, left=len(rows[0]))))
+        click.echo(list_models(entries))
         for problem in problems:
             click.echo(f"failed: {problem}", err=True)
     if problems:
