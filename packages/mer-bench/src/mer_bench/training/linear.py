@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 # Below these the call costs more than the product saves.
-_FEWEST_WEIGHTS = 1 << 16
-_FEWEST_ROWS = 3
+_FEWEST_WEIGHTS = 1 << 10
+_FEWEST_PRODUCTS = 1 << 22
 
 
 def available() -> bool:
@@ -69,11 +69,11 @@ class FoldLinear(nn.Linear):
             return False
         if input.dtype != torch.float32 or self.weight.dtype != torch.float32:
             return False
-        return input.numel() >= _FEWEST_ROWS * self.in_features
+        return input.numel() * self.out_features >= _FEWEST_PRODUCTS
 
 
 def replace_linear(network: nn.Module) -> None:
-    """Put `FoldLinear` in the place of a network's wide linear layers.
+    """Put `FoldLinear` in the place of a network's linear layers.
 
     Args:
         network: Changed in place; names of parameters stay. A layer that another module subclasses or reads
