@@ -1,35 +1,17 @@
 """LBP-TOP and Bi-WOOF from a synthetic tree to scores, through the command lines."""
 
 import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-import mer_bench.cli
-import mer_flow.cli
 from mer_flow.synthetic import make_tree
 
 #: Small and quick, but the whole pipeline.
 FAST = ("align.size=64", "flow.scale_step=0.5", "flow.warps=2", "flow.epsilon=0.05", "regions.backend=dlib")
 
 Call = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def call(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Call:
-    """Calls `mer-flow` or `mer-bench` in this process; returns exit code, standard output and error."""
-    mains = {"mer-flow": mer_flow.cli.main, "mer-bench": mer_bench.cli.main}
-
-    def run(program: str, *arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", [program, *map(str, arguments)])
-        with pytest.raises(SystemExit) as stop:
-            mains[program]()
-        out, err = capsys.readouterr()
-        return int(stop.value.code or 0), out, err
-
-    return run
 
 
 @pytest.fixture(scope="module")

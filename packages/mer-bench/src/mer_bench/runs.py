@@ -166,11 +166,13 @@ class RunDirectory:
         """
         if self.digest == manifest["digest"]:
             return
-        ours, theirs = self.manifest.get("identity", {}), manifest.get("identity", {})
+        from mer_flow.schema import differing_keys
+
         differing = [
-            f"{key}: {_short(ours.get(key))} there, {_short(theirs.get(key))} asked for"
-            for key in sorted({*ours, *theirs})
-            if ours.get(key) != theirs.get(key)
+            f"{key}: {_short(there)} there, {_short(asked)} asked for"
+            for key, there, asked in differing_keys(
+                self.manifest.get("identity", {}), manifest.get("identity", {})
+            )
         ]
         raise RunError(
             f"{self.path} holds a run of another configuration ({'; '.join(differing) or 'digests differ'}); "
