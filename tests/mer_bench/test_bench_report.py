@@ -222,7 +222,9 @@ def test_a_model_finds_its_own_published_scores() -> None:
     methods = [score.method for score in scores_of("ststnet", "default", "authors", beside)]
     assert methods == ["STSTNet (PyTorch re-run)", "STSTNet"]
     methods = [score.method for score in scores_of("ststnet", "default", "paper", beside)]
-    assert methods == ["STSTNet", "STSTNet (PyTorch re-run)"]
+    assert methods == ["STSTNet"]
+    assert scores_of("bdcnn", "paper", "isda", beside) == ()
+    assert [score.method for score in scores_of("bdcnn", "small", "ce", beside)] == ["BDCNN (CE)"]
     assert scores_of("majority", "default", "", beside) == ()
     assert scores_beside("loso", ["samm"], 3) == ()
 

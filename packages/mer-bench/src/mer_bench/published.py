@@ -122,7 +122,7 @@ def scores_of(
         beside: The scores to choose from, as `scores_beside` gives them.
 
     Returns:
-        The scores; those of another variant are left out, those of another recipe come last.
+        The scores; those that belong to another variant or recipe are left out.
     """
-    ours = [s for s in beside if s.model == model and s.variant in ("", variant)]
-    return tuple(sorted(ours, key=lambda s: (s.variant != variant, s.recipe not in ("", recipe))))
+    ours = [s for s in beside if s.model == model and s.variant in ("", variant) and s.recipe in ("", recipe)]
+    return tuple(sorted(ours, key=lambda s: (s.variant != variant, s.recipe != recipe)))
