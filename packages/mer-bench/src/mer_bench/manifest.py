@@ -104,6 +104,7 @@ def build_manifest(
         "selects_on_test": spec.selects_on_test,
         "parameters": parameters,
         "variant": resolved.variant,
+        "default_variant": {"name": spec.default_variant, "parameters": spec.parameters},
         "changes": json.loads(json.dumps(resolved.changes, default=str)),
         "settings": asdict(run),
         "classes": list(population.classes),

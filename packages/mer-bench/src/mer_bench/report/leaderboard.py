@@ -67,6 +67,7 @@ def _leaderboard(summaries: Sequence[RunSummary], published: bool) -> Table:
             if s.manifest["exactness"] == "reconstructed"
         )
     ]
+    notes += [note for summary in summaries if (note := _other_variant(summary))]
     beside: tuple[PublishedScore, ...] = ()
     if published:
         beside, said = published_beside(summaries)
@@ -126,6 +127,21 @@ def _row(summary: RunSummary, scores: Sequence[PublishedScore]) -> Row:
         if score.selects_on_test == "yes":
             leaking |= _PUBLISHED
     return Row(run_title(manifest, named=False), "last epoch", False, values, leaking)
+
+
+def _other_variant(summary: RunSummary) -> str:
+    """Says that a network of another size ran than the model's own, by its variant or its input."""
+    manifest = summary.manifest
+    ours, default = manifest["parameters"], manifest.get("default_variant") or {}
+    theirs = default.get("parameters")
+    if not ours or not theirs or ours == theirs:
+        return ""
+    if default["name"] == manifest["variant"]:
+        return f"{manifest['title']} ran with {ours:,} parameters, by its input or options, not {theirs:,}."
+    return (
+        f"{manifest['title']} ran as variant {manifest['variant']} with {ours:,} parameters; "
+        f"its default, {default['name']}, has {theirs:,}."
+    )
 
 
 def _also(summary: RunSummary, score: PublishedScore) -> str:
