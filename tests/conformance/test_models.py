@@ -8,7 +8,9 @@ import pytest
 
 from mer_bench.conformance import TRAINING_CHECKS, Check, Subject, checks_for
 from mer_bench.registry import Registry
+from mer_flow.views import parse_views
 
+OURS = ("mer-bench ", "ahmsa-model ")
 CASES = [
     pytest.param(entry.spec.name, check, id=f"{entry.spec.name}-{check.name}")
     for entry in Registry()
@@ -21,6 +23,14 @@ def test_every_plugin_gives_its_models() -> None:
     registry = Registry()
     assert registry.failures == ()
     assert registry.duplicates == {}
+
+
+@pytest.mark.parametrize("name", [e.spec.name for e in Registry() if e.package.startswith(OURS)])
+def test_ours_read_what_the_published_maps_can_give(name: str) -> None:
+    """Flow models run on STSTNet's published maps, which are whole faces, min-max scaled."""
+    views = Registry().get(name).views
+    reads_flow = all(part.family not in ("faces", "clips") for part in parse_views(views[0].split(":")[0]))
+    assert not reads_flow or {"whole-28:minmax", "whole-28:minmax-255"} & set(views)
 
 
 @pytest.mark.parametrize(("name", "check"), CASES)

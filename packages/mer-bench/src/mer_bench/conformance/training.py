@@ -22,9 +22,9 @@ from mer_bench.training.trainer import FoldTrainer
 #: Right predictions among 16 that count as memorised.
 MEMORISED = 15
 #: Learning rates tried in turn, each for so many steps, all within so many seconds.
-RATES = (1e-3, 1e-4, 1e-2)
+RATES = (1e-3, 1e-2, 1e-4)
 STEPS = 150
-SECONDS = 60.0
+SECONDS = 120.0
 
 #: Stacked and serial training sum in another order; in two epochs that makes so much of what an epoch changes
 #: in the logits, beside their rounding.
