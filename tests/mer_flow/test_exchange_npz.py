@@ -15,6 +15,7 @@ from mer_flow.cli import cli
 from mer_flow.errors import ExchangeError, MissingDependencyError, UsageError
 from mer_flow.exchange.npz import export_npz, import_npz, read_npz
 from mer_flow.exchange.parquet import export_parquet
+from mer_flow.exchange.selection import Selection
 from mer_flow.record import EncodeOptions, SampleRecord, encode_sample
 from mer_flow.samples import COLUMNS, Sample, SampleTable
 from mer_flow.store import FlowStore
@@ -54,7 +55,7 @@ def store(tmp_path: Path) -> Path:
 
 def exported(store: Path, out: Path, **options: str) -> Path:
     with FlowStore(store) as opened:
-        export_npz(opened, out, **options)  # type: ignore[arg-type]
+        export_npz(opened, out, Selection(**options))  # type: ignore[arg-type]
     return out
 
 
@@ -102,7 +103,7 @@ def test_same_store_gives_same_bytes(store: Path, tmp_path: Path) -> None:
     )
     assert first.read_bytes() == second.read_bytes()
     with FlowStore(store) as opened, pytest.raises(UsageError, match="exists already"):
-        export_npz(opened, first, view="whole-8")
+        export_npz(opened, first, Selection(view="whole-8"))
 
 
 def minimal(**changes: object) -> dict[str, object]:

@@ -15,6 +15,7 @@ from mer_flow.cli import cli
 from mer_flow.errors import ExchangeError, UsageError
 from mer_flow.exchange.label_list import listed_sample, map_stem, read_label_list, stem_key
 from mer_flow.exchange.layouts import read_map
+from mer_flow.exchange.selection import Selection
 from mer_flow.exchange.ststnet import import_ststnet
 from mer_flow.exchange.ststnet_export import export_flat, export_loso
 from mer_flow.store import FlowStore
@@ -299,7 +300,7 @@ def test_export_refuses_a_used_folder_and_leaves_nothing_half_done(
         with pytest.raises(UsageError, match="not an empty folder"):
             export_flat(opened, flat)
         with pytest.raises(ExchangeError, match="8-bit"):
-            export_flat(opened, tmp_path / "new", normalisation="scaled")
+            export_flat(opened, tmp_path / "new", Selection(normalisation="scaled"))
     assert not (tmp_path / "new").exists()
     assert not list(tmp_path.glob(".new*"))
 
@@ -335,7 +336,6 @@ def test_published_maps(shared_data: Path, tmp_path: Path) -> None:
     out = tmp_path / "flat"
     with FlowStore(store) as opened:
         exported = export_flat(opened, out)
-    assert exported.labels is not None
     assert sorted(exported.labels.read_bytes().splitlines()) == sorted(labels.read_bytes().splitlines())
     for source in (shared_data / "ststnet-flow").iterdir():
         assert np.array_equal(read_map(out / source.name, 28), read_map(source, 28)), source.name

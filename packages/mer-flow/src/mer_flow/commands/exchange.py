@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import functools
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 if TYPE_CHECKING:
+    from mer_flow.exchange.selection import Selection
     from mer_flow.exchange.summary import ImportSummary
+    from mer_flow.store import FlowStore
 
 _FILE = click.Path(path_type=Path, dir_okay=False)
 _FOLDER = click.Path(path_type=Path, file_okay=False)
@@ -95,8 +99,12 @@ def export_command() -> None:
     """
 
 
-def _options(*extra: Any) -> Any:
-    """Adds the arguments that all exports share, then `extra`."""
+def _exports(*extra: Any) -> Callable[[Callable[..., dict[str, Any]]], Callable[..., None]]:
+    """Gives a command the arguments that all exports share, then `extra`.
+
+    The command is called with the open store, what to take out of it, and the values of the rest of `extra`;
+    the counts that it returns are printed.
+    """
     common = (
         click.argument("store", type=_FILE),
         click.option("--scheme", default="megc3", show_default=True, help="Label scheme."),
@@ -104,7 +112,20 @@ def _options(*extra: Any) -> Any:
         click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON."),
     )
 
-    def add(command: Any) -> Any:
+    def add(write: Callable[..., dict[str, Any]]) -> Callable[..., None]:
+        @functools.wraps(write)
+        def command(
+            store: Path, scheme: str, databases: tuple[str, ...], as_json: bool, **others: Any
+        ) -> None:
+            from mer_flow.exchange.selection import Selection
+            from mer_flow.store import FlowStore
+
+            seen = {name: others.pop(name) for name in ("view", "normalisation") if name in others}
+            selection = Selection(scheme=scheme, databases=databases or None, **seen)
+            with FlowStore(store) as opened:
+                counts = write(opened, selection, **others)
+            _finish_export(counts, as_json)
+
         for option in reversed((*common, *extra)):
             command = option(command)
         return command
@@ -120,22 +141,13 @@ _NORMALISATION = click.option(
 )
 _OUT_FOLDER = click.option("--out", required=True, type=_FOLDER, help="Folder to make; must not exist.")
 _OUT_FILE = click.option("--out", required=True, type=_FILE, help="File to make.")
+_COPY = click.option("--copy", is_flag=True, help="Write copies instead of hard links.")
 _OVERWRITE = click.option("--overwrite", is_flag=True, help="Replace a present file.")
 
 
 @export_command.command("ststnet-loso")
-@_options(_VIEW, _NORMALISATION, _OUT_FOLDER)
-@click.option("--copy", is_flag=True, help="Write copies instead of hard links.")
-def export_loso_command(
-    store: Path,
-    scheme: str,
-    databases: tuple[str, ...],
-    as_json: bool,
-    view: str,
-    normalisation: str,
-    out: Path,
-    copy: bool,
-) -> None:
+@_exports(_VIEW, _NORMALISATION, _OUT_FOLDER, _COPY)
+def export_loso_command(store: FlowStore, selection: Selection, out: Path, copy: bool) -> dict[str, Any]:
     """Write STSTNet's folders: <subject>/u_train|u_test/<label>/*.png, R, G, B = u, v, strain.
 
     Every sample stands in every subject's folder: 442 samples of 68 subjects make 30,056 files. They are hard
@@ -144,111 +156,43 @@ def export_loso_command(
     every entry of the folder for a subject.
     """
     from mer_flow.exchange.ststnet_export import export_loso
-    from mer_flow.store import FlowStore
 
-    with FlowStore(store) as opened:
-        summary = export_loso(
-            opened,
-            out,
-            view=view,
-            normalisation=normalisation,
-            scheme=scheme,
-            databases=databases or None,
-            copy=copy,
-        )
-    _finish_export(
-        {
-            "out": str(summary.out),
-            "labels": str(summary.labels),
-            "samples": summary.samples,
-            "subjects": summary.subjects,
-            "files": summary.files,
-            "linked": summary.linked,
-            "dropped": summary.dropped,
-        },
-        as_json,
-    )
+    return export_loso(store, out, selection, copy=copy).to_dict()
 
 
 @export_command.command("flat")
-@_options(_VIEW, _NORMALISATION, _OUT_FOLDER)
-def export_flat_command(
-    store: Path,
-    scheme: str,
-    databases: tuple[str, ...],
-    as_json: bool,
-    view: str,
-    normalisation: str,
-    out: Path,
-) -> None:
+@_exports(_VIEW, _NORMALISATION, _OUT_FOLDER)
+def export_flat_command(store: FlowStore, selection: Selection, out: Path) -> dict[str, Any]:
     """Write one PNG file per sample, '<subject>_<clip> .png', and the list of labels beside the folder."""
     from mer_flow.exchange.ststnet_export import export_flat
-    from mer_flow.store import FlowStore
 
-    with FlowStore(store) as opened:
-        summary = export_flat(
-            opened, out, view=view, normalisation=normalisation, scheme=scheme, databases=databases or None
-        )
-    _finish_export(
-        {
-            "out": str(summary.out),
-            "labels": str(summary.labels),
-            "samples": summary.samples,
-            "subjects": summary.subjects,
-            "files": summary.files,
-            "dropped": summary.dropped,
-        },
-        as_json,
-    )
+    return export_flat(store, out, selection).to_dict()
 
 
 @export_command.command("npz")
-@_options(_VIEW, _NORMALISATION, _OUT_FILE, _OVERWRITE)
-def export_npz_command(
-    store: Path,
-    scheme: str,
-    databases: tuple[str, ...],
-    as_json: bool,
-    view: str,
-    normalisation: str,
-    out: Path,
-    overwrite: bool,
-) -> None:
+@_exports(_VIEW, _NORMALISATION, _OUT_FILE, _OVERWRITE)
+def export_npz_command(store: FlowStore, selection: Selection, out: Path, overwrite: bool) -> dict[str, Any]:
     """Write maps, labels and the sample table as one .npz file of plain arrays.
 
     docs/exchange.md lists the keys.
     """
     from mer_flow.exchange.npz import export_npz
-    from mer_flow.store import FlowStore
 
-    with FlowStore(store) as opened:
-        summary = export_npz(
-            opened,
-            out,
-            view=view,
-            normalisation=normalisation,
-            scheme=scheme,
-            databases=databases or None,
-            overwrite=overwrite,
-        )
-    _finish_export(summary, as_json)
+    return export_npz(store, out, selection, overwrite=overwrite)
 
 
 @export_command.command("parquet")
-@_options(_OUT_FILE, _OVERWRITE)
+@_exports(_OUT_FILE, _OVERWRITE)
 def export_parquet_command(
-    store: Path, scheme: str, databases: tuple[str, ...], as_json: bool, out: Path, overwrite: bool
-) -> None:
+    store: FlowStore, selection: Selection, out: Path, overwrite: bool
+) -> dict[str, Any]:
     """Write samples, classes, reasons and notes, but no maps, as one Parquet file.
 
     Needs pyarrow: pip install 'mer-flow[parquet]'.
     """
     from mer_flow.exchange.parquet import export_parquet
-    from mer_flow.store import FlowStore
 
-    with FlowStore(store) as opened:
-        summary = export_parquet(opened, out, scheme=scheme, databases=databases or None, overwrite=overwrite)
-    _finish_export(summary, as_json)
+    return export_parquet(store, out, selection, overwrite=overwrite)
 
 
 def _finish_export(summary: dict[str, Any], as_json: bool) -> None:

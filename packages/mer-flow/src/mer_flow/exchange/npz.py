@@ -13,11 +13,12 @@ from numpy.typing import NDArray
 
 from mer_flow.errors import ExchangeError
 from mer_flow.exchange.problems import Problem
+from mer_flow.exchange.selection import Selection
 from mer_flow.exchange.summary import ImportSummary
 from mer_flow.outputs import new_file
 from mer_flow.samples import COLUMNS, INT_COLUMNS, UNKNOWN_FRAME, Sample, SampleTable
 from mer_flow.store import FlowStore
-from mer_flow.views import ViewName, parse_views, read_view
+from mer_flow.views import ViewName, parse_views
 
 FORMAT_VERSION = 1
 #: What a file must hold to be imported; every other column of the sample table has a default.
@@ -27,24 +28,14 @@ _IMPORTABLE = {"raw": ("px", 1.0), "minmax-255": ("minmax-255", 1.0), "minmax": 
 
 
 def export_npz(
-    store: FlowStore,
-    out: Path,
-    *,
-    view: str = "whole-28",
-    normalisation: str = "minmax",
-    scheme: str = "megc3",
-    databases: tuple[str, ...] | None = None,
-    overwrite: bool = False,
+    store: FlowStore, out: Path, selection: Selection | None = None, *, overwrite: bool = False
 ) -> dict[str, Any]:
     """Writes a view, its labels and its sample table as plain arrays (no pickle).
 
     Args:
         store: The store to read.
         out: The file to make.
-        view: As `whole-28` or `regions-28`.
-        normalisation: As `raw`, `scaled`, `minmax` or `minmax-255`.
-        scheme: Label scheme; samples without a class are left out and counted.
-        databases: Databases to write; all unless given.
+        selection: Samples and view; all samples with a class of `megc3`, `whole-28:minmax` unless given.
         overwrite: Replace a present file.
 
     Returns:
@@ -54,17 +45,18 @@ def export_npz(
         UsageError: `out` exists.
         ViewError: The store cannot give the view.
     """
-    data = read_view(store, view, normalisation, scheme=scheme, databases=databases)
+    selection = selection or Selection()
+    data = selection.read(store)
     table = store.table().select([str(sample_id) for sample_id in data.sample_ids])
     arrays: dict[str, NDArray[Any]] = {
         "format_version": np.int64(FORMAT_VERSION),  # type: ignore[dict-item]
         "maps": np.ascontiguousarray(data.maps, dtype=np.float32),
         "labels": np.asarray(data.labels, dtype=np.int64),
         "classes": _text(data.classes),
-        "channels": _text(_channels(parse_views(view), data.maps.shape[1])),
-        "view": _text(view),
-        "normalisation": _text(normalisation),
-        "scheme": _text(scheme),
+        "channels": _text(_channels(parse_views(selection.view), data.maps.shape[1])),
+        "view": _text(selection.view),
+        "normalisation": _text(selection.normalisation),
+        "scheme": _text(selection.scheme),
         "pipeline": _text(json.dumps(store.pipeline, sort_keys=True)),
         "source_digest": _text(str(data.source_digest)),
     }

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mer_flow.errors import MissingDependencyError
+from mer_flow.exchange.selection import Selection
 from mer_flow.labels import apply_scheme, get_scheme
 from mer_flow.outputs import new_file
 from mer_flow.samples import COLUMNS, INT_COLUMNS, SampleTable
@@ -15,12 +16,7 @@ from mer_flow.store import FlowStore
 
 
 def export_parquet(
-    store: FlowStore,
-    out: Path,
-    *,
-    scheme: str = "megc3",
-    databases: tuple[str, ...] | None = None,
-    overwrite: bool = False,
+    store: FlowStore, out: Path, selection: Selection | None = None, *, overwrite: bool = False
 ) -> dict[str, Any]:
     """Writes one row per sample: the sample table, then `label`, `class`, `dropped`, `notes`.
 
@@ -31,8 +27,7 @@ def export_parquet(
     Args:
         store: The store to read.
         out: The file to make.
-        scheme: Label scheme.
-        databases: Databases to write; all unless given.
+        selection: Label scheme and databases; `megc3` and all unless given. No map is read.
         overwrite: Replace a present file.
 
     Returns:
@@ -52,9 +47,10 @@ def export_parquet(
         raise MissingDependencyError(
             f"Parquet needs pyarrow, which cannot be imported ({error}). Mend it with: {command}"
         ) from error
-    chosen = databases or store.databases
+    selection = selection or Selection()
+    chosen = selection.databases or store.databases
     table = SampleTable(sample for database in chosen for sample in store.samples(database))
-    labelled = apply_scheme(table, get_scheme(scheme))
+    labelled = apply_scheme(table, get_scheme(selection.scheme))
     labels = [labelled.labels.get(sample.sample_id) for sample in table]
     columns: dict[str, Any] = {
         name: pa.array(table.column(name).tolist(), _type(pa, name)) for name in COLUMNS
@@ -70,7 +66,7 @@ def export_parquet(
         "pipeline": store.pipeline,
         "pipeline_hash": store.pipeline_hash,
         "store_digest": store.digest(chosen),
-        "scheme": scheme,
+        "scheme": selection.scheme,
         "classes": list(labelled.classes),
         "failures": [{"sample_id": f.sample_id, "stage": f.stage, "reason": f.reason} for f in failures],
     }

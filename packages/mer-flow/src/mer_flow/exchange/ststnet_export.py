@@ -6,6 +6,7 @@ import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,10 +14,11 @@ from numpy.typing import NDArray
 from mer_flow.errors import ExchangeError
 from mer_flow.exchange.label_list import bare_subject, list_lines, map_stem, stem_key
 from mer_flow.exchange.layouts import TEST, TRAIN
+from mer_flow.exchange.selection import Selection
 from mer_flow.outputs import new_folder
 from mer_flow.samples import Sample
 from mer_flow.store import FlowStore
-from mer_flow.views import ViewData, parse_view, read_view
+from mer_flow.views import parse_view
 
 #: Normalisations that eight bits per channel can hold.
 PNG_NORMALISATIONS = ("minmax", "minmax-255")
@@ -28,7 +30,7 @@ class ExportSummary:
 
     Attributes:
         out: The folder or file.
-        labels: The ground-truth list beside it, or None.
+        labels: The ground-truth list beside it.
         samples: Samples written.
         subjects: Their subjects.
         files: Map files written, links included.
@@ -37,12 +39,24 @@ class ExportSummary:
     """
 
     out: Path
-    labels: Path | None
+    labels: Path
     samples: int
     subjects: int
     files: int
     linked: int
     dropped: dict[str, int]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the summary for `--json`."""
+        return {
+            "out": str(self.out),
+            "labels": str(self.labels),
+            "samples": self.samples,
+            "subjects": self.subjects,
+            "files": self.files,
+            "linked": self.linked,
+            "dropped": self.dropped,
+        }
 
 
 def list_beside(out: Path) -> Path:
@@ -66,21 +80,19 @@ class _Maps:
     dropped: dict[str, int]
 
 
-def _collect(
-    store: FlowStore, view: str, normalisation: str, scheme: str, databases: tuple[str, ...] | None
-) -> _Maps:
+def _collect(store: FlowStore, selection: Selection) -> _Maps:
     """Reads the view and names every map; refuses what a PNG folder cannot hold."""
-    if normalisation not in PNG_NORMALISATIONS:
+    if selection.normalisation not in PNG_NORMALISATIONS:
         raise ExchangeError(
-            f"normalisation '{normalisation}' does not fit 8-bit pictures, which hold "
+            f"normalisation '{selection.normalisation}' does not fit 8-bit pictures, which hold "
             f"{' or '.join(PNG_NORMALISATIONS)} only (per image and channel, 0 to 255). "
             "Use `mer-flow export npz` for other normalisations."
         )
-    if parse_view(view).family in ("faces", "clips"):
+    if parse_view(selection.view).family in ("faces", "clips"):
         raise ExchangeError(
-            f"view '{view}' holds pictures; these folders hold flow: whole-N, regions-N or htnet-N"
+            f"view '{selection.view}' holds pictures; these folders hold flow: whole-N, regions-N or htnet-N"
         )
-    data: ViewData = read_view(store, view, "minmax-255", scheme=scheme, databases=databases)
+    data = selection.read(store, "minmax-255")
     table = store.table()
     samples: list[Sample] = [table[str(sample_id)] for sample_id in data.sample_ids]
     names = tuple(map_stem(sample) for sample in samples)
@@ -127,24 +139,14 @@ def _save_png(path: Path, pixels: NDArray[np.uint8]) -> None:
     Image.fromarray(np.ascontiguousarray(pixels.transpose(1, 2, 0)), "RGB").save(path, format="PNG")
 
 
-def export_flat(
-    store: FlowStore,
-    out: Path,
-    *,
-    view: str = "whole-28",
-    normalisation: str = "minmax",
-    scheme: str = "megc3",
-    databases: tuple[str, ...] | None = None,
-) -> ExportSummary:
+def export_flat(store: FlowStore, out: Path, selection: Selection | None = None) -> ExportSummary:
     """Writes one PNG file per sample, named `<subject>_<clip> .png`, and the list beside the folder.
 
     Args:
         store: The store to read.
         out: The folder to make.
-        view: What to write, as `whole-28`.
-        normalisation: `minmax` or `minmax-255`; both give 0..255 per image and channel.
-        scheme: Label scheme; samples without a class are left out and counted.
-        databases: Databases to write; all unless given.
+        selection: Samples and view; `minmax` and `minmax-255` both give 0..255 per image and channel. All
+            samples with a class of `megc3`, `whole-28` unless given.
 
     Returns:
         What was written.
@@ -154,7 +156,7 @@ def export_flat(
         ExchangeError: Names clash, or the normalisation does not fit 8 bits.
         ViewError: The store cannot give the view.
     """
-    maps = _collect(store, view, normalisation, scheme, databases)
+    maps = _collect(store, selection or Selection())
     with new_folder(out) as part:
         for name, pixels in zip(maps.names, maps.pixels, strict=True):
             _save_png(part / name, pixels)
@@ -164,14 +166,7 @@ def export_flat(
 
 
 def export_loso(
-    store: FlowStore,
-    out: Path,
-    *,
-    view: str = "whole-28",
-    normalisation: str = "minmax",
-    scheme: str = "megc3",
-    databases: tuple[str, ...] | None = None,
-    copy: bool = False,
+    store: FlowStore, out: Path, selection: Selection | None = None, *, copy: bool = False
 ) -> ExportSummary:
     """Writes `<subject>/u_train|u_test/<label>/*.png`, one fold per subject, and the list beside the folder.
 
@@ -182,10 +177,7 @@ def export_loso(
     Args:
         store: The store to read.
         out: The folder to make.
-        view: What to write, as `whole-28`.
-        normalisation: `minmax` or `minmax-255`; both give 0..255 per image and channel.
-        scheme: Label scheme; samples without a class are left out and counted.
-        databases: Databases to write; all unless given.
+        selection: As for `export_flat`.
         copy: Write copies, for programs that edit files in place.
 
     Returns:
@@ -197,7 +189,7 @@ def export_loso(
             8 bits.
         ViewError: The store cannot give the view.
     """
-    maps = _collect(store, view, normalisation, scheme, databases)
+    maps = _collect(store, selection or Selection())
     folds = tuple(dict.fromkeys(maps.subjects))
     if len(folds) < 2:
         raise ExchangeError(
