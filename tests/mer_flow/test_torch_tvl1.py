@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import fields, replace
 
@@ -309,18 +311,27 @@ def test_the_record_tells_the_backends_apart() -> None:
 
 
 def test_auto_means_what_this_machine_has(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert resolve_options("torch", BackendOptions()) == BackendOptions("zeros", "cpu", 1, "off")
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(flow_base, "find_spec", lambda name: None)
-    assert resolve_options("torch", BackendOptions()) == BackendOptions("zeros", "cuda", 5, "off")
-    monkeypatch.setattr(flow_base, "find_spec", lambda name: object())
-    assert resolve_options("torch", BackendOptions()) == BackendOptions("zeros", "cuda", 5, "on")
-    assert resolve_options("opencv", BackendOptions()) == BackendOptions("zeros", "cpu", 1, "off")
+    for cuda_here, triton, want in (
+        (False, True, ("cpu", 1, "off")), (True, False, ("cuda", 5, "off")), (True, True, ("cuda", 5, "on")),
+    ):  # fmt: skip
+        monkeypatch.setattr(flow_base, "finds_cuda", lambda found=cuda_here: found)
+        monkeypatch.setattr(flow_base, "find_spec", lambda name, found=triton: found or None)
+        assert resolve_options("torch", BackendOptions()) == BackendOptions("zeros", *want)
+        assert resolve_options("opencv", BackendOptions()) == BackendOptions("zeros", "cpu", 1, "off")
+
+
+def test_the_version_is_known_without_loading_pytorch() -> None:
+    code = (
+        "import sys; from mer_flow.pipeline import pipeline_record, PipelineConfig, apply_settings; "
+        "config = apply_settings(PipelineConfig(), ['flow.backend=torch', 'flow.device=cpu']); "
+        "print(pipeline_record(config)['versions']['flow_backend'], 'torch' in sys.modules)"
+    )
+    printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert printed.strip() == f"{TorchTVL1(QUICK, CPU).version} False"
 
 
 def test_what_cannot_be_met_is_refused(face: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(flow_base, "finds_cuda", lambda: False)
     with pytest.raises(UsageError, match="finds no CUDA device here; use --device cpu"):
         get_backend("torch", options=BackendOptions(device="cuda"))
     with pytest.raises(UsageError, match=r"opencv-tvl1 knows flow.device=cpu only, got cuda"):
@@ -391,7 +402,7 @@ def test_memory_that_runs_out_halves_the_batch_and_then_is_explained(
 
 def test_the_batch_fits_the_memory() -> None:
     assert cuda.fitting_batch(280, 280, 140 * 2**30) == cuda.LARGEST_BATCH
-    assert cuda.fitting_batch(280, 280, 2**30) == 8
+    assert cuda.fitting_batch(280, 280, 2**30) == 4
     assert cuda.fitting_batch(280, 280, 2**20) == 0
 
 

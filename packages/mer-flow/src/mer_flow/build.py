@@ -11,10 +11,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from mer_flow.batched import run_batched
 from mer_flow.clips import ClipTask
 from mer_flow.config import PipelineConfig
 from mer_flow.databases import get_database
-from mer_flow.errors import SheetError, StoreMismatchError
+from mer_flow.errors import SheetError, StoreMismatchError, UsageError
 from mer_flow.extract_sample import Keep, Outcome, extract_sample, prepare_worker
 from mer_flow.pipeline import pipeline_record, resolve
 from mer_flow.progress import duration
@@ -22,8 +23,8 @@ from mer_flow.samples import SampleTable
 from mer_flow.store_writer import StoreWriter
 from mer_flow.workers import run_all
 
-#: Stages that count as kernels: decoding, face analysis, flow and compression.
-KERNELS = ("decode", "face", "flow", "compress")
+#: Stages that count as kernels: decoding, face analysis, flow, head motion and strain, compression.
+KERNELS = ("decode", "face", "flow", "stabilise", "compress")
 
 
 @dataclass
@@ -40,6 +41,7 @@ class BuildSummary:
         fallbacks: How many samples needed each fallback, this call only.
         seconds: Wall time of this call.
         workers: Worker processes.
+        flow_process: Whether one more process computed the flow.
         stage_seconds: Seconds per stage, summed over workers.
         worker_seconds: Seconds from task start to task end, summed over workers.
         peak_mb: Largest peak resident memory of a worker, MB.
@@ -54,15 +56,25 @@ class BuildSummary:
     fallbacks: Counter[str] = field(default_factory=Counter)
     seconds: float = 0.0
     workers: int = 1
+    flow_process: bool = False
     stage_seconds: Counter[str] = field(default_factory=Counter)
     worker_seconds: float = 0.0
     peak_mb: float = 0.0
 
     @property
     def kernel_fraction(self) -> float:
-        """Share of the workers' time from first task to last commit that kernels took, in [0, 1]."""
-        available = self.seconds * self.workers
+        """Share of the processes' time from first task to last commit that kernels took, in [0, 1]."""
+        available = self.seconds * (self.workers + self.flow_process)
         return sum(self.stage_seconds[name] for name in KERNELS) / available if available else 0.0
+
+    @property
+    def slowest_stage(self) -> tuple[str, float]:
+        """The stage that took longest and its share of all stages' time; empty where nothing was built."""
+        whole = sum(self.stage_seconds.values())
+        if not whole:
+            return "", 0.0
+        name, seconds = self.stage_seconds.most_common(1)[0]
+        return name, seconds / whole
 
     def text(self) -> str:
         """Returns the summary for people: what was done, fallbacks counted, failures listed."""
@@ -70,7 +82,8 @@ class BuildSummary:
         if self.built:
             rate = self.built / self.seconds
             head += f", {self.built} built in {duration(self.seconds)} ({rate:.2f}/s, {self.workers} workers"
-            head += f", kernels {self.kernel_fraction:.0%} of their time)"
+            name, share = self.slowest_stage
+            head += f", kernels {self.kernel_fraction:.0%} of their time, {name} {share:.0%} of that)"
         elif not self.failed:
             head += "; nothing to do, the store is complete for these parameters"
         else:
@@ -94,6 +107,7 @@ class BuildSummary:
             "fallbacks": dict(self.fallbacks),
             "seconds": round(self.seconds, 3),
             "workers": self.workers,
+            "flow_process": self.flow_process,
             "samples_per_second": round(self.built / self.seconds, 3) if self.seconds else None,
             "stage_seconds": {name: round(value, 3) for name, value in self.stage_seconds.items()},
             "kernel_fraction": round(self.kernel_fraction, 3),
@@ -118,6 +132,7 @@ def build_store(
     workers: int | None = None,
     limit: int | None = None,
     retry_failed: bool = False,
+    flow_process: bool | None = None,
     on_start: Callable[[int, int], None] | None = None,
     on_sample: Callable[[Outcome], None] | None = None,
 ) -> BuildSummary:
@@ -137,6 +152,8 @@ def build_store(
         workers: Worker processes; one per usable core unless given.
         limit: Build the first so many samples of the sheet only; a later call adds the rest.
         retry_failed: Try recorded failures again.
+        flow_process: Compute the flow in batches in one process of its own; None does so on CUDA. The store
+            is the same.
         on_start: Called with (samples to do, samples already there).
         on_sample: Called with each outcome, in order of completion.
 
@@ -145,6 +162,7 @@ def build_store(
 
     Raises:
         SheetError: The sheet is missing, unreadable, of an unknown version or gives no sample.
+        UsageError: The machine cannot meet the configuration, or a flow sequence would exceed the map.
         LayoutError: The root is missing or not a known release.
         StoreMismatchError: The store was built with other parameters.
         StoreBusyError: Another build writes this store.
@@ -161,11 +179,18 @@ def build_store(
         )
     table = reading.table if limit is None else SampleTable(list(reading.table)[:limit])
     locator = source.locate(root, release)
+    if keep.sequence and not 4 <= keep.sequence_size <= config.align.size:
+        raise UsageError(
+            f"flow sequences can be 4 to {config.align.size} px wide, the size of the aligned face, "
+            f"got {keep.sequence_size}"
+        )
     workers = max(1, workers or usable_cores())
-    summary = BuildSummary(database, store, len(table), workers=workers)
 
     start = time.monotonic()
     config = resolve(config)
+    if flow_process is None:
+        flow_process = config.flow.device == "cuda"
+    summary = BuildSummary(database, store, len(table), workers=workers, flow_process=flow_process)
     with StoreWriter(store, store_pipeline(config, keep), keep.encoding()) as writer:
         done = writer.begin(database, reading.table)
         failed = set() if retry_failed else writer.failed(database)
@@ -177,7 +202,12 @@ def build_store(
         summary.already = sum(sample.sample_id in done for sample in table)
         if on_start:
             on_start(len(tasks), summary.already)
-        with closing(run_all(extract_sample, tasks, workers, prepare_worker, (config, keep))) as outcomes:
+        running = (
+            run_batched(tasks, workers, config, keep)
+            if flow_process
+            else run_all(extract_sample, tasks, workers, prepare_worker, (config, keep))
+        )
+        with closing(running) as outcomes:
             for outcome in outcomes:
                 _take(outcome, writer, summary)
                 if on_sample:

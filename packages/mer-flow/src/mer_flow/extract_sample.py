@@ -15,13 +15,16 @@ from typing import Any, Literal
 import numpy as np
 
 from mer_flow.clip_apex import spot_methods
-from mer_flow.clips import ClipTask
+from mer_flow.clips import ClipFrames, ClipTask
 from mer_flow.config import ApexConfig, PipelineConfig
-from mer_flow.errors import ApexError, FaceError, FlowError, FrameError, MerFlowError
-from mer_flow.pipeline import Extractor, FoundFace
+from mer_flow.errors import ApexError, FaceError, FlowError, FrameError, MerFlowError, UsageError
+from mer_flow.extracted import FoundFace, PreparedPair
+from mer_flow.flow_sequence import SEQUENCES, reduced_sequence, sequence_pairs
+from mer_flow.pipeline import Extractor
 from mer_flow.pipeline import prepare_worker as load_extractor
 from mer_flow.record import EncodeOptions, SampleRecord, encode_sample
 from mer_flow.samples import UNKNOWN_FRAME, Sample
+from mer_flow.suggest import unknown
 from mer_flow.workers import peak_memory_mb
 
 
@@ -34,12 +37,25 @@ class Keep:
         clips: Keep this many aligned frames per sample, evenly spaced from onset to offset; 0 for none.
         dtype: Of the flow, `float16` or `float32`.
         compression: gzip level, 0 to 9.
+        sequence: Keep flow along the clip too: `consecutive` from each frame to the next, `onset` from the
+            onset to each later frame; empty for none.
+        sequence_frames: Frames of the clip that it runs over, evenly spaced from onset to offset.
+        sequence_size: Side of its maps, px.
     """
 
     faces: bool = False
     clips: int = 0
     dtype: Literal["float16", "float32"] = "float16"
     compression: int = 4
+    sequence: str = ""
+    sequence_frames: int = 16
+    sequence_size: int = 112
+
+    def __post_init__(self) -> None:
+        if self.sequence not in ("", *SEQUENCES):
+            raise unknown("flow sequence", self.sequence, SEQUENCES)
+        if self.sequence_frames < 2:
+            raise UsageError(f"a flow sequence needs at least 2 frames, got {self.sequence_frames}")
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the options as part of a store's parameters."""
@@ -64,6 +80,31 @@ class Outcome:
     peak_mb: float = 0.0
 
 
+@dataclass(frozen=True, slots=True)
+class PreparedSample:
+    """A sample that lacks its flow only.
+
+    Attributes:
+        sample: Its row, the apex the one that is used.
+        pair: Onset and apex, aligned.
+        sequence: uint8 (K, S + 2 margin, S + 2 margin): grey frames of a flow sequence; None where none is
+            kept.
+        clips: As in `SampleRecord`.
+        notes: What was decided so far, `fallbacks` included.
+    """
+
+    sample: Sample
+    pair: PreparedPair
+    sequence: np.ndarray | None
+    clips: np.ndarray | None
+    notes: dict[str, Any]
+
+    def pairs(self, mode: str) -> np.ndarray:
+        """Returns the frames that flow is wanted between: uint8 (M, 2, H, W), onset and apex first."""
+        main = self.pair.grey[None]
+        return main if self.sequence is None else np.concatenate([main, sequence_pairs(self.sequence, mode)])
+
+
 class Clock:
     """Adds up the seconds spent in each named stage."""
 
@@ -86,11 +127,17 @@ class Clock:
 _settings: tuple[Extractor, Keep] | None = None
 
 
-def prepare_worker(config: PipelineConfig, keep: Keep) -> None:
-    """Sets a worker process up: one thread per library, models loaded once."""
+def prepare_worker(config: PipelineConfig, keep: Keep, flow: bool = True) -> None:
+    """Sets a worker process up: one thread per library, models loaded once; `flow`: it computes flow too."""
     global _settings
     os.environ["OMP_NUM_THREADS"] = "1"
-    _settings = load_extractor(config), keep
+    _settings = load_extractor(config, flow), keep
+
+
+def _ready() -> tuple[Extractor, Keep]:
+    if _settings is None:
+        raise RuntimeError("prepare_worker was not called in this process")
+    return _settings
 
 
 def extract_sample(task: ClipTask) -> Outcome:
@@ -102,17 +149,53 @@ def extract_sample(task: ClipTask) -> Outcome:
     Returns:
         The payload to commit, or the stage and reason of the failure.
     """
-    if _settings is None:
-        raise RuntimeError("prepare_worker was not called in this process")
-    engine, keep = _settings
+    engine, keep = _ready()
     outcome = Outcome(task.sample.sample_id)
+    with _accounted(outcome) as clock:
+        _encode(outcome, extract_record(task, engine, keep, clock), keep, clock)
+    return outcome
+
+
+def prepare_sample(task: ClipTask) -> tuple[Outcome, PreparedSample | None]:
+    """Does what comes before the flow, where another process computes it.
+
+    Args:
+        task: The sample and its folder.
+
+    Returns:
+        The outcome so far, and the sample; None where it failed.
+    """
+    engine, keep = _ready()
+    outcome, prepared = Outcome(task.sample.sample_id), None
+    with _accounted(outcome) as clock:
+        prepared = prepare_record(task, engine, keep, clock)
+    return outcome, prepared
+
+
+def finish_sample(outcome: Outcome, prepared: PreparedSample, flows: np.ndarray) -> Outcome:
+    """Does what comes after the flow.
+
+    Args:
+        outcome: From `prepare_sample`.
+        prepared: Likewise.
+        flows: float32 (M, 2, H, W) px, of `prepared.pairs`.
+
+    Returns:
+        The outcome, whole.
+    """
+    engine, keep = _ready()
+    with _accounted(outcome) as clock:
+        _encode(outcome, finish_record(prepared, flows, engine, keep, clock), keep, clock)
+    return outcome
+
+
+@contextmanager
+def _accounted(outcome: Outcome) -> Iterator[Clock]:
+    """Writes times, memory and whatever goes wrong into an outcome."""
     clock = Clock()
     start = time.perf_counter()
     try:
-        record = extract_record(task, engine, keep, clock)
-        outcome.fallbacks = tuple(record.notes["fallbacks"])
-        with clock("compress"):
-            outcome.payload = encode_sample(record, keep.encoding())
+        yield clock
     except ApexError as error:
         outcome.stage, outcome.reason = "apex", str(error)
     except FrameError as error:
@@ -129,10 +212,16 @@ def extract_sample(task: ClipTask) -> Outcome:
         outcome.reason = (
             f"unexpected {type(error).__name__}: {error} ({Path(where.filename).name}:{where.lineno})"
         )
-    outcome.seconds = dict(clock.seconds)
-    outcome.wall = time.perf_counter() - start
-    outcome.peak_mb = peak_memory_mb()
-    return outcome
+    for stage, seconds in clock.seconds.items():
+        outcome.seconds[stage] = outcome.seconds.get(stage, 0.0) + seconds
+    outcome.wall += time.perf_counter() - start
+    outcome.peak_mb = max(outcome.peak_mb, peak_memory_mb())
+
+
+def _encode(outcome: Outcome, record: SampleRecord, keep: Keep, clock: Clock) -> None:
+    outcome.fallbacks = tuple(record.notes["fallbacks"])
+    with clock("compress"):
+        outcome.payload = encode_sample(record, keep.encoding())
 
 
 def extract_record(task: ClipTask, engine: Extractor, keep: Keep, clock: Clock) -> SampleRecord:
@@ -153,6 +242,15 @@ def extract_record(task: ClipTask, engine: Extractor, keep: Keep, clock: Clock) 
         FaceError: No usable face.
         FlowError: The flow backend failed.
     """
+    prepared = prepare_record(task, engine, keep, clock)
+    with clock("flow"):
+        pairs = prepared.pairs(keep.sequence)
+        flows = engine.flow.compute(pairs[:, 0], pairs[:, 1])
+    return finish_record(prepared, flows, engine, keep, clock)
+
+
+def prepare_record(task: ClipTask, engine: Extractor, keep: Keep, clock: Clock) -> PreparedSample:
+    """Does what comes before the flow; see `extract_record`, which this is the first part of."""
     sample, config = task.sample, engine.config
     spotted = _spotter(sample, config.apex)
     clip = task.open(config.frames.nearest_limit)
@@ -160,7 +258,7 @@ def extract_record(task: ClipTask, engine: Extractor, keep: Keep, clock: Clock) 
         onset = clip.read_onset()
 
     face: FoundFace | None = None
-    if spotted or keep.clips:
+    if spotted or keep.clips or keep.sequence:
         with clock("face"):
             face = engine.find_face(onset, task.cropped)
     if spotted:
@@ -171,11 +269,10 @@ def extract_record(task: ClipTask, engine: Extractor, keep: Keep, clock: Clock) 
         sample = replace(sample, apex=number, apex_source=source)
     with clock("decode"):
         apex = clip.read("apex", sample.apex)
+    with clock("face"):
+        pair = engine.prepare_pair(onset, apex, task.cropped)
 
-    found = engine.extract_pair(onset, apex, task.cropped)
-    for stage, seconds in found.seconds.items():
-        clock.seconds["flow" if stage in ("flow", "stabilise", "strain") else "face"] += seconds
-    notes: dict[str, Any] = dict(found.notes)
+    notes: dict[str, Any] = dict(pair.notes)
     fallbacks = list(notes.get("fallbacks", ()))
     for role, distance in clip.substituted.items():
         notes.setdefault("frames_substituted", {})[role] = distance
@@ -185,24 +282,61 @@ def extract_record(task: ClipTask, engine: Extractor, keep: Keep, clock: Clock) 
     elif task.sample.apex == task.sample.onset and config.apex.source == "sheet":
         fallbacks.append("apex-at-onset-spotted")
     notes["fallbacks"] = sorted(set(fallbacks))
+
+    clips = sequence = None
     if keep.clips and face is not None:
-        with clock("decode"):
-            numbers = clip.spread(keep.clips)
-            frames = [clip.read_exact(number) for number in numbers]
+        numbers, frames = _read_spread(clip, keep.clips, clock)
         with clock("face"):
             clips = np.stack(engine.align_clip(frames, face))
         notes["clip_frames"] = [number - task.shift for number in numbers]
-    else:
-        clips = None
+    if keep.sequence and face is not None:
+        numbers, frames = _read_spread(clip, keep.sequence_frames, clock)
+        with clock("face"):
+            sequence = np.stack(engine.align_grey(frames, face))
+        notes["sequence_frames"] = [number - task.shift for number in numbers]
+    return PreparedSample(sample, pair, sequence, clips, notes)
+
+
+def _read_spread(clip: ClipFrames, count: int, clock: Clock) -> tuple[list[int], list[np.ndarray]]:
+    with clock("decode"):
+        numbers = clip.spread(count)
+        return numbers, [clip.read_exact(number) for number in numbers]
+
+
+def finish_record(
+    prepared: PreparedSample, flows: np.ndarray, engine: Extractor, keep: Keep, clock: Clock
+) -> SampleRecord:
+    """Does what comes after the flow.
+
+    Args:
+        prepared: From `prepare_record`.
+        flows: float32 (M, 2, H, W) px, of `prepared.pairs`.
+        engine: The pipeline.
+        keep: What to keep.
+        clock: Gets the seconds of every stage.
+
+    Returns:
+        The record.
+
+    Raises:
+        FlowError: The head's motion cannot be fitted.
+    """
+    with clock("stabilise"):
+        found = engine.finish_pair(prepared.pair, flows[0])
+        sequence = None
+        if prepared.sequence is not None:
+            sequence = reduced_sequence(flows[1:], prepared.pair.landmarks, engine, keep.sequence_size)
+    motion = {key: value for key, value in found.notes.items() if key == "head_motion"}
     return SampleRecord(
-        sample=sample,
+        sample=prepared.sample,
         flow=found.flow,
         landmarks=found.landmarks,
         regions=found.regions,
         alignment=found.alignment,
         faces=np.stack([found.onset_face, found.apex_face]) if keep.faces else None,
-        clips=clips,
-        notes=notes,
+        clips=prepared.clips,
+        flow_sequence=sequence,
+        notes=prepared.notes | motion,
     )
 
 

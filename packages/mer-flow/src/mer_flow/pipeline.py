@@ -9,72 +9,36 @@ import functools
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, fields, replace
-from typing import Any
+from dataclasses import fields, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from mer_flow.config import PipelineConfig, apply_settings, setting_keys
 from mer_flow.errors import FrameError
-from mer_flow.providers import load_cv2, versions
+from mer_flow.extracted import Extracted, FoundFace, PreparedPair
+from mer_flow.providers import load_cv2, load_torch, versions
+
+if TYPE_CHECKING:
+    from mer_flow.flow.base import FlowBackend
+    from mer_flow.flow.stabilise import HeadMotion
 
 __all__ = [
     "Extracted",
     "Extractor",
     "FoundFace",
     "PipelineConfig",
+    "PreparedPair",
     "align_clip",
     "apply_settings",
     "extract_pair",
     "extractor",
+    "flow_backend",
     "pipeline_record",
     "prepare_worker",
     "resolve",
     "setting_keys",
 ]
-
-
-@dataclass(frozen=True, slots=True)
-class FoundFace:
-    """The face of an onset frame and the alignment that follows from it.
-
-    Attributes:
-        matrix: float64 (2, 3), frame px to aligned px; holds for every frame of the clip.
-        box: Left, top, right, bottom, px of the frame: where landmarks are looked for.
-        detected: Whether a detector found it; otherwise the crop as a whole stands in.
-        notes: What is recorded about it.
-    """
-
-    matrix: np.ndarray
-    box: tuple[int, int, int, int]
-    detected: bool
-    notes: dict[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Extracted:
-    """What one onset and apex pair gives; S is `align.size`.
-
-    Attributes:
-        flow: float32 (3, S, S): u (+x right), v (+y down) in px of the aligned face, strain dimensionless.
-        landmarks: float32 (68, 2) px, on the aligned apex.
-        regions: float32 (5, 2) px, on the aligned apex: left eye, right eye, nose, left lip corner, right
-            lip corner, the subject's own sides.
-        alignment: float64 (2, 3), onset px to aligned px.
-        onset_face: uint8 (S, S) or (S, S, 3).
-        apex_face: Likewise.
-        notes: What happened, plain values; `fallbacks` lists every deviation from the first choice.
-        seconds: Time per stage: detect, landmarks, align, mesh, flow, stabilise, strain.
-    """
-
-    flow: np.ndarray
-    landmarks: np.ndarray
-    regions: np.ndarray
-    alignment: np.ndarray
-    onset_face: np.ndarray
-    apex_face: np.ndarray
-    notes: dict[str, Any]
-    seconds: dict[str, float] = field(default_factory=dict)
 
 
 class Extractor:
@@ -91,6 +55,11 @@ class Extractor:
         self.config = resolve(config)
         self._flow = get_backend(self.config.flow.backend, self.config.flow.params, self.config.flow.options)
         self._regions = get_region_backend(self.config.regions.backend)
+
+    @functools.cached_property
+    def flow(self) -> FlowBackend:
+        """The flow backend, loaded when first asked for: where another process computes the flow, never."""
+        return flow_backend(self.config)
 
     def find_face(self, frame: np.ndarray, cropped: bool = False) -> FoundFace:
         """Finds the face of a frame, normally the onset, and its alignment.
@@ -153,6 +122,21 @@ class Extractor:
 
         return [warp(frame, face.matrix, self.config.align) for frame in frames]
 
+    def align_grey(self, frames: Iterable[np.ndarray], face: FoundFace) -> list[np.ndarray]:
+        """Aligns frames of one clip for flow between them.
+
+        Args:
+            frames: uint8 (H, W) or (H, W, 3) each.
+            face: The face of the clip's onset.
+
+        Returns:
+            uint8 (S + 2 margin, S + 2 margin) each.
+        """
+        from mer_flow.faces.align import to_grey, warp
+
+        align = self.config.align
+        return [to_grey(warp(frame, face.matrix, align, align.margin_px)) for frame in frames]
+
     def extract_pair(self, onset: np.ndarray, apex: np.ndarray, cropped: bool = False) -> Extracted:
         """Computes everything that a store keeps of one sample.
 
@@ -169,11 +153,18 @@ class Extractor:
             FaceError: No face was found, or the regions failed without a fallback.
             FlowError: The flow failed.
         """
+        pair = self.prepare_pair(onset, apex, cropped)
+        start = time.perf_counter()
+        flow = self.flow.compute(pair.grey[:1], pair.grey[1:])[0]
+        seconds = time.perf_counter() - start
+        found = self.finish_pair(pair, flow)
+        return replace(found, seconds=found.seconds | {"flow": seconds})
+
+    def prepare_pair(self, onset: np.ndarray, apex: np.ndarray, cropped: bool = False) -> PreparedPair:
+        """Does what comes before the flow; see `extract_pair`, which this is the first part of."""
         from mer_flow.faces.align import to_grey, transform, warp
-        from mer_flow.faces.landmarks import face_mask, find_landmarks
+        from mer_flow.faces.landmarks import find_landmarks
         from mer_flow.faces.regions import locate_regions
-        from mer_flow.flow.stabilise import stabilise
-        from mer_flow.flow.strain import optical_strain, smooth
 
         _check_frame(apex, "apex")
         if onset.shape != apex.shape:
@@ -182,7 +173,7 @@ class Extractor:
                 "must have one shape: copy the clip again from the release"
             )
         align, margin = self.config.align, self.config.align.margin_px
-        watch = _Watch()
+        watch = _Watch({})
         with watch("detect"):
             face = self.find_face(onset, cropped)
             matrix, apex_face = face.matrix, face
@@ -197,22 +188,47 @@ class Extractor:
             regions = locate_regions(
                 self._regions, apex_wide, landmarks + margin, self.config.regions, check_eyes=face.detected
             )
-        with watch("flow"):
-            flow = self._flow.compute(to_grey(onset_wide)[None], to_grey(apex_wide)[None])[0]
-        with watch("stabilise"):
-            flow, motion = stabilise(
-                flow, face_mask(landmarks + margin, (flow.shape[1], flow.shape[2])), self.config.stabilise
-            )
-        with watch("strain"):
-            strain = optical_strain(smooth(flow, self.config.strain.smooth_sigma))
-            inner = slice(margin, margin + align.size)
-            maps = np.concatenate([flow, strain[None]])[:, inner, inner].astype(np.float32)
         notes = dict(face.notes, fallbacks=list(face.notes["fallbacks"]), region_backend=regions.backend)
         if np.isfinite(regions.eye_error):
             notes["region_eye_error"] = round(regions.eye_error, 4)
         if regions.fallback:
             notes["fallbacks"].append("regions-dlib")
             notes["region_fallback"] = regions.fallback
+        inner = slice(margin, margin + align.size)
+        return PreparedPair(
+            grey=np.stack([to_grey(onset_wide), to_grey(apex_wide)]),
+            landmarks=landmarks,
+            regions=(regions.centres - margin).astype(np.float32),
+            alignment=matrix,
+            onset_face=np.ascontiguousarray(onset_wide[inner, inner]),
+            apex_face=np.ascontiguousarray(apex_wide[inner, inner]),
+            notes=notes,
+            seconds=watch.seconds,
+        )
+
+    def finish_pair(self, pair: PreparedPair, flow: np.ndarray) -> Extracted:
+        """Does what comes after the flow.
+
+        Args:
+            pair: From `prepare_pair`.
+            flow: float32 (2, S + 2 margin, S + 2 margin) px, between its grey frames.
+
+        Returns:
+            As `extract_pair`.
+
+        Raises:
+            FlowError: The head's motion cannot be fitted.
+        """
+        from mer_flow.flow.strain import optical_strain, smooth
+
+        margin, size = self.config.align.margin_px, self.config.align.size
+        watch, notes = _Watch(pair.seconds), dict(pair.notes)
+        with watch("stabilise"):
+            flow, motion = self.without_head(flow, pair.landmarks)
+        with watch("strain"):
+            strain = optical_strain(smooth(flow, self.config.strain.smooth_sigma))
+            inner = slice(margin, margin + size)
+            maps = np.concatenate([flow, strain[None]])[:, inner, inner].astype(np.float32)
         if motion is not None:
             notes["head_motion"] = {
                 "dx": round(motion.dx, 4),
@@ -223,19 +239,27 @@ class Extractor:
             }
         return Extracted(
             flow=maps,
-            landmarks=landmarks,
-            regions=(regions.centres - margin).astype(np.float32),
-            alignment=matrix,
-            onset_face=np.ascontiguousarray(onset_wide[inner, inner]),
-            apex_face=np.ascontiguousarray(apex_wide[inner, inner]),
+            landmarks=pair.landmarks,
+            regions=pair.regions,
+            alignment=pair.alignment,
+            onset_face=pair.onset_face,
+            apex_face=pair.apex_face,
             notes=notes,
             seconds=watch.seconds,
         )
 
+    def without_head(self, flow: np.ndarray, landmarks: np.ndarray) -> tuple[np.ndarray, HeadMotion | None]:
+        """Removes the head's own motion from a flow, margin included; `landmarks` as in `Extracted`."""
+        from mer_flow.faces.landmarks import face_mask
+        from mer_flow.flow.stabilise import stabilise
+
+        mask = face_mask(landmarks + self.config.align.margin_px, (flow.shape[1], flow.shape[2]))
+        return stabilise(flow, mask, self.config.stabilise)
+
 
 class _Watch:
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
+    def __init__(self, seconds: dict[str, float]) -> None:
+        self.seconds = dict(seconds)
 
     @contextmanager
     def __call__(self, stage: str) -> Iterator[None]:
@@ -276,6 +300,13 @@ def resolve(config: PipelineConfig) -> PipelineConfig:
     return replace(config, regions=replace(config.regions, backend=name), flow=flow)
 
 
+def flow_backend(config: PipelineConfig) -> FlowBackend:
+    """Builds the flow backend of a configuration; see `mer_flow.flow.get_backend`."""
+    from mer_flow.flow import get_backend
+
+    return get_backend(config.flow.backend, config.flow.params, config.flow.options)
+
+
 def extractor(config: PipelineConfig) -> Extractor:
     """Returns this process's extractor for a configuration, its models loaded once."""
     return _extractor(resolve(config))
@@ -286,11 +317,12 @@ def _extractor(config: PipelineConfig) -> Extractor:
     return Extractor(config)
 
 
-def prepare_worker(config: PipelineConfig) -> Extractor:
-    """Readies a worker process: one OpenCV thread, models loaded.
+def prepare_worker(config: PipelineConfig, flow: bool = True) -> Extractor:
+    """Readies a worker process: one thread per library, models loaded.
 
     Args:
         config: The configuration it will work with.
+        flow: Whether it will compute flow, so that the backend is loaded too.
 
     Returns:
         Its extractor.
@@ -303,7 +335,12 @@ def prepare_worker(config: PipelineConfig) -> Extractor:
     cv2.ocl.setUseOpenCL(False)
     load_detector()
     load_predictor()
-    return extractor(config)
+    engine = extractor(config)
+    if flow:
+        if engine.config.flow.backend == "torch-tvl1":
+            load_torch().set_num_threads(1)
+        _ = engine.flow
+    return engine
 
 
 def extract_pair(
@@ -336,8 +373,8 @@ def pipeline_record(config: PipelineConfig) -> dict[str, Any]:
     Raises:
         MissingDependencyError: A library of the pipeline is absent or broken.
     """
-    from mer_flow.faces.regions import backend_version
-    from mer_flow.flow import get_backend
+    from mer_flow.faces.regions import backend_version as region_version
+    from mer_flow.flow.base import backend_version as flow_version
 
     config = resolve(config)
     return {
@@ -345,7 +382,7 @@ def pipeline_record(config: PipelineConfig) -> dict[str, Any]:
         "hash": config.hash(),
         "versions": versions()
         | {
-            "flow_backend": get_backend(config.flow.backend, config.flow.params, config.flow.options).version,
-            "region_backend": backend_version(config.regions.backend),
+            "flow_backend": flow_version(config.flow.backend, config.flow.options),
+            "region_backend": region_version(config.regions.backend),
         },
     }

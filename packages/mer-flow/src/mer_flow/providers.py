@@ -98,10 +98,26 @@ def load_torch() -> Any:
     try:
         return importlib.import_module("torch")
     except ImportError as error:
-        raise MissingDependencyError(
-            f"the flow backend torch-tvl1 needs PyTorch, which does not load ({error}); mend with: "
-            f"{TORCH_MEND}, or use --flow-backend opencv"
-        ) from error
+        raise _without_torch(str(error)) from error
+
+
+def torch_version() -> str:
+    """Returns PyTorch's version without importing it, as in `2.13.0+cpu`.
+
+    Raises:
+        MissingDependencyError: It is not installed.
+    """
+    try:
+        return metadata.version("torch")
+    except metadata.PackageNotFoundError as error:
+        raise _without_torch("it is not installed") from error
+
+
+def _without_torch(reason: str) -> MissingDependencyError:
+    return MissingDependencyError(
+        f"the flow backend torch-tvl1 needs PyTorch, which does not load ({reason}); mend with: "
+        f"{TORCH_MEND}, or use --flow-backend opencv"
+    )
 
 
 def mediapipe_version() -> tuple[int, ...] | None:

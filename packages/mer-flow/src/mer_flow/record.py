@@ -52,6 +52,8 @@ class SampleRecord:
         clips: `(K, S, S[, 3])` uint8, K aligned frames in time order; None unless kept.
         notes: What was decided for this sample, JSON-able; `fallbacks` lists the names of the fallbacks it
             needed.
+        flow_sequence: `(K - 1, 2, S', S')` float, u, v in px of this smaller map, between frames of the clip;
+            None unless kept.
     """
 
     sample: Sample
@@ -62,6 +64,7 @@ class SampleRecord:
     faces: np.ndarray | None = None
     clips: np.ndarray | None = None
     notes: Mapping[str, Any] = field(default_factory=dict)
+    flow_sequence: np.ndarray | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,16 +161,13 @@ def _checked(record: SampleRecord, options: EncodeOptions) -> dict[str, np.ndarr
     flow = np.asarray(record.flow)
     if flow.ndim != 3 or flow.shape[0] != 3 or flow.shape[1] != flow.shape[2]:
         raise StoreError(f"{name}: flow has shape {flow.shape}, expected (3, S, S)")
-    with np.errstate(over="ignore"):
-        stored = flow.astype(options.dtype)
-    if not np.isfinite(stored).all():
-        bad = int(np.size(stored) - np.isfinite(stored).sum())
-        raise StoreError(
-            f"{name}: {bad} flow value(s) are not finite as {options.dtype} (largest finite "
-            f"{np.finfo(options.dtype).max})"
-        )
-    arrays = {"flow": np.ascontiguousarray(stored)}
+    arrays = {"flow": _stored_flow(name, flow, options)}
     side = flow.shape[1]
+    if record.flow_sequence is not None:
+        sequence = np.asarray(record.flow_sequence)
+        if sequence.ndim != 4 or sequence.shape[1] != 2 or sequence.shape[2] != sequence.shape[3]:
+            raise StoreError(f"{name}: flow_sequence has shape {sequence.shape}, expected (K - 1, 2, S, S)")
+        arrays["flow_sequence"] = _stored_flow(name, sequence, options)
     for key in ("faces", "clips"):
         array = getattr(record, key)
         if array is None:
@@ -197,3 +197,16 @@ def _checked(record: SampleRecord, options: EncodeOptions) -> dict[str, np.ndarr
             )
         arrays[key] = np.ascontiguousarray(array)
     return arrays
+
+
+def _stored_flow(name: str, flow: np.ndarray, options: EncodeOptions) -> np.ndarray:
+    """Returns flow in its stored dtype, or says that it does not fit."""
+    with np.errstate(over="ignore"):
+        stored = flow.astype(options.dtype)
+    if not np.isfinite(stored).all():
+        bad = int(np.size(stored) - np.isfinite(stored).sum())
+        raise StoreError(
+            f"{name}: {bad} flow value(s) are not finite as {options.dtype} (largest finite "
+            f"{np.finfo(options.dtype).max})"
+        )
+    return np.ascontiguousarray(stored)

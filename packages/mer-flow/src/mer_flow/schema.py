@@ -23,7 +23,7 @@ SCHEMA_VERSION = 1
 GZIP_LEVEL = 4
 
 #: Arrays too large for one chunk: one chunk per sample, copied as it is when a store is assembled.
-CHUNKED = ("flow", "faces", "clips")
+CHUNKED = ("flow", "faces", "clips", "flow_sequence")
 
 #: Small arrays per sample, kept in one chunk per database: name -> (shape of one sample, dtype).
 SMALL: dict[str, tuple[tuple[int, ...], str]] = {
@@ -40,6 +40,7 @@ PROVIDED_BY = {
     "flow": "`mer-flow build`",
     "faces": "`mer-flow build ... --keep-faces`",
     "clips": "`mer-flow build ... --keep-clips K`",
+    "flow_sequence": "`mer-flow build ... --keep-flow-sequence consecutive` (or `onset`)",
     "landmarks": "`mer-flow build` from the database's frames",
     "regions": "`mer-flow build` from the database's frames",
     "alignment": "`mer-flow build` from the database's frames",

@@ -151,7 +151,7 @@ class FlowStore:
 
         Args:
             database: The database.
-            what: One of `flow`, `faces`, `clips`, `landmarks`, `regions`, `alignment`.
+            what: One of `flow`, `faces`, `clips`, `flow_sequence`, `landmarks`, `regions`, `alignment`.
         """
         if what not in INGREDIENTS:
             raise unknown("ingredient", what, INGREDIENTS)
@@ -205,6 +205,23 @@ class FlowStore:
     def clips(self, database: str, index: int | slice | Sequence[int] | np.ndarray) -> np.ndarray:
         """Reads aligned clips in time order: uint8 `(K, S, S[, 3])`, a leading axis for several samples."""
         return self._read(database, "clips", index)
+
+    def flow_sequence(self, database: str, index: int | slice | Sequence[int] | np.ndarray) -> np.ndarray:
+        """Reads flow along clips, head motion removed.
+
+        Between which frames is in `pipeline["keep"]["sequence"]`, the frames' numbers are in `notes`.
+
+        Args:
+            database: The database.
+            index: As in `read_flow`.
+
+        Returns:
+            `(K - 1, 2, S', S')` float32: u, v in px of the S' × S' map; a leading axis for several samples.
+
+        Raises:
+            StoreError: The store holds none, or a checksum is wrong.
+        """
+        return self._read(database, "flow_sequence", index).astype(np.float32)
 
     def failures(self, database: str) -> tuple[Failure, ...]:
         """Returns the samples that have no flow, and why."""

@@ -222,6 +222,8 @@ def _arrays(
                 yield Problem("checksum", sample.sample_id, f"its {name} cannot be read: {error}")
         if "flow" in arrays:
             yield from _values(sample.sample_id, arrays["flow"], kind.values)
+        if not np.isfinite(arrays.get("flow_sequence", np.zeros(1))).all():
+            yield Problem("value", sample.sample_id, "its flow_sequence holds values that are not finite")
         readable = len(arrays) == len(datasets) and set(small) == {name for name in SMALL if name in group}
         if digests is not None and readable:
             found = content_digest({**arrays, **{name: array[row] for name, array in small.items()}})
@@ -234,14 +236,15 @@ def _arrays(
 def _layout(database: str, name: str, dataset: h5py.Dataset, count: int, side: int) -> Iterator[Problem]:
     where = f"{database}/{name}"
     inner = tuple(dataset.shape[1:])
-    fits = (
-        inner == (3, side, side)
-        if name == "flow"
-        else inner[1:] in ((side, side), (side, side, 3)) and (name == "clips" or inner[0] == 2)
-    )
+    if name == "flow":
+        fits = inner == (3, side, side)
+    elif name == "flow_sequence":
+        fits = len(inner) == 4 and inner[1] == 2 and inner[2] == inner[3] <= side
+    else:
+        fits = inner[1:] in ((side, side), (side, side, 3)) and (name == "clips" or inner[0] == 2)
     if dataset.shape[0] != count or not fits:
         yield Problem("shape", where, f"{dataset.shape} for {count} samples of {side} px maps")
-    dtypes = ("float16", "float32") if name == "flow" else ("uint8",)
+    dtypes = ("float16", "float32") if name.startswith("flow") else ("uint8",)
     if str(dataset.dtype) not in dtypes:
         yield Problem("shape", where, f"dtype {dataset.dtype}, expected {' or '.join(dtypes)}")
     if dataset.chunks != (1, *inner) or not dataset.fletcher32:

@@ -69,7 +69,7 @@ def run_all(
         return
     waiting = iter(tasks)
     pending: set[Future[_Result]] = set()
-    with WorkerPool(min(workers, len(tasks)), prepare, arguments) as pool:
+    with deaths_explained(), WorkerPool(min(workers, len(tasks)), prepare, arguments) as pool:
         try:
             for task in waiting:
                 pending.add(pool.submit(function, task))
@@ -82,14 +82,21 @@ def run_all(
                 finished, pending = wait(pending, return_when=FIRST_COMPLETED)
                 for future in finished:
                     yield future.result()
-        except BrokenProcessPool as error:
-            raise WorkerError(
-                "a worker process was killed, most often because memory ran out. What was committed is kept: "
-                "run the same command again, with fewer --workers if it repeats."
-            ) from error
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
+
+
+@contextmanager
+def deaths_explained() -> Iterator[None]:
+    """Turns the death of a worker into a WorkerError that says what to do."""
+    try:
+        yield
+    except BrokenProcessPool as error:
+        raise WorkerError(
+            "a worker process was killed, most often because memory ran out. What was committed is kept: "
+            "run the same command again, with fewer --workers if it repeats."
+        ) from error
 
 
 #: Why this worker could not be prepared.

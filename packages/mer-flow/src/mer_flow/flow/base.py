@@ -9,8 +9,11 @@ import numpy as np
 
 from mer_flow.errors import FlowError, UsageError
 from mer_flow.flow.params import BACKEND_ALIASES, FLOW_BACKENDS, BackendOptions, TVL1Params
-from mer_flow.providers import load_torch
+from mer_flow.providers import load_cv2, load_torch, torch_version
 from mer_flow.suggest import unknown
+
+#: Of torch-tvl1: raised whenever a change of its code changes a flow by more than rounding.
+TORCH_REVISION = 1
 
 
 class FlowBackend(Protocol):
@@ -80,7 +83,7 @@ def resolve_options(name: str, options: BackendOptions) -> BackendOptions:
         Options that name what is really done.
 
     Raises:
-        UsageError: An unknown name, or an option that the backend or this machine cannot meet.
+        UsageError: An unknown name, or an option that the backend cannot meet.
         MissingDependencyError: The backend's library is absent or broken.
     """
     name = BACKEND_ALIASES.get(name, name)
@@ -98,19 +101,48 @@ def resolve_options(name: str, options: BackendOptions) -> BackendOptions:
                     "set flow.backend=torch-tvl1"
                 )
         return only
-    torch = load_torch()
     device = options.device
     if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    elif device == "cuda" and not torch.cuda.is_available():
-        raise UsageError(
-            f"flow.device is cuda, but torch {torch.__version__} finds no CUDA device here; "
-            "use --device cpu, or install a CUDA build of PyTorch and its driver"
-        )
+        device = "cuda" if finds_cuda() else "cpu"
     compiled = options.compile
     if compiled == "auto":
         compiled = "on" if device == "cuda" and find_spec("triton") else "off"
     return BackendOptions(border, device, options.check_every or (5 if device == "cuda" else 1), compiled)
+
+
+def backend_version(name: str, options: BackendOptions) -> str:
+    """Returns what decides the last digits of a backend's flow, without loading PyTorch where that can wait.
+
+    Args:
+        name: As in `flow.backend`.
+        options: Resolved options.
+
+    Returns:
+        The same as the backend's `version`.
+
+    Raises:
+        UsageError: CUDA is asked for and there is no such device.
+        MissingDependencyError: The backend's library is absent or broken.
+    """
+    if BACKEND_ALIASES.get(name, name) == "opencv-tvl1":
+        return f"cv2 {load_cv2().__version__}"
+    if options.device == "cuda" and not finds_cuda():
+        raise no_cuda()
+    compiled = ", compiled" if options.compile == "on" else ""
+    return f"{TORCH_REVISION}, torch {torch_version()}, {options.device}{compiled}"
+
+
+def finds_cuda() -> bool:
+    """Returns whether PyTorch finds a CUDA device; a CPU build need not be loaded for that."""
+    return not torch_version().endswith("+cpu") and bool(load_torch().cuda.is_available())
+
+
+def no_cuda() -> UsageError:
+    """Returns the error for CUDA asked for where there is none."""
+    return UsageError(
+        f"flow.device is cuda, but torch {torch_version()} finds no CUDA device here; "
+        "use --device cpu, or install a CUDA build of PyTorch and its driver"
+    )
 
 
 def check_pairs(onset: np.ndarray, apex: np.ndarray) -> None:

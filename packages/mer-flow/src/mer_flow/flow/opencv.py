@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from mer_flow.errors import FlowError
-from mer_flow.flow.base import check_finite, check_pairs
-from mer_flow.flow.params import TVL1Params
+from mer_flow.flow.base import backend_version, check_finite, check_pairs
+from mer_flow.flow.params import BackendOptions, TVL1Params
 from mer_flow.providers import load_cv2
 
 
@@ -26,7 +26,7 @@ class OpenCVTVL1:
         self._cv2 = load_cv2()
         self._params = params
         self._solvers: dict[tuple[int, int], Any] = {}
-        self.version = f"cv2 {self._cv2.__version__}"
+        self.version = backend_version(self.name, BackendOptions())
 
     def _solver(self, shape: tuple[int, int]) -> Any:
         # A solver that has seen a small image keeps its fewer pyramid levels for the next, larger one.

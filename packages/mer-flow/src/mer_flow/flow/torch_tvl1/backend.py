@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from mer_flow.errors import FlowError, UsageError
-from mer_flow.flow.base import check_finite, check_pairs
+from mer_flow.flow.base import backend_version, check_finite, check_pairs
 from mer_flow.flow.params import BackendOptions, TVL1Params
 from mer_flow.flow.torch_tvl1.cuda import bytes_per_pair, fitting_batch, free_memory
 from mer_flow.flow.torch_tvl1.median import MedianFilter
@@ -16,8 +16,6 @@ from mer_flow.flow.torch_tvl1.pyramid import level_shapes, resize
 from mer_flow.flow.torch_tvl1.solver import Level, Settings
 from mer_flow.flow.torch_tvl1.warp import gradient, padded
 
-#: Raised whenever a change of this code changes a flow by more than rounding.
-REVISION = 1
 #: Batch sizes whose memory is kept at a time.
 _KEPT_PLANS = 2
 
@@ -40,7 +38,7 @@ class TorchTVL1:
         version: Revision of this code, PyTorch's version, the kind of device, and whether it is compiled.
 
     Raises:
-        UsageError: `gamma` is not 0.
+        UsageError: `gamma` is not 0, or there is no CUDA device.
     """
 
     name = "torch-tvl1"
@@ -52,6 +50,7 @@ class TorchTVL1:
                 "set flow.gamma=0, or flow.backend=opencv-tvl1"
             )
         self._params, self._batch = params, batch
+        self.version = backend_version(self.name, options)
         self._device = torch.device(options.device)
         cuda = self._device.type == "cuda"
         self._settings = Settings(
@@ -62,8 +61,6 @@ class TorchTVL1:
             graphs=cuda,
             alone=not cuda and (batch or 1) == 1,
         )
-        compiled = ", compiled" if self._settings.compiled else ""
-        self.version = f"{REVISION}, torch {torch.__version__}, {self._device.type}{compiled}"
         self._plans: OrderedDict[tuple[int, int, int], _Plan] = OrderedDict()
 
     def compute(self, onset: np.ndarray, apex: np.ndarray, initial: np.ndarray | None = None) -> np.ndarray:
@@ -97,10 +94,11 @@ class TorchTVL1:
                 torch.cuda.empty_cache()
                 if batch == 1:
                     raise self._too_large(height, width) from error
-                batch //= 2
+                self._batch = batch = batch // 2
                 continue
             except RuntimeError as error:
-                raise FlowError(f"PyTorch TV-L1 failed on {width}x{height} px: {error}") from error
+                remedy = "; set flow.compile=off" if self._settings.compiled else ""
+                raise FlowError(f"torch-tvl1 failed on {width}x{height} px: {error}{remedy}") from error
             start += batch
         check_finite(result, self.name)
         return result

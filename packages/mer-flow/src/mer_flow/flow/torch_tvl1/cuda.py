@@ -6,9 +6,10 @@ from collections.abc import Callable
 
 import torch
 
-#: Planes of a pair's size that its work takes at the finest level: the arrays of all levels and of their
-#: halves, the median filter's registers and the images (measured 230 to 240 on the CPU).
-PLANES_PER_PAIR = 260
+#: Planes of a pair's size that its work takes: 165 to 190 are kept (arrays of all levels and of their halves,
+#: the median filter's registers; counted on the CPU), the rest is room for images and for what each recorded
+#: run allocates.
+PLANES_PER_PAIR = 400
 #: Part of the free memory that a batch may take.
 SHARE = 0.7
 #: Pairs in a batch at most: enough to fill a large GPU at 224x224 px.
@@ -87,9 +88,9 @@ def fitting_batch(height: int, width: int, free: int, largest: int = LARGEST_BAT
     """Returns how many pairs fit into free memory: a power of two up to `largest`; 0 where none does.
 
     >>> fitting_batch(280, 280, 8 * 2**30)
-    64
+    32
     >>> fitting_batch(1024, 1024, 8 * 2**30)
-    4
+    2
     """
     fits = int(free * SHARE) // bytes_per_pair(height, width)
     return 1 << (min(fits, largest).bit_length() - 1) if fits else 0
