@@ -1,6 +1,6 @@
 """How near the flow comes to the truth, by amplitude and with each switch of the pipeline on and off.
 
-    python benchmarks/flow_accuracy.py [--subjects 4] [--out FILE.md]
+    python benchmarks/flow_accuracy.py [--subjects 4] [--backend opencv|torch|both] [--out FILE.md]
 
 A real face, varied into subjects, moves by known sub-pixel fields, with head motion, flicker and noise. The
 onset and the apex go through the whole pipeline. Printed as Markdown: mean end-point error over the face in
@@ -36,6 +36,13 @@ ROWS: dict[str, tuple[str, ...]] = {
     "scale_step 0.5": ("flow.scale_step=0.5",),
     "scale_step 0.5, 3 warps, epsilon 0.02": ("flow.scale_step=0.5", "flow.warps=3", "flow.epsilon=0.02"),
 }
+#: Of these, those measured where the head is still.
+STILL = (
+    "default",
+    "no stabilisation",
+    "each frame aligned by itself",
+    "each by itself, no stabilisation",
+)
 
 
 @dataclass(frozen=True)
@@ -103,16 +110,29 @@ def score(pair: Pair, settings: tuple[str, ...], into: Score) -> None:
     into.milliseconds.append(1000 * sum(found.seconds.values()))
 
 
-def measure(subjects: int, head_moves: bool, rows: tuple[str, ...]) -> dict[str, dict[float, Score]]:
+def measure(
+    subjects: int, head_moves: bool, rows: dict[str, tuple[str, ...]]
+) -> dict[str, dict[float, Score]]:
     """Scores every row at every amplitude."""
     table: dict[str, dict[float, Score]] = defaultdict(dict)
     for amplitude in AMPLITUDES:
         for row in rows:
             table[row][amplitude] = Score([], [], [], [], [])
         for pair in make_pairs(amplitude, subjects, head_moves):
-            for row in rows:
-                score(pair, ROWS[row], table[row][amplitude])
+            for row, settings in rows.items():
+                score(pair, settings, table[row][amplitude])
     return table
+
+
+def by_backend(rows: dict[str, tuple[str, ...]], backend: str) -> dict[str, tuple[str, ...]]:
+    """Returns the rows computed by a backend, or for `both` the defaults side by side."""
+    if backend == "both":
+        return {
+            "opencv-tvl1": (),
+            "torch-tvl1": ("flow.backend=torch",),
+            "torch-tvl1, border clamp": ("flow.backend=torch", "flow.border=clamp"),
+        }
+    return {title: (*settings, f"flow.backend={backend}") for title, settings in rows.items()}
 
 
 def render(table: dict[str, dict[float, Score]]) -> list[str]:
@@ -139,18 +159,23 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--subjects", type=int, default=4)
+    parser.add_argument("--backend", choices=("opencv", "torch", "both"), default="opencv")
     parser.add_argument("--out", type=Path, help="also write the Markdown here")
     options = parser.parse_args()
 
-    from mer_flow.pipeline import PipelineConfig, pipeline_record, prepare_worker
+    from mer_flow.pipeline import PipelineConfig, apply_settings, pipeline_record, prepare_worker
 
-    prepare_worker(PipelineConfig())
-    versions = pipeline_record(PipelineConfig())["versions"]
+    backend = "torch" if options.backend == "both" else options.backend
+    config = apply_settings(PipelineConfig(), [f"flow.backend={backend}"])
+    prepare_worker(config)
+    versions = pipeline_record(config)["versions"]
+    rows = by_backend(ROWS, options.backend)
+    still = rows if options.backend == "both" else {title: rows[title] for title in STILL}
     pairs = options.subjects * len(MOVEMENTS)
     lines = [
         "# Accuracy of the flow on synthetic faces",
         "",
-        f"{describe()}; one thread; {versions['flow_backend']}, {versions['region_backend']}.",
+        f"{describe()}; one thread; {backend} {versions['flow_backend']}, {versions['region_backend']}.",
         f"{pairs} pairs per cell: {options.subjects} subjects, movements AU {', AU '.join(MOVEMENTS)}; "
         "amplitude is",
         "the longest displacement in px of the 640x480 frame (about 100 px between the eyes). End-point "
@@ -159,22 +184,11 @@ def main() -> None:
         "",
         "## The head moves too (up to a few px and half a degree), as in real clips",
         "",
-        *render(measure(options.subjects, True, tuple(ROWS))),
+        *render(measure(options.subjects, True, rows)),
         "",
         "## The head is still: what stabilisation and alignment cost where nothing needs them",
         "",
-        *render(
-            measure(
-                options.subjects,
-                False,
-                (
-                    "default",
-                    "no stabilisation",
-                    "each frame aligned by itself",
-                    "each by itself, no stabilisation",
-                ),
-            )
-        ),
+        *render(measure(options.subjects, False, still)),
     ]
     text = "\n".join(lines) + "\n"
     print(text)
