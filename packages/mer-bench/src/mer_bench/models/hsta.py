@@ -247,8 +247,8 @@ _SAME = (
     "Recipe authors decays all weights; the authors' optimiser file is unpublished, and the one that it "
     "derives from spares biases and norms.",
     "Their scripts add macro-expression clips to the training folds; here none are added.",
-    "Variant small has widths and heads that the authors' code registers as tiny, at 112 px; variant tiny and "
-    "recipe quick are ours, for short trainings.",
+    "Variant small has widths and heads that the authors' code registers as tiny, at 112 px; variant tiny "
+    "and recipe quick are ours, for short trainings.",
 )
 
 SPECS = (
@@ -267,7 +267,7 @@ SPECS = (
         exactness="exact",
         filled_in=(
             *_SAME,
-            "Variant tiny reads frames as differences from the onset, as it would not learn from frames alone.",
+            "Variant tiny reads frames as differences from the onset; from plain faces it learns nothing.",
         ),
         selects_on_test=None,
         licence=_LICENCE,
