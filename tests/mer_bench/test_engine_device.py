@@ -5,28 +5,17 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from torch import nn
+from tests.mer_bench.stacked_parts import CPU, RECIPE, make, train
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from mer_bench.errors import UsageError
-from mer_bench.folds import Fold
 from mer_bench.models.ststnet import SPECS as STSTNET
-from mer_bench.spec import ModelSpec
 from mer_bench.training import graphs
-from mer_bench.training.augmentation import Augmenter
 from mer_bench.training.graphs import GraphNotes, Replayed
 from mer_bench.training.optim import build_optimizer, set_learning_rate
-from mer_bench.training.plan import Plan
 from mer_bench.training.precision import matrix_precision, resolve_precision
-from mer_bench.training.recipes import Recipe
 from mer_bench.training.seeding import stream_key
-from mer_bench.training.stacked_network import StackedNetwork
-from mer_bench.training.stacked_observer import StackedObserver
-from mer_bench.training.stacked_samples import StackedSamples
-from mer_bench.training.stacked_trainer import StackedTrainer
 
-CPU = torch.device("cpu")
-RECIPE = Recipe(epochs=4, batch_size=20, lr=0.003)
 VARIED = [
     {},
     {"optimizer": "adamw", "weight_decay": 0.1, "schedule": "cosine", "warmup_epochs": 1},
@@ -35,43 +24,6 @@ VARIED = [
     {"balanced": True, "class_weights": (1.0, 2.0, 3.0), "shuffle": False},
     {"drop_last": True, "amp": "bf16"},
 ]
-
-
-class Normed(nn.Module):
-    """Batch normalisation and dropout: the layers that keep a state or draw."""
-
-    def __init__(self, num_classes, in_channels, map_size):
-        super().__init__()
-        self.body = nn.Sequential(
-            nn.Conv2d(in_channels, 4, 3, bias=False), nn.BatchNorm2d(4), nn.ReLU(), nn.Dropout(0.2),
-            nn.Flatten(), nn.Linear(4 * (map_size - 2) ** 2, num_classes),
-        )  # fmt: skip
-
-    def forward(self, maps):
-        return self.body(maps)
-
-
-def as_spec(build, recipe=RECIPE):
-    return ModelSpec(
-        "normed", "Normed", build, "network", ("whole-6:raw",), "none", "baseline",
-        recipes={"r": recipe}, default_recipe="r",
-    )  # fmt: skip
-
-
-def make(recipe=RECIPE, spec=None, options=None, side=6, **more):
-    """A trainer and an observer of two folds of unequal size, with two steps per epoch each."""
-    generator = np.random.default_rng(0)
-    subjects = np.repeat(np.arange(3), [3, 9, 28])
-    maps = torch.from_numpy(generator.standard_normal((40, 3, side, side)).astype(np.float32))
-    labels = torch.from_numpy(generator.integers(0, 3, 40))
-    folds = [Fold(f"s{k}", np.flatnonzero(subjects != k), np.flatnonzero(subjects == k)) for k in range(2)]
-    plan = Plan(spec or as_spec(Normed), options or {}, 3, recipe, "p", 0, "cpu", "whole-6:raw", False)
-    network = StackedNetwork(plan, [plan.seed_of(f) for f in folds], (3, side, side), CPU)
-    samples = StackedSamples(maps, labels, folds, 3)
-    trainer = StackedTrainer(
-        network, samples, recipe, Augmenter.from_recipe(recipe, "whole-6:raw"), on_device=True, **more
-    )
-    return trainer, StackedObserver(network, maps, folds, recipe.epochs, 3)
 
 
 class NoWaiting(TorchDispatchMode):
@@ -87,12 +39,6 @@ class NoWaiting(TorchDispatchMode):
             places = [a.device for a in args if isinstance(a, torch.Tensor)]
             assert all(place == CPU for place in places)
         return function(*args, **(kwargs or {}))
-
-
-def train(trainer, observer, epochs):
-    for _ in range(epochs):
-        trainer.epoch()
-        observer.observe()
 
 
 @pytest.mark.parametrize("changes", VARIED, ids=lambda c: "-".join(c) or "plain")

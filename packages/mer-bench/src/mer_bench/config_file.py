@@ -25,6 +25,7 @@ SECTION_SETTINGS = (
     "chunk",
     "deterministic",
     "precision",
+    "compile",
 )
 
 

@@ -298,6 +298,7 @@ def execute(
                     classes=data.population.classes,
                     deterministic=settings.deterministic,
                     precision=settings.precision,
+                    compiled=settings.compile,
                     view=view,
                     features=features,
                     on_fold=commit,

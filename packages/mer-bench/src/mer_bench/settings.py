@@ -47,6 +47,7 @@ class RunSettings:
         deterministic: Ask for bit-identical repetition on the same machine.
         precision: How a GPU multiplies float32 matrices: `float32`, `tf32`, or `auto`, which is TF32 where it
             knows it.
+        compile: Train stacked folds through `torch.compile`.
     """
 
     model: str = ""
@@ -71,6 +72,7 @@ class RunSettings:
     chunk: int | None = None
     deterministic: bool = False
     precision: Literal["auto", "float32", "tf32"] = "auto"
+    compile: bool = False
 
     def protocol_options(self) -> ProtocolOptions:
         """Returns the part that the protocol reads."""

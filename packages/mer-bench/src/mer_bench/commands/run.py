@@ -50,6 +50,7 @@ if TYPE_CHECKING:
 @click.option("--chunk", type=int, help="Folds stacked at once.")
 @click.option("--deterministic/--no-deterministic", default=None, help="Bit-identical repetition.")
 @click.option("--precision", help="Matrix products on a GPU: auto, float32 or tf32.  [default: auto]")
+@click.option("--compile/--no-compile", default=None, help="Stacked folds through torch.compile.")
 @click.option(
     "--limit", type=int, metavar="N", help="Train the first N folds only; the run stays incomplete."
 )

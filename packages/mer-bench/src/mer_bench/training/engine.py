@@ -95,6 +95,7 @@ def run_folds(
     chunk: int | None = None,
     deterministic: bool = False,
     precision: str = "auto",
+    compiled: bool = False,
     view: str | None = None,
     classes: Sequence[str] = (),
     stacking: bool = True,
@@ -126,6 +127,8 @@ def run_folds(
         chunk: Folds stacked at once; None for as many as memory holds.
         deterministic: Hold torch to deterministic algorithms (slower on CUDA).
         precision: How a GPU multiplies float32 matrices: `float32`, `tf32` or `auto`, TF32 where it knows it.
+        compiled: Train stacked folds through `torch.compile`: its kernels move less memory, and take a minute
+            or two to make, which pays for large networks and long trainings on a GPU.
         view: The input as `view:normalisation`, as in `whole-28:minmax-255`; a recipe with flips needs it, as
             how a mirrored u is stored depends on it.
         classes: Names of the classes, for the records' notes; numbers where there are none.
@@ -146,7 +149,7 @@ def run_folds(
     )  # fmt: skip
     plan = Plan(
         spec, dict(options), num_classes, recipe, protocol, seed, device, view, deterministic, tuple(classes),
-        precision=resolve_precision(precision, device),
+        precision=resolve_precision(precision, device), compiled=compiled,
     )  # fmt: skip
     labels = np.asarray(labels, dtype=np.int64)
     check_data(maps, labels, num_classes, folds)

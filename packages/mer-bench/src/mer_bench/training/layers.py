@@ -16,6 +16,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from mer_bench.training.linear import replace_linear
 from mer_bench.training.seeding import mix, random_bits
+from mer_bench.training.stacked_linear import StackedLinear
 
 _LEVELS = 1 << 16
 
@@ -39,6 +40,11 @@ class FoldDropout(nn.Dropout):
         self.stacked = stacked
         self.calls = 0
         self.register_buffer("key", torch.zeros((), dtype=torch.int64), persistent=False)
+
+    @property
+    def draws(self) -> bool:
+        """Whether the layer draws masks in training: not where it drops nothing, or everything."""
+        return 0 < round(self.p * _LEVELS) < _LEVELS
 
     def forward(self, input: Tensor) -> Tensor:
         """Drop elements, or whole channels.
@@ -204,8 +210,8 @@ def replace_layers(network: nn.Module, stacked: bool) -> list[str]:
 
     Args:
         network: Changed in place; names of parameters and buffers stay.
-        stacked: Whether folds are going to be stacked; only then is all batch normalisation replaced, and
-            only otherwise, on a CPU, wide linear layers.
+        stacked: Whether folds are going to be stacked; only then are all batch normalisation and linear
+            layers replaced; otherwise, on a CPU, wide linear layers.
 
     Returns:
         Names of the dropout layers that were replaced, in order.
@@ -219,6 +225,8 @@ def replace_layers(network: nn.Module, stacked: bool) -> list[str]:
             new = FoldDropout(module.p, per_channel=True, stacked=stacked)
         elif stacked and isinstance(module, _BatchNorm):
             new = MaskedBatchNorm(module)
+        elif stacked and type(module) is nn.Linear:
+            new = StackedLinear(module)
         elif type(module) is nn.BatchNorm1d:
             new = LoneBatchNorm1d(module)
         else:

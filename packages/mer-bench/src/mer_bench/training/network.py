@@ -124,27 +124,29 @@ def wants_channels_last(network: nn.Module, device: torch.device) -> bool:
     return device.type == "cpu" and bool(getattr(network, "channels_last", False))
 
 
-def dropout_layers(network: nn.Module) -> list[FoldDropout]:
-    """The engine's dropout layers of a network.
+def dropout_layers(network: nn.Module) -> dict[str, tuple[int, FoldDropout]]:
+    """The engine's dropout layers that draw masks.
 
     Args:
         network: Made by `build_network`.
 
     Returns:
-        The layers, in the order of registration; their place is their stream number.
+        Name to stream number and layer; the number is the layer's place among all dropout layers, in the
+        order of registration.
     """
-    return [m for m in network.modules() if isinstance(m, FoldDropout)]
+    layers = [(name, m) for name, m in network.named_modules() if isinstance(m, FoldDropout)]
+    return {name: (number, m) for number, (name, m) in enumerate(layers) if m.draws}
 
 
-def dropout_key(seed: Tensor, layer: int, step: int | Tensor) -> Tensor:
-    """Key of one layer's masks in one step.
+def dropout_keys(seed: Tensor, layers: Tensor, step: int | Tensor) -> Tensor:
+    """Keys of layers' masks in one step.
 
     Args:
         seed: Fold seeds, any shape, int64.
-        layer: The layer's place among the network's dropout layers.
+        layers: `(L,)` int64 stream numbers of the layers.
         step: Optimiser steps already taken.
 
     Returns:
-        Keys of the same shape, int64.
+        Keys `(L, ...)`, int64.
     """
-    return stream_key(seed, DROPOUT, layer, step)
+    return stream_key(seed, DROPOUT, layers.view(-1, *[1] * seed.dim()), step)

@@ -36,6 +36,7 @@ class Plan:
         classes: Their names, for notes; empty for numbers.
         map_shape: `(C, H, W)` of the run's maps, for a classifier that is given their features instead.
         precision: How a GPU multiplies float32 matrices, resolved: `float32` or `tf32`.
+        compiled: Whether stacked folds train through `torch.compile`.
     """
 
     spec: ModelSpec
@@ -50,6 +51,7 @@ class Plan:
     classes: tuple[str, ...] = ()
     map_shape: tuple[int, ...] | None = None
     precision: str = "float32"
+    compiled: bool = False
 
     @property
     def epochs(self) -> int:

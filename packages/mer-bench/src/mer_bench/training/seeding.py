@@ -66,11 +66,11 @@ def stream_key(seed: Tensor, *path: int | Tensor) -> Tensor:
 
     Args:
         seed: Fold seeds, any shape, int64.
-        path: What the stream is for, as in `(DROPOUT, layer, step)`; a tensor is an int64 scalar that counts
-            on the device, and gives the same key as its value.
+        path: What the stream is for, as in `(DROPOUT, layer, step)`; an int64 tensor counts on the device,
+            and gives the same keys as its values.
 
     Returns:
-        Keys of the same shape, int64.
+        Keys, int64, of the shape that seed and path broadcast to.
 
     >>> seed = torch.tensor(7)
     >>> stream_key(seed, DROPOUT, 2**40) == stream_key(seed, DROPOUT, torch.tensor(2**40))

@@ -192,7 +192,7 @@ def _train_chunk(
     begin = time.perf_counter()
     shape = (maps.shape[1], maps.shape[2], maps.shape[3])
     notes, pool = GraphNotes(), graph_pool(maps.device)
-    network = StackedNetwork(plan, [plan.seed_of(fold) for fold in folds], shape, maps.device)
+    network = StackedNetwork(plan, [plan.seed_of(fold) for fold in folds], shape, maps.device, notes)
     samples = StackedSamples(maps, labels, folds, plan.num_classes)
     augmenter = Augmenter.from_recipe(plan.recipe, plan.view)
     trainer = StackedTrainer(network, samples, plan.recipe, augmenter, notes, pool)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -10,10 +11,16 @@ from torch.func import functional_call, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from mer_bench.training.demands import meet_recipe
-from mer_bench.training.layers import FoldDropout
-from mer_bench.training.network import build_network, dropout_key, fold_generators, training_output
+from mer_bench.training.graphs import GraphNotes
+from mer_bench.training.network import (
+    build_network,
+    dropout_keys,
+    dropout_layers,
+    fold_generators,
+    training_output,
+)
 from mer_bench.training.optim import check_layer_depths
-from mer_bench.training.plan import Plan
+from mer_bench.training.plan import Plan, is_out_of_memory
 
 
 class StackedNetwork:
@@ -27,6 +34,7 @@ class StackedNetwork:
         seeds: One per fold.
         sample_shape: `(C, H, W)` of the maps.
         device: Where they are.
+        notes: Where it is noted that the network could not be compiled.
 
     Attributes:
         parameters: Name to `(F, ...)` leaf tensor, those to be trained requiring a gradient.
@@ -34,8 +42,14 @@ class StackedNetwork:
     """
 
     def __init__(
-        self, plan: Plan, seeds: Sequence[int], sample_shape: tuple[int, int, int], device: torch.device
+        self,
+        plan: Plan,
+        seeds: Sequence[int],
+        sample_shape: tuple[int, int, int],
+        device: torch.device,
+        notes: GraphNotes | None = None,
     ) -> None:
+        self._notes = notes or GraphNotes()
         self.parameters: dict[str, Tensor] = {}
         self.buffers: dict[str, Tensor] = {}
         self.seeds = torch.tensor(seeds, device=device)
@@ -59,7 +73,8 @@ class StackedNetwork:
         for name, parameter in self._template.named_parameters():
             self.parameters[name].requires_grad_(parameter.requires_grad)
         modules = list(self._template.named_modules())
-        self._dropouts = [(name, m) for name, m in modules if isinstance(m, FoldDropout)]
+        self._dropouts = dropout_layers(self._template)
+        self._streams = torch.tensor([n for n, _ in self._dropouts.values()], device=device)
         # Batch normalisation, and a network's own running statistics, must know of padded rows.
         self._weighing = [name for name, m in modules if "row_weight" in m._buffers]
         meet_recipe(self._template, plan.recipe)
@@ -67,6 +82,11 @@ class StackedNetwork:
         self._forward = vmap(self._one, in_dims=(0, 0, 0), randomness="different")
         self._in_training = _InTraining(self._template)
         self._forward_training = vmap(self._one_training, in_dims=(0, 0, 0, 0, None), randomness="different")
+        self._compiled: Callable[..., Tensor | tuple[Tensor, Tensor]] | None = None
+        if plan.compiled:
+            # What earlier chunks compiled counts towards a limit, and none of it fits this one.
+            torch._dynamo.reset()
+            self._compiled = torch.compile(self._forward_training, fullgraph=True, dynamic=False)
 
     def trainable(self) -> dict[str, Tensor]:
         """The stacked tensors that an optimiser updates.
@@ -100,14 +120,30 @@ class StackedNetwork:
             `(F, B, classes)` logits, and the network's penalty `(F, B)` where it gives one.
         """
         self._template.train()
-        for layer, (name, dropout) in enumerate(self._dropouts):
-            self.buffers[_join(name, "key")] = dropout_key(self.seeds, layer, step)
-            dropout.calls = 0
+        if self._dropouts:
+            keys = dropout_keys(self.seeds, self._streams, step)
+            for key, (name, (_, dropout)) in zip(keys, self._dropouts.items(), strict=True):
+                self.buffers[_join(name, "key")] = key
+                dropout.calls = 0
         for name in self._weighing:
             self.buffers[_join(name, "row_weight")] = weights
         with sdpa_kernel(SDPBackend.MATH):
-            output = self._forward_training(self.parameters, self.buffers, maps, labels, progress)
+            output = self._run_training(self.parameters, self.buffers, maps, labels, progress)
         return (output, None) if isinstance(output, Tensor) else output
+
+    def _run_training(self, *arguments: Any) -> Tensor | tuple[Tensor, Tensor]:
+        if self._compiled is not None:
+            try:
+                return self._compiled(*arguments)
+            except Exception as error:  # a compiler has many ways to fail; the network runs without it
+                if is_out_of_memory(error):
+                    raise
+                first = str(error).strip().partition("\n")[0]
+                self._notes.add(
+                    f"the network could not be compiled ({type(error).__name__}: {first}); it ran as written"
+                )
+                self._compiled = None
+        return self._forward_training(*arguments)
 
     @torch.no_grad()
     def predict(self, maps: Tensor) -> Tensor:

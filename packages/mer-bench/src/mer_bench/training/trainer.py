@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from mer_bench.training.augmentation import Augmenter
 from mer_bench.training.demands import meet_recipe
 from mer_bench.training.losses import batch_loss, loss_terms, sample_losses
-from mer_bench.training.network import dropout_key, dropout_layers, training_output, wants_channels_last
+from mer_bench.training.network import dropout_keys, dropout_layers, training_output, wants_channels_last
 from mer_bench.training.optim import (
     build_optimizer,
     check_layer_depths,
@@ -77,6 +77,7 @@ class FoldTrainer:
         self._seed = torch.tensor(seed, device=self.device)
         self._augmenter = augmenter
         self._dropouts = dropout_layers(network)
+        self._streams = torch.tensor([n for n, _ in self._dropouts.values()], device=self.device)
         meet_recipe(network, recipe)
         named = {name: p for name, p in network.named_parameters() if p.requires_grad}
         self._parameters = list(named.values())
@@ -146,9 +147,11 @@ class FoldTrainer:
         return maps
 
     def _forward(self, maps: Tensor, labels: Tensor) -> tuple[Tensor, Tensor | None]:
-        for layer, dropout in enumerate(self._dropouts):
-            dropout.key.copy_(dropout_key(self._seed, layer, self._step))
-            dropout.calls = 0
+        if self._dropouts:
+            keys = dropout_keys(self._seed, self._streams, self._step)
+            for key, (_, dropout) in zip(keys, self._dropouts.values(), strict=True):
+                dropout.key.copy_(key)
+                dropout.calls = 0
         amp = AMP_DTYPES.get(self.recipe.amp)
         with torch.autocast(self.device.type, dtype=amp, enabled=amp is not None):
             output = training_output(self.network, maps, labels, self._progress())
