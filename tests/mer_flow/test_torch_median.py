@@ -6,7 +6,15 @@ import numpy as np
 import pytest
 import torch
 
-from mer_flow.flow.torch_tvl1.median import MEDIAN_9, MEDIAN_25, MERGE_PAIRS, SORT_3, SORT_5, MedianFilter
+from mer_flow.flow.torch_tvl1.median import (
+    MEDIAN_9,
+    MEDIAN_25,
+    MERGE_PAIRS,
+    SORT_3,
+    SORT_5,
+    MedianFilter,
+    Program,
+)
 from mer_flow.providers import load_cv2
 
 
@@ -35,6 +43,20 @@ def test_a_filter_may_write_over_its_input_and_be_used_for_other_sizes() -> None
     fresh = MedianFilter(5)(small, torch.empty_like(small))
     assert torch.equal(median(small, torch.empty_like(small)), fresh)
     assert torch.equal(median(planes, planes), want)
+
+
+@pytest.mark.parametrize("size", [3, 5])
+def test_evaluating_gives_the_bits_of_running(size: int) -> None:
+    """What a compiler is given is the same network; compiling it is tested with the flow."""
+    planes = torch.randn(2, 21, 30, generator=torch.Generator().manual_seed(1))
+    median = MedianFilter(size)
+    want = median(planes, torch.empty_like(planes))
+
+    class Evaluated(MedianFilter):
+        def _run(self, program: Program, inputs: list[torch.Tensor], registers: object) -> list[torch.Tensor]:
+            return program.evaluate(*inputs)
+
+    assert torch.equal(Evaluated(size, compiled=True)(planes, torch.empty_like(planes)), want)
 
 
 def test_every_pattern_of_zeros_and_ones_sorts() -> None:

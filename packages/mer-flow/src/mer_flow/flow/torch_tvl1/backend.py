@@ -150,7 +150,7 @@ class _Plan:
         self.count = count
         self._step, self._border, self._device = p.scale_step, settings.border, device
         self._shapes = level_shapes(height, width, p.nscales, p.scale_step)
-        median = MedianFilter(p.median_filtering) if p.median_filtering > 1 else None
+        median = MedianFilter(p.median_filtering, settings.compiled) if p.median_filtering > 1 else None
         if median is not None:
             median.reserve(2 * count, height, width, device)
         self.levels = [Level(count, *shape, settings, device, median) for shape in self._shapes]

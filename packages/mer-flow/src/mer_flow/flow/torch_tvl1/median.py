@@ -7,8 +7,9 @@ odd-even merge), and only the ranks that can be the median go on. 94 minima and 
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -139,6 +140,19 @@ class Program:
             operation(values[left], values[right], out=registers[into])
         return [values[place] for place in self.outputs]
 
+    def evaluate(self, *inputs: torch.Tensor) -> list[torch.Tensor]:
+        """Returns the outputs without writing into anything, for a compiler to fuse."""
+        values = [*inputs, *inputs[:1] * self.registers]
+        for maximum, left, right, into in self.steps:
+            operation = torch.maximum if maximum else torch.minimum
+            values[len(inputs) + into] = operation(values[left], values[right])
+        return [values[place] for place in self.outputs]
+
+
+@functools.cache
+def _compiled(program: Program) -> Callable[..., list[torch.Tensor]]:
+    return torch.compile(program.evaluate, dynamic=True)
+
 
 def _sort_columns(size: int) -> Program:
     builder = _Builder(size)
@@ -176,17 +190,18 @@ class MedianFilter:
 
     Args:
         size: Side of the window, px: 3 or 5.
+        compiled: Fuse it by `torch.compile`; the bits stay the same.
     """
 
-    def __init__(self, size: int) -> None:
-        self.size = size
+    def __init__(self, size: int, compiled: bool = False) -> None:
+        self.size, self.compiled = size, compiled
         self._columns, self._last = (SORT_3, MEDIAN_9) if size == 3 else (SORT_5, MEDIAN_25)
         self._counts = (self._columns.registers, MERGE_PAIRS.registers * (size == 5), self._last.registers)
         self._memory = torch.empty(0)
 
     def reserve(self, count: int, height: int, width: int, device: torch.device) -> None:
         """Takes the memory for `count` planes, which then stays where it is for as many or fewer."""
-        size = sum(self._counts) * count * height * (width + 2 * (self.size // 2))
+        size = 0 if self.compiled else sum(self._counts) * count * height * (width + 2 * (self.size // 2))
         if self._memory.numel() < size or self._memory.device != device:
             self._memory = torch.empty(size, device=device)
 
@@ -204,22 +219,33 @@ class MedianFilter:
         reach = self.size // 2
         flat = planes.reshape(-1, height, width)
         padded = F.pad(flat, (reach, reach, reach, reach), mode="replicate")
-        self.reserve(len(flat), height, width, planes.device)
-        shape = (sum(self._counts), len(flat), height, width + 2 * reach)
-        registers = self._memory[: math.prod(shape)].view(shape).unbind(0)
-        first, second, third = _split(registers, self._counts)
-        columns = self._columns.run([padded[:, k : k + height] for k in range(self.size)], first)
+        first, second, third = self._registers(len(flat), height, width + 2 * reach, planes.device)
+        columns = self._run(self._columns, [padded[:, k : k + height] for k in range(self.size)], first)
         if self.size == 3:
             inputs = [column[..., k : k + width] for k in range(3) for column in columns]
         else:
             wide = width + 3
             both = [column[..., k : k + wide] for k in (0, 1) for column in columns]
-            pairs = MERGE_PAIRS.run(both, [register[..., :wide] for register in second])
+            pairs = self._run(MERGE_PAIRS, both, [register[..., :wide] for register in second])
             inputs = [pair[..., k : k + width] for k in (0, 2) for pair in pairs]
             inputs += [column[..., 4 : 4 + width] for column in columns]
-        [median] = self._last.run(inputs, [register[..., :width] for register in third])
+        [median] = self._run(self._last, inputs, [register[..., :width] for register in third])
         out.copy_(median.reshape(out.shape))
         return out
+
+    def _run(
+        self, program: Program, inputs: Sequence[torch.Tensor], registers: Sequence[torch.Tensor]
+    ) -> list[torch.Tensor]:
+        return _compiled(program)(*inputs) if self.compiled else program.run(inputs, registers)
+
+    def _registers(
+        self, count: int, height: int, width: int, device: torch.device
+    ) -> list[Sequence[torch.Tensor]]:
+        self.reserve(count, height, width - 2 * (self.size // 2), device)
+        if self.compiled:
+            return [(), (), ()]
+        shape = (sum(self._counts), count, height, width)
+        return _split(self._memory[: math.prod(shape)].view(shape).unbind(0), self._counts)
 
 
 def _split(items: Sequence[torch.Tensor], counts: Iterable[int]) -> list[Sequence[torch.Tensor]]:
