@@ -52,7 +52,7 @@ def scores(store: Path, runs: Path, model: str, settings: list[str], seeds: int)
     words = [word for setting in settings for word in ("--set", setting)]
     where = ("--store", str(store), "--out", str(runs), "--seeds", str(seeds), "--quiet", "--json")
     found = json.loads(call("mer_bench.cli", "run", model, "--protocol", "cde", *where, *words))
-    figures = found["summary"]["selections"]["last"]["full"]["figures"]
+    figures = found["summary"]["selections"]["last"]["Full"]["figures"]
     return {name: np.array(figures[name]["per_seed"]) for name in ("uf1", "uar")}
 
 
