@@ -184,12 +184,12 @@ class Counts:
     """Operations and parameters of a network.
 
     Attributes:
-        forward: Floating-point operations of one sample's forward pass, a multiplication with its addition
-            counted as two.
+        training: Floating-point operations of one sample's passes forwards and backwards, a multiplication
+            with its addition counted as two.
         trained: Parameters that get a gradient.
     """
 
-    forward: float
+    training: float
     trained: int
 
 
@@ -199,8 +199,7 @@ def count(job: Job) -> Counts:
     with torch.device("meta"):
         network = job.spec.build(num_classes=3, in_channels=channels, map_size=size, **job.options)
         with FlopCounterMode(display=False) as counter:
-            loss = network(torch.zeros(2, channels, size, size)).sum()
-        loss.backward()
+            network(torch.zeros(2, channels, size, size)).sum().backward()
     trained = sum(p.numel() for p in network.parameters() if p.grad is not None)
     return Counts(counter.get_total_flops() / 2, trained)
 
@@ -209,12 +208,11 @@ def floors(job: Job, ceilings: Ceilings, counts: Counts, epochs: int) -> dict[st
     """Seconds that a whole training needs at least, by each measured ceiling.
 
     Adam reads weight, gradient and two moments and writes all but the gradient: 7 accesses of 4 bytes per
-    parameter and step; the passes read the weight twice and write the gradient: 3 more. Arithmetic is three
-    times the forward pass.
+    parameter and step; the passes read the weight twice and write the gradient: 3 more.
     """
     samples = sum(len(fold.train) for fold in job.folds)
     steps = sum(job.recipe.steps_per_epoch(len(fold.train)) for fold in job.folds)
-    operations = 3 * counts.forward * samples * epochs
+    operations = counts.training * samples * epochs
     return {
         "Adam float32 traffic": 10 * 4 * counts.trained * steps * epochs / ceilings.bandwidth,
         "arithmetic, float32": operations / ceilings.float32,
