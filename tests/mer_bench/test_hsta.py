@@ -13,6 +13,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from mer_bench.errors import UsageError
 from mer_bench.models.hsta import HSTA, SPECS, HSTAFlow
 from mer_bench.models.space_time import Exchange, Stage, TubeletEmbedding, position_table
+from mer_bench.settings import option_types
 
 TINY = dict(SPECS[0].variants["tiny"])
 FLOW_TINY = dict(SPECS[1].variants["tiny"])
@@ -212,3 +213,10 @@ def test_stacked_copies_give_what_each_gives_alone(kind):
         together = vmap(lambda p, b, x: functional_call(template, (p, b), (x,)))(parameters, buffers, maps)
     for network, mine, out in zip(networks, maps, together, strict=True):
         torch.testing.assert_close(out, network(mine), rtol=1e-4, atol=1e-5)
+
+
+def test_both_networks_have_the_same_options():
+    faces, flow = (option_types(spec) for spec in SPECS)
+    assert faces == flow
+    assert faces[0]["frames"] is int and faces[0]["differences"] is bool
+    assert not faces[1], "an unknown key is refused"

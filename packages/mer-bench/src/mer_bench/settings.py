@@ -238,7 +238,8 @@ def option_types(spec: ModelSpec) -> tuple[dict[str, Any], bool]:
     try:
         parameters = inspect.signature(spec.build).parameters
         # A class's own hints are those of its attributes; its options are its constructor's.
-        hints = get_type_hints(vars(spec.build)["__init__"] if isinstance(spec.build, type) else spec.build)
+        is_class = isinstance(spec.build, type)
+        hints = get_type_hints(spec.build.__init__ if is_class else spec.build)  # type: ignore[misc]
     except (TypeError, ValueError, NameError, KeyError):
         parameters, hints, open_ended = {}, {}, True  # type: ignore[assignment]
     for name, parameter in parameters.items():

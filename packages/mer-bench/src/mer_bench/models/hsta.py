@@ -239,8 +239,8 @@ _CITATION = (
 )
 _LICENCE = "The authors' repository (OceanSummerDay/HSTA_MER) carries no licence; this is code of our own."
 _SAME = (
-    "The published folds are cut by sample: 54 to 71 of each test fold's subjects are in its training fold "
-    "too, so the published figures are no measure for new subjects; here folds are disjoint by subject.",
+    "The published folds are cut by sample: of the 54 to 71 subjects in each test fold, 54 to 66 are in its "
+    "training fold too, so its figures are no measure for new subjects; here folds are disjoint by subject.",
     "V reads six frames spread evenly from onset to offset; the authors draw six at random from the first 51 "
     "frames, anew in every epoch, and merge several such draws in testing.",
     "Frames are the store's aligned faces; the authors resize whole frames to 224 px.",
