@@ -239,7 +239,7 @@ def option_types(spec: ModelSpec) -> tuple[dict[str, Any], bool]:
         parameters = inspect.signature(spec.build).parameters
         # A class's own hints are those of its attributes; its options are its constructor's.
         is_class = isinstance(spec.build, type)
-        hints = get_type_hints(spec.build.__init__ if is_class else spec.build)  # type: ignore[misc]
+        hints = get_type_hints(spec.build.__init__ if is_class else spec.build)
     except (TypeError, ValueError, NameError, KeyError):
         parameters, hints, open_ended = {}, {}, True  # type: ignore[assignment]
     for name, parameter in parameters.items():
