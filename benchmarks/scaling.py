@@ -112,6 +112,8 @@ def draw(series: list[Series], path: Path) -> None:
             amounts = np.array(one.amounts)
             (dots,) = axis.loglog(amounts, one.seconds, "o", label=one.name)
             axis.loglog(amounts, one.each * amounts, "-", color=dots.get_color(), linewidth=1)
+            axis.set_xticks(one.amounts, [str(amount) for amount in one.amounts])
+            axis.xaxis.minorticks_off()
         axis.set_xlabel(unit)
         axis.set_ylabel("processor time, s")
         axis.grid(True, which="both", alpha=0.3)

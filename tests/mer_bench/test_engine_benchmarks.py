@@ -42,3 +42,22 @@ def test_without_a_gpu_it_says_what_to_do():
         pytest.skip("there is a GPU")
     assert "--device cpu --quick" in done.stderr
     assert "unknown section colour" in run("gpu.py", "--sections", "colour").stderr
+
+
+def test_the_profile_names_operators_and_floors(tmp_path):
+    done = run("profile_training.py", "--epochs", "1", "--out", tmp_path / "profile.md")
+    assert done.returncode == 0, done.stderr
+    text = (tmp_path / "profile.md").read_text()
+    assert text.count("Floors: arithmetic ") == 3 and "| `aten::" in text
+
+
+def test_scaling_fits_a_line_and_draws_it(tmp_path):
+    pytest.importorskip("matplotlib", reason="matplotlib is not installed")
+    pytest.importorskip("cv2.optflow", reason="opencv-contrib is not installed")
+    picture = tmp_path / "scaling.png"
+    done = run(
+        "scaling.py", "--pairs", "1", "--folds", "4", "--epochs", "1", "--repeats", "1", "--out", picture
+    )
+    assert done.returncode == 0, done.stderr
+    assert "| training, STSTNet 1 epochs | 1, 2, 4 folds |" in done.stdout
+    assert picture.read_bytes().startswith(b"\x89PNG")
