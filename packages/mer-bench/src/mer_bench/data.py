@@ -109,13 +109,6 @@ class DataCache:
         return data
 
 
-def in_id_order(maps: np.ndarray, population: Population) -> tuple[np.ndarray, Population]:
-    """Sorts rows by sample id, so that nothing downstream can depend on a store's row order."""
-    order = np.argsort(population.sample_ids, kind="stable")
-    columns = ("sample_ids", "subjects", "databases", "labels")
-    return maps[order], replace(population, **{name: getattr(population, name)[order] for name in columns})
-
-
 def find_store(given: Path | None) -> Path:
     """Returns the path of the store: the one given, else the environment's.
 
@@ -139,12 +132,14 @@ def find_store(given: Path | None) -> Path:
     return named
 
 
-def wanted_inputs(spec: ModelSpec, view: str, normalisation: str) -> tuple[tuple[str, str], ...]:
+def wanted_inputs(
+    spec: ModelSpec, view: str, normalisation: str, variant: str = ""
+) -> tuple[tuple[str, str], ...]:
     """Returns the inputs to try, best first, as `(view, normalisation)`.
 
     A view given without a normalisation takes the model's normalisations, its own pairing of that view first.
     """
-    listed = [(v, n) for v, _, n in (entry.partition(":") for entry in spec.views)]
+    listed = [(v, n) for v, _, n in (entry.partition(":") for entry in spec.inputs(variant))]
     if not view and not normalisation:
         return tuple(listed)
     if view and normalisation:
@@ -164,6 +159,7 @@ def load_data(
     scheme: str = "megc3",
     view: str = "",
     normalisation: str = "",
+    variant: str = "",
     cache: DataCache | None = None,
 ) -> BenchData:
     """Reads what a model needs under a protocol.
@@ -176,6 +172,7 @@ def load_data(
         scheme: Label scheme.
         view: Read this view whatever the model prefers.
         normalisation: Read it so normalised.
+        variant: The variant that reads; the default one unless given.
         cache: Where other models' data are kept, to be shared.
 
     Returns:
@@ -194,7 +191,7 @@ def load_data(
     with FlowStore(path) as store:
         needed = _databases(store, protocol, options, scheme)
         passed_over = []
-        for wanted in wanted_inputs(spec, view, normalisation):
+        for wanted in wanted_inputs(spec, view, normalisation, variant):
             reason = missing_ingredient(store, *wanted, list(needed))
             if reason is None:
                 break
@@ -207,26 +204,27 @@ def load_data(
 
 
 def _read(store: FlowStore, view: str, normalisation: str, scheme: str, needed: tuple[str, ...]) -> BenchData:
-    from mer_flow.views import read_view
+    from mer_flow.views import ViewReader
 
-    data = read_view(store, view, normalisation, scheme=scheme, databases=list(needed))
-    _check_labelled(set(np.asarray(data.databases, str).tolist()), needed, data.dropped, scheme)
+    reader = ViewReader(store, view, normalisation, scheme=scheme, databases=list(needed))
+    _check_labelled(set(reader.databases.tolist()), needed, reader.dropped, scheme)
+    # In the order of sample ids nothing downstream can depend on a store's row order; sorted before they are
+    # read, the maps of video models are held once.
+    order = np.argsort(reader.sample_ids, kind="stable")
     population = Population(
-        np.asarray(data.sample_ids, str),
-        np.asarray(data.subjects, str),
-        np.asarray(data.databases, str),
-        np.asarray(data.labels, np.int64),
-        tuple(data.classes),
+        reader.sample_ids[order],
+        reader.subjects[order],
+        reader.databases[order],
+        reader.labels[order],
+        tuple(reader.classes),
         scheme,
     )
-    maps, population = in_id_order(np.asarray(data.maps, np.float32), population)
-    dropped = tuple(sorted(data.dropped.items()))
     return BenchData(
-        maps,
+        reader.read(order),
         population,
-        data.view,
-        data.normalisation,
-        dropped=dropped,
+        str(reader.view),
+        normalisation,
+        dropped=tuple(sorted(reader.dropped.items())),
         store=str(store.path),
         store_digest=store.digest(needed),
     )

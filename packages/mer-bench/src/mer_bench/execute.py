@@ -105,6 +105,7 @@ def prepare(registered: Registered, request: Request, store: Path) -> Prepared:
         scheme=run.scheme,
         view=run.view,
         normalisation=run.normalisation,
+        variant=resolved.variant,
     )
     return prepare_data(registered, request, data, resolved)
 

@@ -91,6 +91,7 @@ def fit(
         scheme=run.scheme,
         view=run.view,
         normalisation=run.normalisation,
+        variant=resolved.variant,
     )
     view = f"{data.view}:{data.normalisation}"
     device = check_request(

@@ -284,6 +284,7 @@ def _prepare(registered: Registered, request: Request, store: Path, cache: DataC
         scheme=run.scheme,
         view=run.view,
         normalisation=run.normalisation,
+        variant=resolved.variant,
         cache=cache,
     )
     return prepare_data(registered, request, data, resolved)

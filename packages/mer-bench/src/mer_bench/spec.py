@@ -29,6 +29,8 @@ class ModelSpec:
         default_recipe: Which one a run uses unless told otherwise.
         variants: Named option sets for `build`, as in `{"paper": {}, "tiny": {"width": 16}}`.
         default_variant: Which one a run uses unless told otherwise.
+        variant_views: Inputs of the variants that read others than `views`, best first, as in
+            `{"tiny": ("clips-28+faces-28:scaled",)}`; a small network on large maps wastes memory.
         citation: Authors, title, venue, DOI or arXiv number.
         parameters: Published or computed count of the default variant with 3 classes; None for a
             classifier.
@@ -52,6 +54,7 @@ class ModelSpec:
     default_recipe: str = ""
     variants: Mapping[str, Mapping[str, Any]] = field(default_factory=lambda: {"default": {}})
     default_variant: str = "default"
+    variant_views: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     parameters: int | None = None
     filled_in: tuple[str, ...] = ()
     selects_on_test: bool | None = None
@@ -69,7 +72,21 @@ class ModelSpec:
                 f"model '{self.name}': default recipe '{self.default_recipe}' is not among "
                 f"{list(self.recipes)}"
             )
-        if not self.views:
+        strangers = [name for name in self.variant_views if name not in self.variants]
+        if strangers:
+            raise UsageError(
+                f"model '{self.name}': variant_views names {strangers}, which are not among "
+                f"{list(self.variants)}"
+            )
+        if not self.views or not all(self.variant_views.values()):
             raise UsageError(
                 f"model '{self.name}' names no view; give at least one such as 'whole-28:scaled'"
             )
+
+    def inputs(self, variant: str = "") -> tuple[str, ...]:
+        """Returns the inputs that a variant reads, best first.
+
+        Args:
+            variant: Its name; the default variant unless given.
+        """
+        return self.variant_views.get(variant or self.default_variant, self.views)

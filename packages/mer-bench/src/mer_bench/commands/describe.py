@@ -84,6 +84,7 @@ def model_fields(entry: Registered) -> dict[str, Any]:
             name: {k: _plain(v) for k, v in options.items()} for name, options in spec.variants.items()
         },
         "default_variant": spec.default_variant,
+        "variant_views": {name: list(views) for name, views in spec.variant_views.items()},
         "recipes": {name: asdict(recipe) for name, recipe in spec.recipes.items()},
         "default_recipe": spec.default_recipe,
         "options": sorted(option_types(spec)[0]),
@@ -130,6 +131,8 @@ def describe_model(entry: Registered) -> str:
         lines.append(
             f"  variant {name}{default}: {', '.join(f'{k}={v}' for k, v in options.items()) or 'as built'}"
         )
+        if name in spec.variant_views:
+            lines.append(f"  input of {name}, best first: {', '.join(spec.variant_views[name])}")
     for name, recipe in spec.recipes.items():
         default = " (default)" if name == spec.default_recipe else ""
         lines.append(f"  recipe {name}{default}: {describe_recipe(recipe)}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import pickle
 import re
 
@@ -61,7 +62,9 @@ def is_fed(subject: Subject) -> str:
         UsageError: A view or normalisation is unknown.
         DataError: The reference store cannot give it.
     """
-    shapes = {view: subject.data_of(view).maps.shape[1:] for view in subject.spec.views}
+    spec = subject.spec
+    views = dict.fromkeys((*spec.views, *itertools.chain.from_iterable(spec.variant_views.values())))
+    shapes = {view: subject.data_of(view).maps.shape[1:] for view in views}
     return ", ".join(f"{view} {'x'.join(map(str, shape))}" for view, shape in shapes.items())
 
 
@@ -91,12 +94,13 @@ def variants_build(subject: Subject) -> str:
         ConformanceError: One cannot be built on the meta device.
         UsageError: One cannot read an input, or its logits have another shape.
     """
-    # One input of each shape.
-    inputs = {
-        subject.data_of(view).maps.shape: subject.data_of(view) for view in reversed(subject.spec.views)
-    }
-    for data in inputs.values():
-        for options in subject.spec.variants.values():
+    for name, options in subject.spec.variants.items():
+        # One input of each shape.
+        inputs = {
+            subject.data_of(view).maps.shape: subject.data_of(view)
+            for view in reversed(subject.spec.inputs(name))
+        }
+        for data in inputs.values():
             try_network(subject.spec, options, data)
     return ", ".join(f"{name} {count:,}" for name, count in subject.sizes.items())
 
@@ -112,11 +116,12 @@ def counts_parameters(subject: Subject) -> str:
     count = count_trainable(network)
     if count != spec.parameters:
         raise ConformanceError(
-            f"variant '{spec.default_variant}' has {count:,} trainable parameters on {subject.view}, but "
+            f"variant '{spec.default_variant}' has {count:,} trainable parameters on "
+            f"{spec.inputs()[0]}, but "
             f"ModelSpec.parameters says {spec.parameters}; correct one of them"
         )
     with torch.no_grad():
-        logits = network.eval()(torch.zeros(2, *subject.shape, device="meta"))
+        logits = network.eval()(torch.zeros(2, *subject.shape_of(spec.default_variant), device="meta"))
     if tuple(logits.shape) != (2, 3):
         raise ConformanceError(f"two maps give an output of shape {tuple(logits.shape)}, expected (2, 3)")
     return f"{count:,} in variant '{spec.default_variant}'"

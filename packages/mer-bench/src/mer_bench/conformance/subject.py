@@ -82,8 +82,8 @@ class Subject:
 
     @property
     def data(self) -> BenchData:
-        """The input that the model likes best."""
-        return self.data_of(self.spec.views[0])
+        """The input that the variant which is trained likes best."""
+        return self.data_of(self.spec.inputs(self.variant)[0])
 
     @property
     def view(self) -> str:
@@ -93,7 +93,11 @@ class Subject:
     @property
     def shape(self) -> tuple[int, int, int]:
         """`(C, H, W)` of one of its samples."""
-        channels, height, width = self.data.maps.shape[1:]
+        return self.shape_of(self.variant)
+
+    def shape_of(self, variant: str) -> tuple[int, int, int]:
+        """Returns `(C, H, W)` of a sample of the input that a variant likes best."""
+        channels, height, width = self.data_of(self.spec.inputs(variant)[0]).maps.shape[1:]
         return channels, height, width
 
     @cached_property
@@ -133,7 +137,10 @@ class Subject:
         for name in sorted(self.sizes, key=lambda name: (self.sizes[name], name)):
             network = self.on_meta(name).train()
             meet_recipe(network, self.recipe)
-            maps, progress = torch.zeros(4, *self.shape, device="meta"), torch.zeros((), device="meta")
+            maps, progress = (
+                torch.zeros(4, *self.shape_of(name), device="meta"),
+                torch.zeros((), device="meta"),
+            )
             labels = torch.zeros(4, dtype=torch.int64, device="meta")
             try:
                 with torch.no_grad():
@@ -188,7 +195,7 @@ class Subject:
         Raises:
             ConformanceError: It cannot be built there.
         """
-        channels, height, _ = self.shape
+        channels, height, _ = self.shape_of(variant)
         options = dict(self.spec.variants[variant])
         try:
             with torch.device("meta"):
@@ -197,8 +204,9 @@ class Subject:
                 )
         except Exception as error:  # a plug-in's builder may raise anything
             raise ConformanceError(
-                f"variant '{variant}' cannot be built without memory (torch's meta device) for {self.view}, "
-                f"maps of {self.shape}: {type(error).__name__}: {error}; "
+                f"variant '{variant}' cannot be built without memory (torch's meta device) for "
+                f"{self.spec.inputs(variant)[0]}, "
+                f"maps of {self.shape_of(variant)}: {type(error).__name__}: {error}; "
                 "a builder may not need a tensor's values"
             ) from error
         if not isinstance(network, nn.Module):

@@ -21,7 +21,7 @@ from mer_bench.training.trainer import FoldTrainer
 
 #: Right predictions among 16 that count as memorised.
 MEMORISED = 15
-#: Learning rates tried in turn, each for so many steps, all within so many seconds.
+#: Learning rates tried in turn, each for so many steps, all within so many seconds of processor time.
 RATES = (1e-3, 1e-2, 1e-4)
 STEPS = 150
 SECONDS = 120.0
@@ -41,7 +41,7 @@ def memorises(subject: Subject) -> str:
     Raises:
         ConformanceError: It does not, at any of three learning rates.
     """
-    begin, best = time.perf_counter(), 0
+    begin, best = time.process_time(), 0
     maps = subject.data.maps[:16]
     labels = np.random.default_rng(0).permutation(np.arange(16) % subject.data.num_classes)
     fold = Fold("sixteen", np.arange(16), np.empty(0, np.int64))
@@ -67,12 +67,12 @@ def memorises(subject: Subject) -> str:
                     best = max(best, right)
                     if right >= MEMORISED:
                         return f"{right} of 16 after {step} steps at {rate:g}, loss {stats.loss:.2g}"
-                if time.perf_counter() - begin > SECONDS:
+                if time.process_time() - begin > SECONDS:
                     break
     raise ConformanceError(
         f"variant '{subject.variant}' gets at most {best} of 16 training samples right, within {STEPS} steps "
-        f"each at learning rates {', '.join(f'{rate:g}' for rate in RATES)} and {SECONDS:.0f} s; "
-        "something keeps it from learning"
+        f"each at learning rates {', '.join(f'{rate:g}' for rate in RATES)} and {SECONDS:.0f} s of processor "
+        "time; something keeps it from learning"
     )
 
 

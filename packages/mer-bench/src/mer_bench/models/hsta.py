@@ -261,6 +261,10 @@ SPECS = (
         recipes={"authors": AUTHORS, "quick": QUICK},
         default_recipe="authors",
         variants={"paper": {}, "small": _SMALL, "tiny": {**_TINY, "differences": True}},
+        variant_views={
+            "small": ("clips-112@rgb+faces-112@rgb:scaled",),
+            "tiny": ("clips-28@rgb+faces-28@rgb:scaled",),
+        },
         default_variant="paper",
         citation=_CITATION,
         parameters=81_883_011,
@@ -281,6 +285,10 @@ SPECS = (
         recipes={"authors": AUTHORS, "quick": QUICK},
         default_recipe="authors",
         variants={"paper": {}, "small": _SMALL, "tiny": _TINY},
+        variant_views={
+            "small": ("clips-112@rgb+whole-112:scaled",),
+            "tiny": ("clips-28@rgb+whole-28:scaled",),
+        },
         default_variant="paper",
         citation=_CITATION,
         parameters=81_717_123,

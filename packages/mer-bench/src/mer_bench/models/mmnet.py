@@ -190,6 +190,7 @@ SPECS = (
         views=("faces-224@rgb:scaled", "faces-112@rgb:scaled"),
         recipes={"authors": AUTHORS},
         default_recipe="authors",
+        variant_views={"small": ("faces-112@rgb:scaled",)},
         variants={
             "paper": {},
             "small": {"reduce_to": 112, "stem": 24, "widths": (16, 16, 32, 64), "depth": 1},
