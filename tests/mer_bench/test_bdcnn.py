@@ -9,7 +9,6 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.func import functional_call, stack_module_state, vmap
 
 from mer_bench.errors import UsageError
 from mer_bench.folds import Fold
@@ -153,18 +152,6 @@ def test_augmentation_follows_recipe_and_progress() -> None:
     network.eval()
     torch.testing.assert_close(network(maps), plain)
     assert SPEC.recipes["isda"].isda == 0.5 and SPEC.recipes["ce"].isda == 0.0
-
-
-def test_vmap_agrees_with_each_alone() -> None:
-    networks = []
-    for seed in range(2):
-        torch.manual_seed(seed)
-        networks.append(BDCNN(**TINY).eval())
-    parameters, buffers = stack_module_state(networks)
-    maps = torch.stack([maps_of(5, seed) for seed in range(2)])
-    stacked = vmap(lambda p, b, x: functional_call(networks[0], (p, b), (x,)))(parameters, buffers, maps)
-    for k, network in enumerate(networks):
-        torch.testing.assert_close(stacked[k], network(maps[k]), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("recipe", ["isda", "ce"])

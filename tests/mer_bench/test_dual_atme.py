@@ -9,7 +9,6 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.func import functional_call, stack_module_state, vmap
 
 from mer_bench.errors import UsageError
 from mer_bench.folds import Fold
@@ -69,18 +68,6 @@ def test_the_recipe_s_focal_loss_is_the_authors_one() -> None:
     p = logits.softmax(1).gather(1, labels[:, None])[:, 0]
     losses = sample_losses(logits, labels, loss_terms(recipe, torch.tensor([2, 2, 2])))
     torch.testing.assert_close(losses, -((1 - p) ** 2) * p.log(), rtol=1e-4, atol=1e-6)
-
-
-def test_vmap_agrees_with_each_alone() -> None:
-    networks = []
-    for seed in range(2):
-        torch.manual_seed(seed)
-        networks.append(DualATME(**TINY).eval())
-    parameters, buffers = stack_module_state(networks)
-    maps = torch.stack([maps_of(5, seed=seed) for seed in range(2)])
-    stacked = vmap(lambda p, b, x: functional_call(networks[0], (p, b), (x,)))(parameters, buffers, maps)
-    for k, network in enumerate(networks):
-        torch.testing.assert_close(stacked[k], network(maps[k]), rtol=1e-4, atol=1e-5)
 
 
 def test_stacked_folds_agree_with_single_ones() -> None:

@@ -9,7 +9,6 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.func import functional_call, stack_module_state, vmap
 
 from mer_bench.errors import UsageError
 from mer_bench.folds import Fold
@@ -82,18 +81,6 @@ def test_attention_is_plain_attention_of_what_is_left() -> None:
     mixed = (q @ k.transpose(-1, -2) / 2.0).softmax(-1) @ v
     torch.manual_seed(5)
     torch.testing.assert_close(attention(x), attention.output(mixed.transpose(1, 2).flatten(2)))
-
-
-def test_vmap_agrees_with_each_alone() -> None:
-    networks = []
-    for seed in range(2):
-        torch.manual_seed(seed)
-        networks.append(IncepTR(**TINY).eval())
-    parameters, buffers = stack_module_state(networks)
-    maps = torch.stack([maps_of(5, seed) for seed in range(2)])
-    stacked = vmap(lambda p, b, x: functional_call(networks[0], (p, b), (x,)))(parameters, buffers, maps)
-    for k, network in enumerate(networks):
-        torch.testing.assert_close(stacked[k], network(maps[k]), rtol=1e-4, atol=1e-5)
 
 
 def test_stacked_folds_agree_with_single_ones_while_tokens_drop() -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mer_bench.data import BenchData, load_data
+from mer_bench.data import BenchData, DataCache, load_data
 from mer_bench.errors import TrainingError, UsageError
 from mer_bench.folds import FoldSet
 from mer_bench.manifest import build_manifest
@@ -79,13 +79,16 @@ class Outcome:
     seconds: float
 
 
-def prepare(registered: Registered, request: Request, store: Path) -> Prepared:
+def prepare(
+    registered: Registered, request: Request, store: Path, cache: DataCache | None = None
+) -> Prepared:
     """Resolves a request against a model and a store, and checks all that can be checked before training.
 
     Args:
         registered: The model.
         request: The settings.
         store: Path of the store.
+        cache: Where other models' data are kept, to be shared.
 
     Returns:
         The run, ready to be executed.
@@ -106,6 +109,7 @@ def prepare(registered: Registered, request: Request, store: Path) -> Prepared:
         view=run.view,
         normalisation=run.normalisation,
         variant=resolved.variant,
+        cache=cache,
     )
     return prepare_data(registered, request, data, resolved)
 

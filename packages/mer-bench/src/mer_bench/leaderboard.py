@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_type_hints
 
-from mer_bench.data import DataCache, load_data
+from mer_bench.data import DataCache
 from mer_bench.entries import Entry, parse_entry
 from mer_bench.errors import MerBenchError, RegistryError, UsageError
-from mer_bench.execute import Outcome, Prepared, execute, prepare_data
+from mer_bench.execute import Outcome, Prepared, execute, prepare
 from mer_bench.registry import Registered, Registry
 from mer_bench.runs import MANIFEST, RunDirectory
 from mer_bench.settings import Layers, Request, RunSettings, known_keys, resolve, takes
@@ -209,7 +209,7 @@ class Leaderboard:
         for entry, registered in found:
             entry, request, notes = _settle(entry, registered.spec, layers, spare_cpu)
             try:
-                prepared = _prepare(registered, request, store, cache)
+                prepared = prepare(registered, request, store, cache)
             except (MerBenchError, MerFlowError) as error:
                 refused.append(Refused(str(entry), str(error)))
                 errors.append(error)
@@ -263,7 +263,7 @@ class Leaderboard:
 
             outcome: Outcome | None = None
             try:
-                prepared = _prepare(planned.registered, planned.request, self.store, self.cache)
+                prepared = prepare(planned.registered, planned.request, self.store, self.cache)
                 outcome = execute(prepared, self.out, limit=limit, on_progress=report)
                 failures = outcome.failures
             except (MerBenchError, MerFlowError) as error:
@@ -272,22 +272,6 @@ class Leaderboard:
                 logger.exception("model '%s' broke off", planned.entry)
                 failures = (f"{type(error).__name__}: {error}",)
             yield Trained(planned, outcome, failures)
-
-
-def _prepare(registered: Registered, request: Request, store: Path, cache: DataCache) -> Prepared:
-    resolved, run = resolve(registered.spec, request), request.run
-    data = load_data(
-        store,
-        registered.spec,
-        run.protocol,
-        run.protocol_options(),
-        scheme=run.scheme,
-        view=run.view,
-        normalisation=run.normalisation,
-        variant=resolved.variant,
-        cache=cache,
-    )
-    return prepare_data(registered, request, data, resolved)
 
 
 def _progress_on_disk(out: Path, prepared: Prepared) -> tuple[Path, int]:
