@@ -90,9 +90,9 @@ def check_store(given: Path | None, scheme: str) -> tuple[list[str], list[str]]:
                     if reason is None:
                         lines.append(f"{entry.spec.name} reads {name}")
                         break
-                    reasons.append(f"{name}: {reason}")
+                    reasons.append(reason)
                 else:
-                    lines.append(f"{entry.spec.name} cannot be fed: {'; '.join(reasons)}")
+                    lines.append(f"{entry.spec.name} cannot be fed: {' '.join(reasons)}")
         if {"smic", "samm", "casme2"} <= set(databases) and scheme == "megc3":
             deviations = composite_deviations(read_population(path, "cde", ProtocolOptions(), scheme))
             lines += [f"cde: {text}" for text in deviations] or ["cde: this is the MEGC2019 composite"]

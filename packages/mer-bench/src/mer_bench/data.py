@@ -197,8 +197,8 @@ def load_data(
                 break
             passed_over.append((":".join(wanted), reason))
         else:
-            tried = "; ".join(f"{name}: {reason}" for name, reason in passed_over)
-            raise DataError(f"store {path} can give none of the inputs that {spec.name} reads. {tried}")
+            tried = " ".join(reason for _, reason in passed_over)
+            raise DataError(f"{spec.name} cannot be fed: the store can give none of its inputs. {tried}")
         data = cache.read((str(path), *wanted, scheme, needed), lambda: _read(store, *wanted, scheme, needed))
     return replace(data, passed_over=tuple(passed_over))
 

@@ -95,7 +95,7 @@ def _warnings(summary: RunSummary) -> list[str]:
             found.append(
                 f"{database_title(pool)} has no sample of '{manifest['classes'][c]}'; it counts as 0"
             )
-    found += [f"input {name} was passed over: {why}" for name, why in manifest["passed_over"]]
+    found += [f"its better input was passed over: {why}" for _, why in manifest["passed_over"]]
     if manifest["deviations"]:
         found.append(
             "not the MEGC2019 composite, so not to be read beside its published scores: "
