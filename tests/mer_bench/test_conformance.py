@@ -169,6 +169,7 @@ def spec_of(build: Callable[..., Any], **changes: Any) -> ModelSpec:
     spec = ModelSpec(
         "sound", "Sound", build, "network", ("whole-28:scaled",), "Ours.", "baseline",
         recipes={"r": Recipe(name="r", lr=1e-3, optimizer="adamw")}, default_recipe="r", parameters=count,
+        licence="Ours.",
     )  # fmt: skip
     return replace(spec, **changes)
 
@@ -245,6 +246,7 @@ def test_each_way_to_be_trained_is_examined(reference: Path) -> None:
     [
         ({"name": "Sound Net"}, "describes-itself", "not kebab-case"),
         ({"citation": " "}, "describes-itself", "citation is empty"),
+        ({"licence": ""}, "describes-itself", "licence is empty"),
         ({"exactness": "reconstructed"}, "describes-itself", "filled_in names no choice"),
         ({"filled_in": ("no stop",)}, "describes-itself", "full stop"),
         ({"parameters": None}, "describes-itself", "parameters is not given"),

@@ -33,6 +33,8 @@ def describes_itself(subject: Subject) -> str:
         problems.append("title is empty; tables print it")
     if not spec.citation.strip():
         problems.append("citation is empty; name authors, title, venue and DOI, or say that it is your own")
+    if not spec.licence.strip():
+        problems.append("licence is empty; state that of the authors' code and weights, or say 'none found'")
     if spec.exactness == "reconstructed" and not spec.filled_in:
         problems.append("it is 'reconstructed', but filled_in names no choice; one sentence for each")
     if any(not sentence.strip().endswith(".") for sentence in spec.filled_in):

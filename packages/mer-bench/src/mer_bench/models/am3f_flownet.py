@@ -59,7 +59,9 @@ class MultiScaleFusion(nn.Module):
 
     def _attend(self, scales: Tensor) -> Tensor:
         """What each scale says of each place, `(B, H, W, flows, scales)`."""
-        seen = torch.cat((scales.mean(-1).flatten(3), scales.amax(-1).flatten(3)), dim=-1)
+        # `mean` and `amax` are the same function, but go back through all elements more often.
+        mean, largest = scales.sum(-1) / scales.shape[-1], scales.max(-1).values
+        seen = torch.cat((mean.flatten(3), largest.flatten(3)), dim=-1)
         mean, largest = _rows(self.attention(_maps(seen))).chunk(2, dim=-1)
         return (mean + largest).unflatten(-1, (self.flows, len(_SCALES)))
 

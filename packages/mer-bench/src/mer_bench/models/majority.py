@@ -89,5 +89,6 @@ SPECS = (
         citation="Baseline: the most frequent class of the training fold; it reads no map.",
         exactness="baseline",
         selects_on_test=False,
+        licence="Nobody's code; there are no weights.",
     ),
 )

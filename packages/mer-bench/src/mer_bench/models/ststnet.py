@@ -99,5 +99,6 @@ SPECS = (
             "Recipe paper is shuffled, 500 epochs; what MATLAB shuffles is not stated.",
         ),
         selects_on_test=False,
+        licence="github.com/christy1206/STSTNet states none; the network is written anew, no weights.",
     ),
 )
