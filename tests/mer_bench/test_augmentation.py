@@ -7,6 +7,7 @@ import torch
 from mer_bench.errors import UsageError
 from mer_bench.training.augmentation import Augmenter
 from mer_bench.training.recipes import Recipe
+from mer_bench.training.rotation import rotate
 from mer_bench.training.seeding import stream_key
 from mer_flow.views.layouts import htnet_maps
 from mer_flow.views.names import parse_view
@@ -151,3 +152,63 @@ def test_stacked_folds_draw_their_own():
     for fold in range(3):
         torch.testing.assert_close(together[fold], augment(FLOW, stream_key(seeds[fold], 4)), rtol=0, atol=0)
     assert not torch.equal(together[0], together[1])
+
+
+def linear_flow(matrix, side=15):
+    """Motion `matrix @ place`, and the first coordinate of the place in the third channel."""
+    places = torch.arange(side) - (side - 1) / 2
+    x, y = places.expand(side, side), places[:, None].expand(side, side)
+    flow = torch.einsum("ij,jhw->ihw", torch.tensor(matrix), torch.stack([x, y]))
+    return torch.cat([flow, x[None]])[None]
+
+
+def inner(maps):
+    """The centre, where no turn brings in what lay outside."""
+    return maps[..., 4:-4, 4:-4]
+
+
+def test_a_turned_movement_is_that_of_the_turned_face():
+    matrix, angle = [[0.3, -0.7], [0.2, 0.5]], torch.tensor(0.4)
+    turn = torch.tensor([[angle.cos(), -angle.sin()], [angle.sin(), angle.cos()]])
+    expected = linear_flow((turn @ torch.tensor(matrix) @ turn.T).tolist())
+    # A place's first coordinate is read where the face had it before.
+    expected[:, 2] = angle.cos() * expected[:, 2] + angle.sin() * linear_flow([[0.0, 1.0], [0.0, 0.0]])[:, 0]
+    turned = rotate(linear_flow(matrix), angle[None], flows=[0])
+    torch.testing.assert_close(inner(turned), inner(expected), rtol=1e-4, atol=1e-4)
+
+
+def test_rotations_lie_within_their_angle_and_leave_frames_as_they_are():
+    right = torch.zeros(500, 4, 9, 9)
+    right[:, 1] = 1.0
+    right[:, 0] = 7.0
+    out = Augmenter.from_recipe(Recipe(rotate=10.0), "clips-9+whole-9:scaled")(right, KEY)
+    angles = torch.rad2deg(torch.atan2(out[:, 2], out[:, 1]))[:, 4, 4]
+    assert -10 <= angles.min() < -8 and 8 < angles.max() <= 10
+    torch.testing.assert_close(out[:, 1].square() + out[:, 2].square(), torch.ones(500, 9, 9))
+    torch.testing.assert_close(out[:, 0], right[:, 0])
+
+
+def test_stacked_folds_and_padded_batches_rotate_as_alone():
+    augment = Augmenter.from_recipe(Recipe(rotate=5.0, flip=0.5), "whole-8:raw")
+    seeds = torch.tensor([7, 8])
+    together = augment(FLOW.expand(2, 40, 3, 8, 8), stream_key(seeds, 4))
+    for fold in range(2):
+        alone = augment(FLOW[:30], stream_key(seeds[fold], 4))
+        torch.testing.assert_close(together[fold, :30], alone, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("view", "message"),
+    [
+        ("whole-28:minmax", "without its zero"),
+        ("faces-28+whole-28:minmax-255", "without its zero"),
+        ("regions-28:raw", "pieced together"),
+        ("htnet-28:scaled", "pieced together"),
+        ("whole-28:zscore", "is unknown"),
+        (None, "is unknown"),
+    ],
+)
+def test_what_cannot_be_rotated_is_refused(view, message):
+    with pytest.raises(UsageError, match=f"{message}.*rotate = 0"):
+        Augmenter.from_recipe(Recipe(rotate=4.0), view)
+    Augmenter.from_recipe(Recipe(rotate=4.0), "faces-28@rgb:minmax")

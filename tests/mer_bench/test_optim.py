@@ -46,6 +46,15 @@ def test_warm_up_rises_to_the_full_rate_and_the_schedule_starts_after_it():
     assert rates == [0.25, 0.5, 0.75, 1.0, 1.0, 1.0, 0.5, 0.5, 0.25, 0.25]
 
 
+@pytest.mark.parametrize(
+    ("schedule", "expected"),
+    [("exponential", [1.0, 0.5, 0.25, 0.125, 0.125]), ("step", [1.0, 1.0, 0.5, 0.5, 0.5])],
+)
+def test_decay_ends_after_its_epochs(schedule, expected):
+    recipe = Recipe(lr=1.0, schedule=schedule, gamma=0.5, step_epochs=2, epochs=5, decay_epochs=3)
+    assert [learning_rate(recipe, step, 1) for step in range(5)] == expected
+
+
 def test_cosine_falls_from_lr_to_final_lr():
     recipe = Recipe(lr=1.0, final_lr=0.1, schedule="cosine", epochs=10)
     rates = [learning_rate(recipe, step, 3) for step in range(31)]

@@ -370,6 +370,8 @@ def check_recipe(recipe: Recipe) -> None:
         "gamma": 0,
         "noise": 0,
         "isda": 0,
+        "rotate": 0,
+        "decay_epochs": 0,
     }
     for name, low in at_least.items():
         if not getattr(recipe, name) >= low:

@@ -177,8 +177,10 @@ AUTHORS = Recipe(
     weight_decay=0.7,
     schedule="exponential",
     gamma=0.987,
+    decay_epochs=50,
     flip=0.5,
     shift=4,
+    rotate=4.0,
 )
 
 SPECS = (
@@ -207,10 +209,10 @@ SPECS = (
             "refuses; here groups = 1.",
             "Parts that the code builds and never reads (a second head, time and CLS tokens) are left out.",
             "The authors' last layer has five outputs for three classes too; here it has one per class.",
-            "In training the authors take onset and apex from a few frames around the annotated ones, and "
-            "rotate by up to 4 degrees; the store keeps one onset and one apex, and they are not rotated.",
-            "Their random crop pads with zeros, after normalisation; here edges are repeated.",
-            "Their learning rate falls for 50 of the 99 epochs and then stays; here it falls until the end.",
+            "In training the authors take onset and apex from a few frames around the annotated ones; the "
+            "store keeps one onset and one apex.",
+            "Their rotation takes the nearest pixel and their random crop pads with zeros; here pixels are "
+            "interpolated and edges repeated.",
             "The authors read CASME II's cropped release; here frames are the store's aligned faces.",
             "Variant small is ours, for a CPU.",
         ),

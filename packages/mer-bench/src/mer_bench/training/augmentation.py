@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -10,11 +11,14 @@ from torch import Tensor
 
 from mer_bench.errors import UsageError
 from mer_bench.training.recipes import Recipe
+from mer_bench.training.rotation import rotate
 from mer_bench.training.seeding import mix, normal, uniform
 
 # A mirrored u is `offset - u`: minus u where flow keeps its sign. Min-max scaling of -u over the image gives
 # one minus the scaled u, exactly, as minimum and maximum change places.
 MIRROR_OFFSETS = {"raw": 0.0, "scaled": 0.0, "minmax": 1.0, "minmax-255": 255.0}
+# A rotated vector needs the zero of u and v, and one unit for both.
+_VECTORS = ("raw", "scaled")
 
 
 @dataclass(frozen=True)
@@ -27,17 +31,19 @@ class Part:
         tiled: Whether the map is `htnet-N@as-published`, `[[left eye, left lip], [right eye, right lip]]`,
             whose mirror swaps rows of tiles and mirrors each tile, rather than the map as a whole.
         clips: Whether it is clips, whose number of frames only the maps can tell.
+        pieced: Whether the map is put together from regions of the face, which do not turn as one.
     """
 
     channels: int
     flow: bool = True
     tiled: bool = False
     clips: bool = False
+    pieced: bool = False
 
 
 @dataclass(frozen=True)
 class Augmenter:
-    """Random flips, shifts and noise of training maps.
+    """Random rotations, flips, shifts and noise of training maps.
 
     Attributes:
         flip: Probability of a horizontal mirror.
@@ -45,6 +51,7 @@ class Augmenter:
         noise: Standard deviation of Gaussian noise, in the map's units.
         mirror_offset: A mirrored u is this minus u.
         parts: Of the view, in the order of their channels.
+        rotation: Largest angle either way, in degrees.
     """
 
     flip: float
@@ -52,23 +59,25 @@ class Augmenter:
     noise: float
     mirror_offset: float
     parts: tuple[Part, ...]
+    rotation: float = 0.0
 
     @classmethod
     def from_recipe(cls, recipe: Recipe, view: str | None) -> Augmenter | None:
         """Make the recipe's augmentation.
 
         Args:
-            recipe: Gives `flip`, `shift` and `noise`.
-            view: The input as `view:normalisation`, as in `whole-28:minmax-255`; needed for flips only, as
-                which channels are a u, and how a mirrored one is stored, depends on it.
+            recipe: Gives `rotate`, `flip`, `shift` and `noise`.
+            view: The input as `view:normalisation`, as in `whole-28:minmax-255`; needed for flips and
+                rotations only, as which channels are a u, and how a mirrored one is stored, depends on it.
 
         Returns:
             The augmentation, or None where the recipe has none.
 
         Raises:
-            UsageError: If flips are asked for and the view does not say how flow is stored.
+            UsageError: If flips or rotations are asked for and the view does not say how flow is stored, or
+                its maps cannot be rotated.
         """
-        if not (recipe.flip or recipe.shift or recipe.noise):
+        if not (recipe.rotate or recipe.flip or recipe.shift or recipe.noise):
             return None
         name, _, normalisation = (view or "").partition(":")
         parts = [_part(part) for part in name.split("+")]
@@ -80,12 +89,15 @@ class Augmenter:
                 f"htnet-N, faces-N, clips-N or several joined by +, with one of {', '.join(MIRROR_OFFSETS)}, "
                 "as in 'whole-28:scaled', or set flip = 0"
             )
+        if recipe.rotate:
+            _check_rotation(recipe, view, normalisation, parts)
         return cls(
             recipe.flip,
             recipe.shift,
             recipe.noise,
             MIRROR_OFFSETS.get(normalisation, 0.0),
             tuple(part for part in parts if part is not None) if known else (),
+            recipe.rotate,
         )
 
     def __call__(self, maps: Tensor, key: Tensor) -> Tensor:
@@ -102,6 +114,10 @@ class Augmenter:
             UsageError: If the channels are not those of the view.
         """
         batch, channels, height, width = maps.shape[-4:]
+        spans = _spans(self.parts, channels) if self.flip or self.rotation else []
+        if self.rotation:
+            angles = (2.0 * uniform(mix(key + 14), batch) - 1.0) * math.radians(self.rotation)
+            maps = rotate(maps, angles, [start for part, start, _ in spans if part.flow])
         rows = torch.arange(height, device=maps.device)
         columns = torch.arange(width, device=maps.device)
         y = rows.expand(*key.shape, batch, height)
@@ -112,7 +128,7 @@ class Augmenter:
             x = (x - self._moves(mix(key + 11), batch, span)).clamp(0, width - 1)
         if self.flip:
             mirrored = (uniform(mix(key + 12), batch) < self.flip).unsqueeze(-1)
-            maps = self._mirror(maps, y, x, mirrored, _spans(self.parts, channels))
+            maps = self._mirror(maps, y, x, mirrored, spans)
         elif self.shift:
             maps = _pick(maps, y, x)
         if self.noise:
@@ -159,11 +175,33 @@ def _part(name: str) -> Part | None:
     family, _, rest = name.partition("-")
     layout = rest.partition("@")[2]
     if family in ("whole", "regions", "htnet"):
-        return Part(3, tiled=family == "htnet" and layout == "as-published")
+        tiled = family == "htnet" and layout == "as-published"
+        return Part(3, tiled=tiled, pieced=family != "whole")
     if family in ("faces", "clips"):
         per_frame = 3 if layout == "rgb" else 1
         return Part(per_frame * (2 if family == "faces" else 1), flow=False, clips=family == "clips")
     return None
+
+
+def _check_rotation(
+    recipe: Recipe, view: str | None, normalisation: str, parts: Sequence[Part | None]
+) -> None:
+    """Refuses rotations of what cannot be rotated.
+
+    Raises:
+        UsageError: The view is unknown, pieced together, or stores flow without its zero.
+    """
+    asked = f"recipe '{recipe.name}' rotates maps (rotate = {recipe.rotate:g})"
+    remedy = "read whole-N, faces-N or clips-N, flow as raw or scaled, or set rotate = 0"
+    known = [part for part in parts if part is not None]
+    if len(known) < len(parts) or normalisation not in MIRROR_OFFSETS:
+        raise UsageError(f"{asked}, but what the view {view!r} stores is unknown; {remedy}")
+    if any(part.pieced for part in known):
+        raise UsageError(f"{asked}, but those of {view!r} are pieced together from regions; {remedy}")
+    if normalisation not in _VECTORS and any(part.flow for part in known):
+        raise UsageError(
+            f"{asked}, but '{normalisation}' leaves flow without its zero, which vectors turn about; {remedy}"
+        )
 
 
 def _spans(parts: Sequence[Part], channels: int) -> list[tuple[Part, int, int]]:

@@ -150,10 +150,11 @@ def learning_rate(recipe: Recipe, step: int, steps_per_epoch: int) -> float:
     epoch = (step - warmup) // steps_per_epoch
     if recipe.schedule == "constant":
         return recipe.lr
+    fallen = min(epoch, recipe.decay_epochs) if recipe.decay_epochs else epoch
     if recipe.schedule == "step":
-        return recipe.lr * recipe.gamma ** (epoch // recipe.step_epochs)
+        return recipe.lr * recipe.gamma ** (fallen // recipe.step_epochs)
     if recipe.schedule == "exponential":
-        return recipe.lr * recipe.gamma**epoch
+        return recipe.lr * recipe.gamma**fallen
     if recipe.schedule == "cosine":
         share = min(1.0, (step - warmup) / max(1, (recipe.epochs * steps_per_epoch) - warmup))
         return recipe.final_lr + (recipe.lr - recipe.final_lr) * 0.5 * (1.0 + math.cos(math.pi * share))

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 # Fields that recipes did not have from the start. A run's record leaves them out where they say what training
 # did before them, so that runs begun earlier keep their digest.
-_LATER = ("class_weights", "balanced", "drop_last", "layer_decay", "isda")
+_LATER = ("class_weights", "balanced", "drop_last", "layer_decay", "isda", "rotate", "decay_epochs")
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +54,8 @@ class Recipe:
             being the depth of the last; the network tells the depths in `layer_depths()`.
         isda: Largest strength of implicit semantic augmentation, for networks that have it: reached linearly,
             from zero, as epochs go by.
+        rotate: Largest rotation either way, in degrees; it turns the vectors of flow with the map.
+        decay_epochs: Epochs after which `step` and `exponential` fall no further; 0 for never.
     """
 
     name: str = "default"
@@ -88,6 +90,8 @@ class Recipe:
     drop_last: bool = False
     layer_decay: float = 1.0
     isda: float = 0.0
+    rotate: float = 0.0
+    decay_epochs: int = 0
 
     def steps_per_epoch(self, samples: int) -> int:
         """Returns how many optimiser steps an epoch of so many training samples takes.
