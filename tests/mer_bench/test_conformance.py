@@ -338,7 +338,9 @@ class RawErrorInFeatures(Nearest):
 
 
 def classifier_of(build: Callable[..., Any]) -> ModelSpec:
-    return ModelSpec("near", "Near", build, "classifier", ("whole-28:scaled",), "Ours.", "exact")
+    return ModelSpec(
+        "near", "Near", build, "classifier", ("whole-28:scaled",), "Ours.", "exact", licence="Ours."
+    )
 
 
 def test_a_sound_classifier_passes_every_check(reference: Path) -> None:
