@@ -69,6 +69,16 @@ def test_seeds_can_be_chosen(bench_data: BenchData, with_records: Make, tmp_path
         summarise(run, (7,))
 
 
+def test_a_change_of_device_is_told(bench_data: BenchData, with_records: Make, tmp_path: Path) -> None:
+    run = with_records(prepared(bench_data), tmp_path)
+    assert not any("device" in note for note in summarise(run, draws=100).notes)
+    first = run.records(0)[0]
+    run.record_path(0, first.fold).unlink()
+    run.write(replace(first, device="cuda (tf32)"))
+    (table,) = build_tables([summarise(run, draws=100)])
+    assert any("(11 on cpu, 1 on cuda (tf32)), which agree" in note for note in table.notes)
+
+
 def test_one_incomplete_seed_blocks_the_table(
     bench_data: BenchData, with_records: Make, tmp_path: Path
 ) -> None:

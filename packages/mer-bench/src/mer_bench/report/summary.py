@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -74,7 +75,7 @@ class RunSummary:
         devices: Every device and engine that trained a fold.
         samples: Number of tested samples.
         subjects: Number of tested subjects.
-        notes: What training noted of folds, beyond the manifest's warnings.
+        notes: What training noted of folds, beyond the manifest's warnings, and a change of device.
     """
 
     manifest: dict[str, Any]
@@ -272,13 +273,25 @@ def summarise(run: RunDirectory, seeds: Sequence[int] | None = None, draws: int 
         devices=tuple(sorted({f"{record.device} ({record.engine})" for record in every})),
         samples=len(tested),
         subjects=len(set(subjects[tested].tolist())),
-        notes=run.describe_notes(
-            (record.fold, note)
-            for record in every
-            for note in record.notes
-            if f"fold '{record.fold}': {note}" not in run.manifest["warnings"]
+        notes=(
+            *_mixed_devices(every),
+            *run.describe_notes(
+                (record.fold, note)
+                for record in every
+                for note in record.notes
+                if f"fold '{record.fold}': {note}" not in run.manifest["warnings"]
+            ),
         ),
     )
+
+
+def _mixed_devices(records: Sequence[FoldResult]) -> tuple[str, ...]:
+    """Says that a run was resumed on another device or with another precision."""
+    counts = Counter(record.device for record in records)
+    if len(counts) < 2:
+        return ()
+    named = ", ".join(f"{count} on {device}" for device, count in sorted(counts.items()))
+    return (f"folds were trained on more than one device or precision ({named}), which agree up to rounding",)
 
 
 def _pool_summaries(
