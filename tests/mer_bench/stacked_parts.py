@@ -7,6 +7,7 @@ from torch import nn
 from mer_bench.folds import Fold
 from mer_bench.spec import ModelSpec
 from mer_bench.training.augmentation import Augmenter
+from mer_bench.training.engine import run_folds
 from mer_bench.training.plan import Plan
 from mer_bench.training.recipes import Recipe
 from mer_bench.training.stacked_network import StackedNetwork
@@ -55,6 +56,21 @@ def make(recipe=RECIPE, spec=None, options=None, side=6, compiled=False, notes=N
     augmenter = Augmenter.from_recipe(recipe, "whole-6:raw")
     trainer = StackedTrainer(network, samples, recipe, augmenter, notes, on_device=True)
     return trainer, StackedObserver(network, maps, folds, recipe.epochs, 3)
+
+
+def assert_stacked_agrees(spec, options, recipe, maps, count=2):
+    """Some folds of a model, each trained alone and all stacked, record the same logits."""
+    labels, owner = (np.arange(len(maps)) % 3).astype(np.int64), np.arange(len(maps)) % 5
+    folds = [Fold(f"s{k}", np.flatnonzero(owner != k), np.flatnonzero(owner == k)) for k in range(count)]
+    records = {"serial": {}, "stacked": {}}
+    for engine, found in records.items():
+        run_folds(
+            spec, options, maps, labels, 3, folds, recipe, protocol="p", seed=0, device="cpu", engine=engine,
+            on_fold=lambda r, found=found: found.__setitem__(r.fold, r.logits),
+        )  # fmt: skip
+    assert len(records["serial"]) == count
+    for name, logits in records["serial"].items():
+        np.testing.assert_allclose(records["stacked"][name], logits, rtol=1e-4, atol=1e-4)
 
 
 def train(trainer, observer, epochs):

@@ -8,14 +8,13 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from tests.mer_bench.stacked_parts import assert_stacked_agrees
 from torch import Tensor, nn
 
 from mer_bench.errors import UsageError
-from mer_bench.folds import Fold
 from mer_bench.models.bdcnn import BDCNN, SPECS
 from mer_bench.models.flow_pictures import colour_code, stretch
 from mer_bench.models.isda import ISDA
-from mer_bench.training.engine import run_folds
 
 SPEC = SPECS[0]
 TINY = dict(SPEC.variants["tiny"])
@@ -156,20 +155,10 @@ def test_augmentation_follows_recipe_and_progress() -> None:
 
 @pytest.mark.parametrize("recipe", ["isda", "ce"])
 def test_stacked_folds_agree_with_single_ones(recipe: str) -> None:
-    maps, labels = maps_of(24).numpy(), (np.arange(24) % 3).astype(np.int64)
-    maps[:, 0, 4:10, 4:10] += labels[:, None, None]
-    owner = np.arange(24) % 5
-    folds = [Fold(f"s{k}", np.flatnonzero(owner != k), np.flatnonzero(owner == k)) for k in range(3)]
+    maps = maps_of(24).numpy()
+    maps[:, 0, 4:10, 4:10] += (np.arange(24) % 3)[:, None, None]
     short = replace(SPEC.recipes[recipe], epochs=3, batch_size=8)
-    records: dict[str, dict[str, np.ndarray]] = {}
-    for engine in ("serial", "stacked"):
-        found = records.setdefault(engine, {})
-        run_folds(
-            SPEC, TINY, maps, labels, 3, folds, short, protocol="p", seed=0, device="cpu", engine=engine,
-            on_fold=lambda r, found=found: found.__setitem__(r.fold, r.logits),
-        )  # fmt: skip
-    for name, logits in records["serial"].items():
-        np.testing.assert_allclose(records["stacked"][name], logits, rtol=1e-4, atol=1e-4)
+    assert_stacked_agrees(SPEC, TINY, short, maps, count=3)
 
 
 @pytest.mark.parametrize(

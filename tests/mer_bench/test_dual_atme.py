@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from tests.mer_bench.stacked_parts import assert_stacked_agrees
 from torch import Tensor
 
 from mer_bench.errors import UsageError
-from mer_bench.folds import Fold
 from mer_bench.models.dual_atme import SPECS, DualATME
-from mer_bench.training.engine import run_folds
 
 SPEC = SPECS[0]
 TINY = {**SPEC.variants["tiny"], "in_channels": 6}
@@ -71,21 +69,9 @@ def test_the_recipe_s_focal_loss_is_the_authors_one() -> None:
 
 
 def test_stacked_folds_agree_with_single_ones() -> None:
-    maps, labels = maps_of(24).numpy(), (np.arange(24) % 3).astype(np.int64)
-    owner = np.arange(24) % 5
-    folds = [Fold(f"s{k}", np.flatnonzero(owner != k), np.flatnonzero(owner == k)) for k in range(2)]
     # A bias before batch normalisation has a gradient of rounding alone, which Adam would amplify.
     recipe = replace(SPEC.recipes["authors"], epochs=2, batch_size=10, optimizer="sgd", lr=0.01)
-    records: dict[str, dict[str, np.ndarray]] = {}
-    for engine in ("serial", "stacked"):
-        found = records.setdefault(engine, {})
-        run_folds(
-            SPEC, dict(SPEC.variants["tiny"]), maps, labels, 3, folds, recipe, protocol="p", seed=0,
-            device="cpu", engine=engine,
-            on_fold=lambda r, found=found: found.__setitem__(r.fold, r.logits),
-        )  # fmt: skip
-    for name, logits in records["serial"].items():
-        np.testing.assert_allclose(records["stacked"][name], logits, rtol=1e-4, atol=1e-4)
+    assert_stacked_agrees(SPEC, dict(SPEC.variants["tiny"]), recipe, maps_of(24).numpy())
 
 
 @pytest.mark.parametrize(
