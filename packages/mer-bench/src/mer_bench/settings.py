@@ -361,18 +361,11 @@ def check_recipe(recipe: Recipe) -> None:
     Raises:
         UsageError: One is out of range.
     """
-    at_least = {"epochs": 1, "batch_size": 1, "step_epochs": 1, "weight_decay": 0, "warmup_epochs": 0}
-    at_least |= {
-        "shift": 0,
-        "clip_norm": 0,
-        "final_lr": 0,
-        "focal_gamma": 0,
-        "gamma": 0,
-        "noise": 0,
-        "isda": 0,
-        "rotate": 0,
-        "decay_epochs": 0,
-    }
+    from_zero = (
+        *("weight_decay", "warmup_epochs", "shift", "clip_norm", "final_lr", "focal_gamma", "gamma"),
+        *("noise", "isda", "rotate", "decay_epochs"),
+    )
+    at_least = {"epochs": 1, "batch_size": 1, "step_epochs": 1, **dict.fromkeys(from_zero, 0)}
     for name, low in at_least.items():
         if not getattr(recipe, name) >= low:
             raise UsageError(f"recipe.{name} must be at least {low}, got {getattr(recipe, name)}")
