@@ -70,7 +70,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, help="keep trees and stores here")
     options = parser.parse_args()
 
-    from mer_flow.store import FlowStore
+    from mer_flow.store.reader import FlowStore
     from mer_flow.synthetic.evaluate import endpoint_errors
 
     with tempfile.TemporaryDirectory() as temporary:

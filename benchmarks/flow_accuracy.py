@@ -91,7 +91,7 @@ def score(pair: Pair, settings: tuple[str, ...], into: Score) -> None:
     import cv2
 
     from mer_flow.faces.landmarks import face_mask
-    from mer_flow.pipeline import PipelineConfig, apply_settings, extract_pair
+    from mer_flow.extraction.extractor import PipelineConfig, apply_settings, extract_pair
 
     found = extract_pair(pair.onset, pair.apex, apply_settings(PipelineConfig(), settings))
     matrix, size = found.alignment, found.flow.shape[-1]
@@ -163,7 +163,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="also write the Markdown here")
     options = parser.parse_args()
 
-    from mer_flow.pipeline import PipelineConfig, apply_settings, pipeline_record, prepare_worker
+    from mer_flow.extraction.extractor import PipelineConfig, apply_settings, pipeline_record, prepare_worker
 
     backend = "torch" if options.backend == "both" else options.backend
     config = apply_settings(PipelineConfig(), [f"flow.backend={backend}"])

@@ -54,7 +54,7 @@ def aligned_pairs(subjects: int) -> tuple[list[Aligned], int]:
 
     from mer_flow.faces.align import to_grey, warp
     from mer_flow.faces.landmarks import face_mask
-    from mer_flow.pipeline import PipelineConfig, prepare_worker
+    from mer_flow.extraction.extractor import PipelineConfig, prepare_worker
 
     engine = prepare_worker(PipelineConfig())
     align, margin = engine.config.align, engine.config.align.margin_px
@@ -241,7 +241,7 @@ def main() -> None:
     import torch
 
     from mer_flow.flow import BackendOptions, get_backend
-    from mer_flow.providers import load_cv2
+    from mer_flow.work.libraries import load_cv2
 
     torch.set_num_threads(1)
     load_cv2().setNumThreads(1)

@@ -24,9 +24,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from mer_bench.folds import Fold
+from mer_bench.protocols.folds import Fold
 from mer_bench.models.ststnet import AUTHORS, SPECS
-from mer_bench.training.engine import available_cores, run_folds
+from mer_bench.training.folds import available_cores, run_folds
 
 SAMPLES, SUBJECTS, CLASS_SHARES = 442, 68, (250, 109, 83)
 KERNELS, TAPS, SIDE = 16, 27, 30

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from training_figures import Job
 
-from mer_bench.training.engine import run_folds
+from mer_bench.training.folds import run_folds
 
 
 def faces(pairs: int, side: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mer_bench.folds import Fold
+from mer_bench.protocols.folds import Fold
 
 MANIFEST = Path(__file__).parent.parent / "datasets" / "manifests" / "megc2019.csv"
 

@@ -26,9 +26,9 @@ JOBS = (("ststnet", "default", "authors"), ("ahmsa", "tiny", "quick"))
 def train(store: Path | None, epochs: int, limit: int | None, out: Path) -> None:
     """Trains every job with whatever source is on the path; writes logits and labels."""
     from ahmsa_model.registration import SPECS as AHMSA
-    from mer_bench.folds import Fold
+    from mer_bench.protocols.folds import Fold
     from mer_bench.models.ststnet import SPECS as STSTNET
-    from mer_bench.training.engine import run_folds
+    from mer_bench.training.folds import run_folds
 
     found = {}
     for model, variant, name in JOBS:
@@ -39,7 +39,7 @@ def train(store: Path | None, epochs: int, limit: int | None, out: Path) -> None
             maps, labels, folds = composite()
             maps = maps if model == "ststnet" else maps / 255
         else:
-            from mer_flow.store import FlowStore
+            from mer_flow.store.reader import FlowStore
             from mer_flow.views import read_view
 
             with FlowStore(store) as opened:

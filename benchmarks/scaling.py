@@ -24,8 +24,8 @@ from public_shape import composite
 
 from ahmsa_model.registration import SPECS as AHMSA
 from mer_bench.models.ststnet import SPECS as STSTNET
-from mer_bench.spec import ModelSpec
-from mer_bench.training.engine import run_folds
+from mer_bench.models.spec import ModelSpec
+from mer_bench.training.folds import run_folds
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from mer_bench.conformance import Subject, write_reference_store
-from mer_bench.registry import Registry
+from mer_bench.models.registry import Registry
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from mer_bench.conformance import TRAINING_CHECKS, Check, Subject, checks_for
-from mer_bench.registry import Registry
+from mer_bench.models.registry import Registry
 from mer_flow.views import parse_views
 
 OURS = ("mer-bench ", "ahmsa-model ")

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from mer_bench.conformance import TRAINING_CHECKS, Check, Subject
-from mer_bench.registry import Registry
+from mer_bench.models.registry import Registry
 
 CASES = [
     pytest.param(entry.spec.name, check, id=f"{entry.spec.name}-{check.name}")

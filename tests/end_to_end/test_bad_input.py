@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from mer_flow.samples import Sample, SampleTable
-from mer_flow.store_writer import SampleRecord, StoreWriter, encode_sample
+from mer_flow.store.writer import SampleRecord, StoreWriter, encode_sample
 
 #: Subject -> emotions of its clips. s0 has one clip; s3 alone has surprise.
 CLIPS = {

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from mer_flow.samples import Sample, SampleTable
-from mer_flow.store import FlowStore
-from mer_flow.store_writer import SampleRecord, StoreWriter, encode_sample
+from mer_flow.store.reader import FlowStore
+from mer_flow.store.writer import SampleRecord, StoreWriter, encode_sample
 from mer_flow.synthetic import make_tree
 
 #: A smaller face and a shorter descent: a third of a build's time, and flow that still tells movements apart.

@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 
 from mer_bench import cli
-from mer_bench.data import BenchData
-from mer_bench.execute import Prepared, prepare_data
-from mer_bench.folds import Population
-from mer_bench.registry import Registered
-from mer_bench.runs import RunDirectory
+from mer_bench.runs.data import BenchData
+from mer_bench.runs.train import Prepared, prepare_data
+from mer_bench.protocols.folds import Population
+from mer_bench.models.registry import Registered
+from mer_bench.runs.directory import RunDirectory
 from mer_bench.settings import Request, RunSettings
-from mer_bench.spec import ModelSpec
+from mer_bench.models.spec import ModelSpec
 from mer_bench.training.result import FoldResult
 
 CLASSES = ("negative", "positive", "surprise")
@@ -124,7 +124,7 @@ def prepared_with(bench_data: BenchData) -> Callable[..., Prepared]:
 def small_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A real store: three databases of 3 subjects with 6 clips each, maps in pixels, a class visible in u."""
     from mer_flow.samples import Sample, SampleTable
-    from mer_flow.store_writer import SampleRecord, StoreWriter, encode_sample
+    from mer_flow.store.writer import SampleRecord, StoreWriter, encode_sample
 
     path = tmp_path_factory.mktemp("store") / "small.h5"
     pipeline = {"map_kind": {"kind": "computed", "map_size": 28, "values": "px"}}
@@ -199,7 +199,7 @@ def with_records(record: Callable[..., FoldResult]) -> Callable[..., RunDirector
 @pytest.fixture(scope="module")
 def official_data(bench_data: BenchData) -> BenchData:
     """The composition of the MEGC2019 composite, on empty maps."""
-    from mer_bench.composite import MEGC2019
+    from mer_bench.protocols.composite import MEGC2019
 
     rows = [
         (f"{d}/s{i % count:02d}", d, label)

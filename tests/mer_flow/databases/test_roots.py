@@ -10,7 +10,7 @@ import pytest
 
 from mer_flow.databases import DATABASES, get_database
 from mer_flow.databases.layout import image_numbers, resolve_root
-from mer_flow.errors import UsageError
+from mer_flow.work.errors import UsageError
 
 
 @pytest.fixture(autouse=True)
@@ -76,8 +76,8 @@ def test_every_database_describes_itself(name):
 
 def test_listing_the_databases_loads_nothing_heavy():
     code = (
-        "import sys, mer_flow.databases, mer_flow.labels, mer_flow.manifests, mer_flow.commands.samples\n"
-        "mer_flow.manifests.load('smic'); mer_flow.labels.get_scheme('megc3')\n"
+        "import sys, mer_flow.databases, mer_flow.labels, mer_flow.databases.completeness, mer_flow.cli.samples\n"
+        "mer_flow.databases.completeness.load('smic'); mer_flow.labels.get_scheme('megc3')\n"
         "print([m for m in ('pandas', 'numpy', 'openpyxl', 'xlrd', 'cv2', 'torch') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

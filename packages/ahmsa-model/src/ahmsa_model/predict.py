@@ -19,7 +19,7 @@ from ahmsa_model.errors import InputError, MissingDependencyError
 
 if TYPE_CHECKING:
     from mer_flow.config import PipelineConfig
-    from mer_flow.pipeline import Extracted
+    from mer_flow.extraction.extractor import Extracted
 
 
 @dataclass(frozen=True)
@@ -134,11 +134,11 @@ def predict_clip(
     """
     checkpoint = _loaded(checkpoint)
     with _mer_flow_errors():
-        from mer_flow.apex import spot_apex
+        from mer_flow.extraction.apex import spot_apex
         from mer_flow.faces.align import to_grey, transform
         from mer_flow.faces.landmarks import find_landmarks
-        from mer_flow.frames import FrameIndex, read_frame
-        from mer_flow.pipeline import extractor
+        from mer_flow.databases.frames import FrameIndex, read_frame
+        from mer_flow.extraction.extractor import extractor
 
         config = _pipeline(checkpoint, default_pipeline)
         index = FrameIndex.scan(Path(folder))
@@ -174,10 +174,10 @@ def view_map(
         `(3, H, W)` float32.
 
     Raises:
-        InputError: The view is none of flow. mer_flow.errors.MerFlowError: The view or the normalisation is
+        InputError: The view is none of flow. mer_flow.work.errors.MerFlowError: The view or the normalisation is
             unknown, or the regions are implausible.
     """
-    from mer_flow.suggest import unknown
+    from mer_flow.work.suggest import unknown
     from mer_flow.views.layouts import htnet_maps, region_maps, whole_maps
     from mer_flow.views.names import parse_view
     from mer_flow.views.normalise import NORMALISATIONS, normalise_maps
@@ -209,7 +209,7 @@ def _predict(
     names: tuple[str, str],
     apex_source: str,
 ) -> Prediction:
-    from mer_flow.pipeline import extract_pair
+    from mer_flow.extraction.extractor import extract_pair
 
     metadata, network = checkpoint.metadata, checkpoint.network
     extracted = extract_pair(frames[0], frames[1], config, cropped)
@@ -238,7 +238,7 @@ def _predict(
 
 
 def _warnings(checkpoint: Checkpoint, config: PipelineConfig, notes: Mapping[str, Any]) -> tuple[str, ...]:
-    from mer_flow.pipeline import pipeline_record
+    from mer_flow.extraction.extractor import pipeline_record
 
     pipeline = checkpoint.metadata.pipeline
     said = [f"fallback: {name}" for name in notes.get("fallbacks", ())]
@@ -276,7 +276,7 @@ def _loaded(checkpoint: Checkpoint | Path | str) -> Checkpoint:
 
 
 def _frame(source: np.ndarray | Path | str) -> np.ndarray:
-    from mer_flow.frames import read_frame
+    from mer_flow.databases.frames import read_frame
 
     return source if isinstance(source, np.ndarray) else read_frame(Path(source))
 
@@ -294,8 +294,8 @@ def _softmax(logits: np.ndarray) -> np.ndarray:
 def _mer_flow_errors() -> Iterator[None]:
     """Turns mer-flow's errors, and its absence, into this package's."""
     try:
-        from mer_flow.errors import MerFlowError
-        from mer_flow.errors import MissingDependencyError as MissingFlowDependencyError
+        from mer_flow.work.errors import MerFlowError
+        from mer_flow.work.errors import MissingDependencyError as MissingFlowDependencyError
     except ModuleNotFoundError as error:
         raise MissingDependencyError(
             "predicting from frames needs mer-flow: pip install 'ahmsa-model[predict]'"

@@ -7,8 +7,8 @@ from typing import Any
 from ahmsa_model.config import VARIANTS, AHMSAConfig
 from ahmsa_model.errors import ConfigError
 from mer_bench.errors import UsageError
-from mer_bench.spec import ModelSpec
-from mer_bench.training.recipes import Recipe
+from mer_bench.models.spec import ModelSpec
+from mer_bench.recipe import Recipe
 
 #: Adam, batch 256, 800 epochs: Table 3 of the paper. It names no augmentation, schedule or weight decay.
 PAPER_RECIPE = Recipe(name="paper", epochs=800, batch_size=256, optimizer="adam", lr=5e-6)

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TextIO
 
-from mer_flow.progress import PLAIN_INTERVAL, duration
+from mer_flow.work.progress import PLAIN_INTERVAL, duration
 
 
 class TrainingProgress:

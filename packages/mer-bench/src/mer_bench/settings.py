@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any, Literal, get_type_hints
 
 from mer_bench.config_file import ConfigFile, read_config
-from mer_bench.entries import Entry, parse_entry
+from mer_bench.models.spelling import Entry, parse_entry
 from mer_bench.errors import UsageError
-from mer_bench.protocols import ProtocolOptions
-from mer_bench.spec import ModelSpec
-from mer_bench.training.recipes import Recipe
+from mer_bench.protocols.splits import ProtocolOptions
+from mer_bench.models.spec import ModelSpec
+from mer_bench.recipe import Recipe
 from mer_bench.values import coerce, literal, parse_seeds
-from mer_flow.suggest import unknown
+from mer_flow.work.suggest import unknown
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any, Literal, Union, get_args, get_origin
 
 from mer_bench.errors import UsageError
-from mer_flow.suggest import unknown
+from mer_flow.work.suggest import unknown
 
 
 def parse_seeds(value: Any) -> tuple[int, ...]:

@@ -8,9 +8,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from typing import Any, get_type_hints
 
-from mer_flow.errors import UsageError
+from mer_flow.work.errors import UsageError
 from mer_flow.flow.params import BACKEND_ALIASES, FLOW_BACKENDS, BackendOptions, TVL1Params
-from mer_flow.suggest import unknown
+from mer_flow.work.suggest import unknown
 
 ALIGN_REFERENCES = ("onset", "each")
 REGION_BACKENDS = ("auto", "mediapipe-tasks", "mediapipe-legacy", "dlib")
@@ -331,7 +331,7 @@ def apply_settings(config: PipelineConfig, settings: Iterable[str]) -> PipelineC
     >>> apply_settings(PipelineConfig(), ["flow.tua=0.2"])
     Traceback (most recent call last):
     ...
-    mer_flow.errors.UsageError: unknown setting 'flow.tua'; did you mean 'flow.tau'? Known: ...
+    mer_flow.work.errors.UsageError: unknown setting 'flow.tua'; did you mean 'flow.tau'? Known: ...
     """
     keys = setting_keys()
     changes: dict[str, dict[str, Any]] = {}

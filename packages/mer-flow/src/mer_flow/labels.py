@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from mer_flow.errors import UsageError
-from mer_flow.suggest import unknown
+from mer_flow.work.errors import UsageError
+from mer_flow.work.suggest import unknown
 
 if TYPE_CHECKING:
     from mer_flow.samples import Sample

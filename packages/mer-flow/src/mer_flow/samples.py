@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mer_flow.errors import SheetError
+from mer_flow.work.errors import SheetError
 
 if TYPE_CHECKING:
     import pandas as pd

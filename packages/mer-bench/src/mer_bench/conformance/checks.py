@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from mer_bench.conformance import classifier, description, network, training
 from mer_bench.conformance.subject import Subject
 from mer_bench.errors import MerBenchError
-from mer_bench.spec import ModelSpec
-from mer_flow.errors import MerFlowError
+from mer_bench.models.spec import ModelSpec
+from mer_flow.work.errors import MerFlowError
 
 
 @dataclass(frozen=True)

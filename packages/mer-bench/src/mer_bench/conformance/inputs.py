@@ -12,7 +12,7 @@ import numpy as np
 
 from mer_flow.flow.strain import optical_strain
 from mer_flow.samples import Sample, SampleTable
-from mer_flow.store_writer import EncodeOptions, SampleRecord, StoreWriter, encode_sample
+from mer_flow.store.writer import EncodeOptions, SampleRecord, StoreWriter, encode_sample
 
 DATABASE = "casme2"
 SIDE = 224

@@ -13,16 +13,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mer_bench.data import BenchData, load_data
+from mer_bench.runs.data import BenchData, load_data
 from mer_bench.errors import ConformanceError
-from mer_bench.folds import Fold
-from mer_bench.protocols import ProtocolOptions
-from mer_bench.spec import ModelSpec
+from mer_bench.protocols.folds import Fold
+from mer_bench.protocols.splits import ProtocolOptions
+from mer_bench.models.spec import ModelSpec
 from mer_bench.training.demands import meet_recipe
 from mer_bench.training.features import classifier_features
 from mer_bench.training.network import build_network, fold_generators, training_output
 from mer_bench.training.plan import Plan
-from mer_bench.training.recipes import Recipe
+from mer_bench.recipe import Recipe
 
 CPU = torch.device("cpu")
 

@@ -10,11 +10,11 @@ import torch
 
 from mer_bench.conformance.subject import CPU, Subject
 from mer_bench.errors import ConformanceError
-from mer_bench.folds import Fold
-from mer_bench.training.engine import run_folds
+from mer_bench.protocols.folds import Fold
+from mer_bench.training.folds import run_folds
 from mer_bench.training.network import build_network, fold_generators
 from mer_bench.training.plan import Plan
-from mer_bench.training.recipes import Recipe
+from mer_bench.recipe import Recipe
 from mer_bench.training.result import FoldResult
 from mer_bench.training.samples import TrainingSamples
 from mer_bench.training.trainer import FoldTrainer

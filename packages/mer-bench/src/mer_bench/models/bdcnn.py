@@ -13,10 +13,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mer_bench.errors import UsageError
-from mer_bench.models.flow_pictures import colour_code, resize, stretch
-from mer_bench.models.isda import ISDA
-from mer_bench.spec import ModelSpec
-from mer_bench.training.recipes import Recipe
+from mer_bench.models.layers.flow_pictures import colour_code, resize, stretch
+from mer_bench.models.layers.isda import ISDA
+from mer_bench.models.spec import ModelSpec
+from mer_bench.recipe import Recipe
 
 _PICTURES = 4
 # As the authors' code takes them over from CIFAR, for channels blue, green, red.

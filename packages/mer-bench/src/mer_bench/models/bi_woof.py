@@ -10,8 +10,8 @@ from __future__ import annotations
 import numpy as np
 
 from mer_bench.errors import UsageError
-from mer_bench.models.linear_svm import SVM_FILLED_IN, LinearSVM
-from mer_bench.spec import ModelSpec
+from mer_bench.models.layers.linear_svm import SVM_FILLED_IN, LinearSVM
+from mer_bench.models.spec import ModelSpec
 
 
 def block_bounds(size: int, blocks: int) -> list[tuple[int, int]]:

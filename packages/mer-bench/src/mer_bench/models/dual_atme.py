@@ -11,9 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mer_bench.errors import UsageError
-from mer_bench.models.inception import CBAM, Inception, cosine_distance
-from mer_bench.spec import ModelSpec
-from mer_bench.training.recipes import Recipe
+from mer_bench.models.layers.inception import CBAM, Inception, cosine_distance
+from mer_bench.models.spec import ModelSpec
+from mer_bench.recipe import Recipe
 
 _CHANNELS = 3
 

@@ -13,11 +13,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mer_bench.errors import UsageError
-from mer_bench.models.frames import ColourNorm, reduced_size
-from mer_bench.models.space_time import Stage, TubeletEmbedding, position_table
-from mer_bench.models.transformer import init_linear_layers
-from mer_bench.spec import ModelSpec
-from mer_bench.training.recipes import Recipe
+from mer_bench.models.layers.frames import ColourNorm, reduced_size
+from mer_bench.models.layers.space_time import Stage, TubeletEmbedding, position_table
+from mer_bench.models.layers.transformer import init_linear_layers
+from mer_bench.models.spec import ModelSpec
+from mer_bench.recipe import Recipe
 
 #: Root mean squares on the synthetic databases, of u, v and strain in the view `scaled`, and of what changes
 #: between frames in [0, 1].

@@ -21,9 +21,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mer_bench.errors import UsageError
-from mer_bench.models.transformer import split_heads
-from mer_bench.spec import ModelSpec
-from mer_bench.training.recipes import Recipe
+from mer_bench.models.layers.transformer import split_heads
+from mer_bench.models.spec import ModelSpec
+from mer_bench.recipe import Recipe
 
 _LEVELS = 3
 _BLOCKS = 2 ** (_LEVELS - 1)

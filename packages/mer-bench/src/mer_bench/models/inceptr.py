@@ -11,11 +11,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mer_bench.errors import UsageError
-from mer_bench.models.flow_pictures import resize
-from mer_bench.models.inception import CBAM, Inception, cosine_distance
-from mer_bench.models.transformer import Block, SelfAttention, init_linear_layers, split_heads
-from mer_bench.spec import ModelSpec
-from mer_bench.training.recipes import Recipe
+from mer_bench.models.layers.flow_pictures import resize
+from mer_bench.models.layers.inception import CBAM, Inception, cosine_distance
+from mer_bench.models.layers.transformer import Block, SelfAttention, init_linear_layers, split_heads
+from mer_bench.models.spec import ModelSpec
+from mer_bench.recipe import Recipe
 
 
 class HeadDropOut(nn.Module):

@@ -17,9 +17,9 @@ from itertools import product
 import numpy as np
 
 from mer_bench.errors import UsageError
-from mer_bench.models.linear_svm import SVM_FILLED_IN, LinearSVM
-from mer_bench.models.tim import interpolate
-from mer_bench.spec import ModelSpec
+from mer_bench.models.layers.linear_svm import SVM_FILLED_IN, LinearSVM
+from mer_bench.models.layers.tim import interpolate
+from mer_bench.models.spec import ModelSpec
 
 #: Axes (t, y, x) of every plane: the one along which angles are counted, and the one across.
 _PLANES = ((2, 1), (2, 0), (1, 0))  # XY, XT, YT

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from mer_bench.spec import ModelSpec
+from mer_bench.models.spec import ModelSpec
 
 
 class MajorityClass:

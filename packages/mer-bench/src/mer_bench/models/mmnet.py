@@ -13,10 +13,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mer_bench.errors import UsageError
-from mer_bench.models.frames import ColourNorm, reduced_size
-from mer_bench.models.transformer import Block, init_linear_layers
-from mer_bench.spec import ModelSpec
-from mer_bench.training.recipes import Recipe
+from mer_bench.models.layers.frames import ColourNorm, reduced_size
+from mer_bench.models.layers.transformer import Block, init_linear_layers
+from mer_bench.models.spec import ModelSpec
+from mer_bench.recipe import Recipe
 
 #: The main branch halves its maps four times.
 STRIDE = 16

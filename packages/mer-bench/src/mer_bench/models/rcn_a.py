@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mer_bench.errors import UsageError
-from mer_bench.spec import ModelSpec
-from mer_bench.training.recipes import Recipe
+from mer_bench.models.spec import ModelSpec
+from mer_bench.recipe import Recipe
 
 _SMALLEST = 8
 

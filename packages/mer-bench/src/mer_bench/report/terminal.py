@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from mer_bench.metrics import FULL
+from mer_bench.scores.metrics import FULL
 from mer_bench.report.summary import Figure, RunSummary
 from mer_bench.report.tables import database_title
-from mer_flow.progress import duration
+from mer_flow.work.progress import duration
 
 _HEADS = {"last": "last epoch", "inner": "inner", "oracle": "oracle (LEAKS)"}
 _METRICS = {"uf1": "UF1", "uar": "UAR", "accuracy": "acc"}

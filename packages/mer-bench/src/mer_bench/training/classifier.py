@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from mer_bench.errors import TrainingError
-from mer_bench.folds import Fold
+from mer_bench.protocols.folds import Fold
 from mer_bench.training.features import build_classifier
 from mer_bench.training.plan import Plan, fold_notes
 from mer_bench.training.result import FoldResult

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import nn
 
 from mer_bench.errors import UsageError
-from mer_bench.training.recipes import Recipe
+from mer_bench.recipe import Recipe
 
 
 def meet_recipe(network: nn.Module, recipe: Recipe) -> None:

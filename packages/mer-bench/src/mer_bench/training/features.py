@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 
 from mer_bench.errors import MerBenchError, TrainingError, UsageError
-from mer_bench.spec import ModelSpec
-from mer_flow.progress import PLAIN_INTERVAL, duration
+from mer_bench.models.spec import ModelSpec
+from mer_flow.work.progress import PLAIN_INTERVAL, duration
 
 logger = logging.getLogger(__name__)
 

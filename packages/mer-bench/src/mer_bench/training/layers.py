@@ -14,9 +14,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from mer_bench.training.linear import replace_linear
+from mer_bench.training.kernels.linear import replace_linear
 from mer_bench.training.seeding import mix, random_bits
-from mer_bench.training.stacked_linear import StackedLinear
+from mer_bench.training.kernels.stacked_linear import StackedLinear
 
 _LEVELS = 1 << 16
 

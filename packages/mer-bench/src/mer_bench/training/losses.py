@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mer_bench.errors import UsageError
-from mer_bench.training.recipes import Recipe
+from mer_bench.recipe import Recipe
 
 
 @dataclass(frozen=True)

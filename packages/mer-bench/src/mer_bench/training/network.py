@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from mer_bench.errors import TrainingError
-from mer_bench.spec import ModelSpec
+from mer_bench.models.spec import ModelSpec
 from mer_bench.training.layers import FoldDropout, replace_layers
 from mer_bench.training.seeding import DROPOUT, INITIALISATION, stream_key
 

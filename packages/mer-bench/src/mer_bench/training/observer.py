@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mer_bench.folds import Fold
+from mer_bench.protocols.folds import Fold
 from mer_bench.training.network import wants_channels_last
 
 _BLOCK = 256

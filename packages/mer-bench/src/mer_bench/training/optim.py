@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from mer_bench.errors import UsageError
-from mer_bench.training.recipes import Recipe
+from mer_bench.recipe import Recipe
 
 
 def build_optimizer(

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from mer_bench.errors import DataError
-from mer_bench.folds import Fold
+from mer_bench.protocols.folds import Fold
 
 
 def training_rows(fold: Fold, labels: np.ndarray) -> np.ndarray:

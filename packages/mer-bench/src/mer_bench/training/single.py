@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from mer_bench.errors import MerBenchError, TrainingError
-from mer_bench.folds import Fold
+from mer_bench.protocols.folds import Fold
 from mer_bench.training.augmentation import Augmenter
 from mer_bench.training.classifier import fit_fold
 from mer_bench.training.network import build_network, fold_generators

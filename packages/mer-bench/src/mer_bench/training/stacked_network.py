@@ -11,7 +11,7 @@ from torch.func import functional_call, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from mer_bench.training.demands import meet_recipe
-from mer_bench.training.graphs import GraphNotes
+from mer_bench.training.engines.graphs import GraphNotes
 from mer_bench.training.network import (
     build_network,
     dropout_keys,

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mer_bench.folds import Fold
-from mer_bench.training.graphs import GraphNotes, Replayed
+from mer_bench.protocols.folds import Fold
+from mer_bench.training.engines.graphs import GraphNotes, Replayed
 from mer_bench.training.stacked_network import StackedNetwork
 
 _BLOCK = 64

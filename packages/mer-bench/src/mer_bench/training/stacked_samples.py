@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mer_bench.folds import Fold
+from mer_bench.protocols.folds import Fold
 from mer_bench.training.samples import training_rows
 
 

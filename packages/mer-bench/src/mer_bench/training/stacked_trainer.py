@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from mer_bench.training.augmentation import Augmenter
-from mer_bench.training.graphs import GraphNotes, Replayed
+from mer_bench.training.engines.graphs import GraphNotes, Replayed
 from mer_bench.training.losses import batch_loss, loss_terms, sample_losses
 from mer_bench.training.optim import (
     build_optimizer,
@@ -16,7 +16,7 @@ from mer_bench.training.optim import (
     parameter_groups,
     set_learning_rate,
 )
-from mer_bench.training.recipes import Recipe
+from mer_bench.recipe import Recipe
 from mer_bench.training.seeding import (
     AUGMENTATION,
     BALANCING,

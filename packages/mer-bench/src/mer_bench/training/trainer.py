@@ -19,7 +19,7 @@ from mer_bench.training.optim import (
     parameter_groups,
     set_learning_rate,
 )
-from mer_bench.training.recipes import Recipe
+from mer_bench.recipe import Recipe
 from mer_bench.training.samples import TrainingSamples
 from mer_bench.training.seeding import (
     AUGMENTATION,

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from mer_bench.protocols import Fold
+from mer_bench.protocols.splits import Fold
 from mer_bench.training.augmentation import Augmenter
 from mer_bench.training.network import build_network, fold_generators
 from mer_bench.training.plan import Plan, loss_error

@@ -6,7 +6,7 @@ import importlib
 from functools import cache
 from typing import TYPE_CHECKING
 
-from mer_flow.suggest import unknown
+from mer_flow.work.suggest import unknown
 
 if TYPE_CHECKING:
     from mer_flow.databases.base import Database

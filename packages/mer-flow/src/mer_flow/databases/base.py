@@ -19,7 +19,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from mer_flow.corrections import MIDPOINT, Interval, correct, load_corrections
+from mer_flow.databases.corrections import MIDPOINT, Interval, correct, load_corrections
 from mer_flow.databases.layout import ClipLocator
 from mer_flow.databases.reading import AppliedCorrection, Notes, RawRow, SheetReading
 from mer_flow.databases.sheets import (
@@ -35,7 +35,7 @@ from mer_flow.databases.sheets import (
     text,
     word,
 )
-from mer_flow.errors import LayoutError, SheetError
+from mer_flow.work.errors import LayoutError, SheetError
 
 if TYPE_CHECKING:
     from mer_flow.samples import Sample
@@ -83,7 +83,7 @@ class Database(ABC):
 
         Several published versions are ranked by the manifest (a newer one wins), unknown ones come last.
         """
-        from mer_flow.manifests import load
+        from mer_flow.databases.completeness import load
 
         manifest = load(self.name)
         best: tuple[int, int, Path] | None = None
@@ -167,7 +167,7 @@ class Database(ABC):
     def _reading(
         self, path: Path, form: str, count: int, rows: Iterable[RawRow], notes: Notes
     ) -> SheetReading:
-        from mer_flow.manifests import load
+        from mer_flow.databases.completeness import load
         from mer_flow.samples import SampleTable
 
         known = load(self.name).version(form, count)

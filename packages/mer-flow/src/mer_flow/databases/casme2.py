@@ -19,7 +19,7 @@ from mer_flow.databases.layout import (
 )
 from mer_flow.databases.reading import Notes, RawRow
 from mer_flow.databases.sheets import SHEET_SUFFIXES, Form, Grid, SheetMatch, find_form, read_workbook, text
-from mer_flow.errors import SheetError
+from mer_flow.work.errors import SheetError
 
 if TYPE_CHECKING:
     from mer_flow.samples import Sample

@@ -19,7 +19,7 @@ from mer_flow.databases.layout import (
 )
 from mer_flow.databases.reading import Notes, RawRow, SheetReading
 from mer_flow.databases.sheets import Form, Grid, SheetMatch, find_form, text, word
-from mer_flow.errors import SheetError
+from mer_flow.work.errors import SheetError
 
 if TYPE_CHECKING:
     from mer_flow.samples import Sample

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mer_flow.errors import LayoutError, UsageError
-from mer_flow.suggest import unknown
+from mer_flow.work.errors import LayoutError, UsageError
+from mer_flow.work.suggest import unknown
 
 if TYPE_CHECKING:
     from mer_flow.samples import Sample, SampleTable

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from mer_flow.databases.formulas import FormulaEvaluator, UncomputableError
-from mer_flow.errors import SheetError
+from mer_flow.work.errors import SheetError
 
 #: Texts that stand for "not known" in a frame column.
 MISSING_MARKS = frozenset({"", "/", "\\", "-", "--", "?", "na", "n/a", "nan", "none", "null"})

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mer_flow.corrections import load_corrections
+from mer_flow.databases.corrections import load_corrections
 from mer_flow.databases.base import Database
 from mer_flow.databases.layout import (
     ClipFolder,
@@ -20,7 +20,7 @@ from mer_flow.databases.layout import (
 )
 from mer_flow.databases.reading import AppliedCorrection, Notes, RawRow, SheetReading
 from mer_flow.databases.sheets import Form, Grid, SheetMatch, frame, text, word
-from mer_flow.errors import LayoutError, SheetError
+from mer_flow.work.errors import LayoutError, SheetError
 from mer_flow.labels import EXTRA_CLIP
 
 if TYPE_CHECKING:
@@ -171,7 +171,7 @@ class Smic(Database):
         notes: Notes,
     ) -> Iterator[RawRow]:
         """Yields the second and third micro-expression of a long clip."""
-        from mer_flow.manifests import load
+        from mer_flow.databases.completeness import load
 
         names = [short for short, long in load(self.name).long_clips.items() if long == clip]
         seen = {(text(values["onset"]), text(values["offset"]))}
@@ -238,7 +238,7 @@ class Smic(Database):
 
     def _long_keys(self, sample: Sample) -> tuple[str, ...]:
         """A micro-expression without a folder of its own lies in that of the long clip which contains it."""
-        from mer_flow.manifests import load
+        from mer_flow.databases.completeness import load
 
         clip = sample.clip.lower()
         containing = load(self.name).long_clips.get(clip, EXTRA_CLIP.sub("", clip))

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mer_flow.errors import ExchangeError, UsageError
+from mer_flow.work.errors import ExchangeError, UsageError
 from mer_flow.labels import SCHEMES, megc_key, megc_sample_id
 from mer_flow.samples import UNKNOWN_FRAME, Sample
 

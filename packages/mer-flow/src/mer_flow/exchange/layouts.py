@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from mer_flow.errors import ExchangeError
+from mer_flow.work.errors import ExchangeError
 from mer_flow.exchange.label_list import stem_key
 from mer_flow.exchange.problems import Problem
 

@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mer_flow.errors import ExchangeError
+from mer_flow.work.errors import ExchangeError
 from mer_flow.exchange.problems import Problem
 from mer_flow.exchange.selection import Selection
 from mer_flow.exchange.summary import ImportSummary
-from mer_flow.outputs import new_file
+from mer_flow.work.files import new_file
 from mer_flow.samples import COLUMNS, INT_COLUMNS, UNKNOWN_FRAME, Sample, SampleTable
-from mer_flow.store import FlowStore
+from mer_flow.store.reader import FlowStore
 from mer_flow.views import ViewName, parse_views
 
 FORMAT_VERSION = 1
@@ -135,8 +135,8 @@ def import_npz(path: Path, store: Path) -> ImportSummary:
         ExchangeError: Keys are missing, shapes disagree, or the maps are no whole maps in known units.
         StoreMismatchError: The store exists and holds something else.
     """
-    from mer_flow.record import EncodeOptions, SampleRecord, encode_sample
-    from mer_flow.store_writer import StoreWriter
+    from mer_flow.store.record import EncodeOptions, SampleRecord, encode_sample
+    from mer_flow.store.writer import StoreWriter
 
     arrays = read_npz(path)
     maps, table, values = _checked(path, arrays)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from mer_flow.store import FlowStore
+from mer_flow.store.reader import FlowStore
 from mer_flow.views import ViewData, read_view
 
 

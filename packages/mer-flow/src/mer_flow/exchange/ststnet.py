@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from mer_flow.errors import ExchangeError
+from mer_flow.work.errors import ExchangeError
 from mer_flow.exchange.label_list import (
     MEGC_CLASSES,
     ListRow,
@@ -97,7 +97,7 @@ def import_ststnet(
 
 def _shipped_list() -> Path:
     """Returns the list that ships with the package."""
-    from mer_flow.manifests import directory
+    from mer_flow.databases.completeness import directory
 
     return directory() / "megc2019.csv"
 
@@ -155,8 +155,8 @@ def _write(
 ) -> None:
     """Writes the chosen maps database by database, and records the others as failed."""
     from mer_flow.databases import get_database
-    from mer_flow.record import SampleRecord, encode_sample
-    from mer_flow.store_writer import StoreWriter
+    from mer_flow.store.record import SampleRecord, encode_sample
+    from mer_flow.store.writer import StoreWriter
 
     lost = {problem.sample_id: problem for problem in summary.problems if problem.sample_id}
     with StoreWriter(store, ststnet_pipeline(map_size)) as writer:

@@ -7,8 +7,8 @@ import math
 import numpy as np
 
 from mer_flow.config import AlignConfig
-from mer_flow.errors import FaceError
-from mer_flow.providers import load_cv2
+from mer_flow.work.errors import FaceError
+from mer_flow.work.libraries import load_cv2
 
 _MOST_SUPERSAMPLING = 8
 

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from mer_flow.config import FacesConfig
-from mer_flow.errors import FaceError
-from mer_flow.providers import load_dlib
+from mer_flow.work.errors import FaceError
+from mer_flow.work.libraries import load_dlib
 
 #: Box of a face, px of the frame: left, top, right, bottom.
 Box = tuple[int, int, int, int]

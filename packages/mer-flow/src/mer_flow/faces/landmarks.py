@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from mer_flow.errors import FaceError
+from mer_flow.work.errors import FaceError
 from mer_flow.faces.detect import Box
 from mer_flow.faces.model_files import DLIB_68, verified_path
-from mer_flow.providers import load_dlib
+from mer_flow.work.libraries import load_dlib
 
 #: Index ranges of the 68 points; sides are the subject's own, so the right eye lies left in the image.
 RIGHT_EYE = slice(36, 42)
@@ -68,7 +68,7 @@ def face_mask(landmarks: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     Returns:
         bool (H, W).
     """
-    from mer_flow.providers import load_cv2
+    from mer_flow.work.libraries import load_cv2
 
     cv2 = load_cv2()
     points = np.asarray(landmarks, dtype=np.float64)

@@ -15,8 +15,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from mer_flow.errors import MissingDependencyError, ModelFileError
-from mer_flow.outputs import new_file
+from mer_flow.work.errors import MissingDependencyError, ModelFileError
+from mer_flow.work.files import new_file
 
 #: Environment variable naming a FaceLandmarker `.task` file that lies elsewhere than in the cache.
 TASK_FILE_VARIABLE = "MER_FLOW_FACE_LANDMARKER"

@@ -7,10 +7,10 @@ from typing import Protocol
 
 import numpy as np
 
-from mer_flow.errors import FlowError, UsageError
+from mer_flow.work.errors import FlowError, UsageError
 from mer_flow.flow.params import BACKEND_ALIASES, FLOW_BACKENDS, BackendOptions, TVL1Params
-from mer_flow.providers import load_cv2, load_torch, torch_version
-from mer_flow.suggest import unknown
+from mer_flow.work.libraries import load_cv2, load_torch, torch_version
+from mer_flow.work.suggest import unknown
 
 #: Of torch-tvl1: raised whenever a change of its code changes a flow by more than rounding.
 TORCH_REVISION = 1

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from mer_flow.errors import UsageError
-from mer_flow.suggest import unknown
+from mer_flow.work.errors import UsageError
+from mer_flow.work.suggest import unknown
 
 #: Flow backends by name.
 FLOW_BACKENDS = ("opencv-tvl1", "torch-tvl1")

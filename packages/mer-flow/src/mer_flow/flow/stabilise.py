@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mer_flow.config import StabiliseConfig
-from mer_flow.errors import FlowError
+from mer_flow.work.errors import FlowError
 
 _MOST_POINTS = 1000
 _RESIDUAL_FLOOR = 1e-3  # px; below TV-L1's own accuracy

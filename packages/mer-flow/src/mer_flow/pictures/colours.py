@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mer_flow.errors import UsageError
+from mer_flow.work.errors import UsageError
 
 #: Colours of the flow wheel in order of angle: right is red, down yellow, left cyan, up blue to magenta.
 _WHEEL_COLOURS = (

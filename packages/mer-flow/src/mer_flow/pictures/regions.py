@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mer_flow.errors import UsageError
+from mer_flow.work.errors import UsageError
 from mer_flow.pictures.page import Outline
 from mer_flow.views.layouts import htnet_maps, region_blocks, region_maps, whole_maps
 from mer_flow.views.names import ViewName

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from mer_flow.errors import UsageError
+from mer_flow.work.errors import UsageError
 from mer_flow.samples import UNKNOWN_FRAME, Sample
-from mer_flow.store import FlowStore
+from mer_flow.store.reader import FlowStore
 from mer_flow.synthetic.casting import AMPLITUDE_BANDS
 from mer_flow.synthetic.movements import profile
 from mer_flow.synthetic.truth import Truth, TruthSample, load_truth

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mer_flow.suggest import unknown
+from mer_flow.work.suggest import unknown
 
 #: Landmark i of dlib's 68 points seen in a mirror is landmark MIRROR[i].
 MIRROR: tuple[int, ...] = (

@@ -7,7 +7,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from mer_flow.errors import MissingDependencyError
+from mer_flow.work.errors import MissingDependencyError
 from mer_flow.synthetic.movements import MIRROR
 
 # fmt: off

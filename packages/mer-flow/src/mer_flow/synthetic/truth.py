@@ -11,7 +11,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from mer_flow.errors import LayoutError
+from mer_flow.work.errors import LayoutError
 
 TRUTH_FILE = "mer-flow-truth.h5"
 

@@ -7,7 +7,7 @@ from collections import OrderedDict
 import numpy as np
 import torch
 
-from mer_flow.errors import FlowError, UsageError
+from mer_flow.work.errors import FlowError, UsageError
 from mer_flow.flow.base import backend_version, check_finite, check_pairs
 from mer_flow.flow.params import BackendOptions, TVL1Params
 from mer_flow.flow.torch_tvl1.cuda import bytes_per_pair, fitting_batch, free_memory

@@ -8,7 +8,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from mer_flow.errors import MissingDependencyError
+from mer_flow.work.errors import MissingDependencyError
 
 
 @contextmanager

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from mer_bench.spec import ModelSpec
-from mer_bench.training.recipes import Recipe
+from mer_bench.models.spec import ModelSpec
+from mer_bench.recipe import Recipe
 
 
 class NearestCentroid:

@@ -1,0 +1,58 @@
+"""`mer-bench compare`: two runs, tested subject by subject."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+
+@click.command("compare", short_help="Test whether two runs differ, subject by subject.")
+@click.argument("a", type=click.Path(path_type=Path))
+@click.argument("b", type=click.Path(path_type=Path))
+@click.option("--selection", default="last", show_default=True, help="last, inner or oracle (which leaks).")
+@click.option("--draws", type=click.IntRange(min=100), default=10000, show_default=True, help="Resamples.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Decides the resamples.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def compare_command(a: Path, b: Path, selection: str, draws: int, seed: int, as_json: bool) -> None:
+    """Compares run A with run B on the samples that both tested.
+
+    UF1 and UAR: paired bootstrap over subjects (95 % interval of the difference) and a permutation test that
+    exchanges the two runs subject by subject. McNemar's test over samples comes last, as it takes one
+    person's clips for independent. Runs with other folds or labels are refused.
+    """
+    from mer_bench.scores.compare import compare_runs
+    from mer_bench.report.tables import database_title
+    from mer_bench.report.terminal import align
+    from mer_bench.runs.directory import RunDirectory
+
+    def p_text(p: float) -> str:
+        return f"{p:.4f}" if p >= 0.0001 else "<0.0001"
+
+    found = compare_runs(RunDirectory(a), RunDirectory(b), selection=selection, draws=draws, seed=seed)
+    if as_json:
+        click.echo(json.dumps(found.to_json(), indent=1))
+        return
+    leaks = " (LEAKS: the test subject chooses the epoch)" if selection == "oracle" else ""
+    click.echo(f"A {found.a}: {a}\nB {found.b}: {b}")
+    click.echo(f"selection {selection}{leaks}, seeds {', '.join(map(str, found.seeds))}\n")
+    rows = [["", "", "A", "B", "A - B", "95 %", "p"]]
+    for pool, tests in found.tests.items():
+        for metric, test in tests.items():
+            one, other = found.values[pool][metric]
+            rows.append(
+                [
+                    database_title(pool),
+                    metric.upper(),
+                    f"{one:.4f}",
+                    f"{other:.4f}",
+                    f"{test.difference:+.4f}",
+                    f"{test.low:+.3f} to {test.high:+.3f}",
+                    p_text(test.p_value),
+                ]
+            )
+    click.echo("\n".join(align(rows, left=2)))
+    click.echo("")
+    for run_seed, (only_a, only_b, p) in found.mcnemar.items():
+        click.echo(f"McNemar, seed {run_seed}: only A right {only_a}, only B right {only_b}, p {p_text(p)}")

@@ -1,0 +1,144 @@
+"""What `mer-bench models` says of one model."""
+
+from __future__ import annotations
+
+import re
+import textwrap
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from mer_bench.models.registry import Registered
+from mer_bench.settings import option_types
+from mer_bench.recipe import Recipe
+
+#: Characters of a line of the list; a longer input or source is cut, as `mer-bench models NAME` has it whole.
+WIDTH = 100
+_INPUT, _SOURCE = 22, 17
+_SELECTS = {True: "yes", False: "no", None: "unknown"}
+
+
+def short_source(citation: str) -> str:
+    """Returns first author and year of a citation, else its arXiv number, else a dash.
+
+    >>> short_source("S.-T. Liong, Y. S. Gan: STSTNet. IEEE FG 2019. doi:10.1109/FG.2019.8756567")
+    'Liong et al. 2019'
+    >>> short_source("AHMSA-Net: Adaptive Hierarchical Network. arXiv:2501.02539, 2025.")
+    'arXiv:2501.02539'
+    """
+    authors, colon, rest = citation.partition(": ")
+    year = re.search(r"(?<![:\d./-])(?:19|20)\d\d(?![\d-])", rest)
+    # Authors are told from a name that ends in a colon by their initials.
+    if colon and year and re.match(r"(?:[A-Z]\.[ -]?)+", authors):
+        first, *others = authors.split(", ")
+        surname = re.sub(r"^(?:[A-Z]\.[ -]?)+", "", first)
+        return f"{surname}{' et al.' if others else ''} {year[0]}"
+    arxiv = re.search(r"arXiv[: ]\d{4}\.\d{4,5}", citation)
+    return arxiv[0].replace(" ", ":") if arxiv else "–"
+
+
+def _cut(text: str, width: int) -> str:
+    return text if len(text) <= width else text[: width - 1] + "…"
+
+
+def list_models(entries: Sequence[Registered]) -> str:
+    """Returns the list of models for people, no line longer than `WIDTH` while names are short."""
+    from mer_bench.report.terminal import align
+
+    rows = [["name", "parameters", "input", "specification", "picks on test", "source"]]
+    foreign = []
+    for entry in entries:
+        spec = entry.spec
+        rows.append(
+            [
+                spec.name,
+                f"{spec.parameters:,}" if spec.parameters else "–",
+                _cut(spec.views[0], _INPUT),
+                spec.exactness,
+                _SELECTS[spec.selects_on_test],
+                _cut(short_source(spec.citation), _SOURCE),
+            ]
+        )
+        if not entry.package.startswith("mer-bench "):
+            foreign.append(f"{spec.name} of {entry.package}")
+    lines = align(rows, left=len(rows[0]))
+    lines.append("")
+    lines.append("picks on test: whether the authors' own code chooses the epoch on the test subject")
+    if foreign:
+        lines.append(f"from other packages: {', '.join(foreign)}")
+    lines.append("`mer-bench models NAME` says all of one: variants, recipes, options, what was filled in")
+    return "\n".join(lines)
+
+
+def model_fields(entry: Registered) -> dict[str, Any]:
+    """Returns a model's metadata as plain values."""
+    spec = entry.spec
+    return {
+        "name": spec.name,
+        "title": spec.title,
+        "kind": spec.kind,
+        "package": entry.package,
+        "parameters": spec.parameters,
+        "views": list(spec.views),
+        "variants": {
+            name: {k: _plain(v) for k, v in options.items()} for name, options in spec.variants.items()
+        },
+        "default_variant": spec.default_variant,
+        "variant_views": {name: list(views) for name, views in spec.variant_views.items()},
+        "recipes": {name: asdict(recipe) for name, recipe in spec.recipes.items()},
+        "default_recipe": spec.default_recipe,
+        "options": sorted(option_types(spec)[0]),
+        "exactness": spec.exactness,
+        "filled_in": list(spec.filled_in),
+        "selects_on_test": spec.selects_on_test,
+        "source": short_source(spec.citation),
+        "citation": spec.citation,
+        "licence": spec.licence,
+        "pretraining": spec.pretraining,
+    }
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
+
+
+def describe_recipe(recipe: Recipe) -> str:
+    """Returns what a recipe says apart from defaults, in one line."""
+    default = Recipe()
+    always = ("epochs", "batch_size", "optimizer", "lr")
+    values = asdict(recipe)
+    changed = [k for k in values if k not in always and k != "name" and values[k] != getattr(default, k)]
+    return ", ".join(f"{key} {values[key]}" for key in (*always, *changed))
+
+
+def describe_model(entry: Registered) -> str:
+    """Returns a model's metadata as text for people."""
+    spec = entry.spec
+    selects = _SELECTS[spec.selects_on_test]
+    lines = [
+        f"{spec.name}: {spec.title} ({spec.kind}, {spec.exactness}; {entry.package})",
+        f"  source: {spec.citation}",
+        f"  parameters: {f'{spec.parameters:,}' if spec.parameters else '–'}",
+        f"  input, best first: {', '.join(spec.views)}",
+        f"  its authors' code selects on test: {selects}",
+    ]
+    if spec.licence:
+        lines.append(f"  licence: {spec.licence}")
+    if spec.pretraining:
+        lines.append(f"  pre-trained on: {spec.pretraining}")
+    for name, options in spec.variants.items():
+        default = " (default)" if name == spec.default_variant else ""
+        lines.append(
+            f"  variant {name}{default}: {', '.join(f'{k}={v}' for k, v in options.items()) or 'as built'}"
+        )
+        if name in spec.variant_views:
+            lines.append(f"  input of {name}, best first: {', '.join(spec.variant_views[name])}")
+    for name, recipe in spec.recipes.items():
+        default = " (default)" if name == spec.default_recipe else ""
+        lines.append(f"  recipe {name}{default}: {describe_recipe(recipe)}")
+    known = sorted(option_types(spec)[0])
+    if known:
+        lines.append(f"  options for --set: {', '.join(known)}")
+    lines += [f"  filled in: {sentence}" for sentence in spec.filled_in]
+    fills = [textwrap.fill(line, WIDTH, subsequent_indent=" " * 6, break_long_words=False) for line in lines]
+    return "\n".join(fills)

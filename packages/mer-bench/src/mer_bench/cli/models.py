@@ -1,0 +1,41 @@
+"""`mer-bench models`: what the registry holds."""
+
+from __future__ import annotations
+
+import json
+
+import click
+
+
+@click.command("models", short_help="List the registered models.")
+@click.argument("name", required=False)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def models_command(name: str | None, as_json: bool) -> None:
+    """Lists every registered model, or says all about NAME.
+
+    Models enter through the entry-point group `mer_bench.models`; a plug-in that fails is listed with its
+    error and does not keep the others from working (exit code 1).
+    """
+    from mer_bench.cli.describe import describe_model, list_models, model_fields
+    from mer_bench.models.registry import Registry
+
+    registry = Registry()
+    if name is not None:
+        entry = registry.find(name)
+        click.echo(json.dumps(model_fields(entry), indent=1) if as_json else describe_model(entry))
+        return
+    entries = list(registry)
+    problems = [str(failure) for failure in registry.failures]
+    problems += [
+        f"model '{name}' is registered {len(packages)} times, by {', '.join(packages)}; "
+        "none of them can be used"
+        for name, packages in registry.duplicates.items()
+    ]
+    if as_json:
+        click.echo(json.dumps({"models": [model_fields(e) for e in entries], "problems": problems}, indent=1))
+    else:
+        click.echo(list_models(entries))
+        for problem in problems:
+            click.echo(f"failed: {problem}", err=True)
+    if problems:
+        raise click.exceptions.Exit(1)

@@ -1,0 +1,94 @@
+"""`mer-bench report`: complete runs beside published scores."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+
+@click.command("report", short_help="Tabulate complete runs beside published scores.")
+@click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["md", "csv", "latex"]),
+    default="md",
+    show_default=True,
+    help="Of the table.",
+)
+@click.option(
+    "--leaderboard", is_flag=True, help="One row per run, the best first, for those that are complete."
+)
+@click.option("--out", type=click.Path(path_type=Path), help="Write to this file instead of the terminal.")
+@click.option("--seeds", metavar="N|LIST", help="Tabulate these seeds only; all by default.")
+@click.option("--published/--no-published", default=True, help="Set published scores below, or beside.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, every figure of every selection and pool.")
+def report_command(
+    runs: tuple[Path, ...],
+    form: str,
+    leaderboard: bool,
+    out: Path | None,
+    seeds: str | None,
+    published: bool,
+    as_json: bool,
+) -> None:
+    """Tabulates RUNS, or the runs below a folder: last epoch first, then the oracle, marked as leaking.
+
+    An incomplete run is refused, and its missing folds are named; a leaderboard leaves it out, names it and
+    ends with exit code 1. Published scores stand beside runs of the official composite only.
+
+    \b
+    Examples:
+      mer-bench report runs/ststnet-cde-* --format latex
+      mer-bench report runs --leaderboard --out leaderboard.md
+    """
+    from mer_bench.errors import RunError
+    from mer_bench.report.leaderboard import build_leaderboards, ranked
+    from mer_bench.report.render import RENDERERS
+    from mer_bench.report.summary import RunSummary, summarise
+    from mer_bench.report.tables import build_tables
+    from mer_bench.runs.directory import RunDirectory, write_atomically
+    from mer_bench.values import parse_seeds
+
+    chosen = None if seeds is None else parse_seeds(seeds)
+    summaries: list[RunSummary] = []
+    left_out = []
+    for path in _run_folders(runs):
+        run = RunDirectory(path)
+        try:
+            summaries.append(summarise(run, chosen))
+        except RunError as error:
+            if not leaderboard:
+                raise
+            left_out.append(str(error))
+    if not summaries:
+        raise RunError(f"no complete run to tabulate. {' '.join(left_out)}")
+    if as_json:
+        rows = ranked(summaries) if leaderboard else summaries
+        text = json.dumps([summary.to_json() for summary in rows], indent=1)
+    else:
+        build = build_leaderboards if leaderboard else build_tables
+        text = RENDERERS[form](build(summaries, published))
+    if out is None:
+        click.echo(text.rstrip("\n"))
+    else:
+        write_atomically(out, (text.rstrip("\n") + "\n").encode(), of_a_run=False)
+        click.echo(f"wrote {out}")
+    for reason in left_out:
+        click.echo(f"left out: {reason}", err=True)
+    if left_out:
+        raise click.exceptions.Exit(1)
+
+
+def _run_folders(paths: Sequence[Path]) -> list[Path]:
+    """Returns run directories; a folder that holds runs stands for all of them."""
+    from mer_bench.runs.directory import MANIFEST
+
+    found = []
+    for path in paths:
+        below = sorted(manifest.parent for manifest in path.glob(f"*/{MANIFEST}"))
+        found += below if below and not (path / MANIFEST).exists() else [path]
+    return list(dict.fromkeys(found))

@@ -1,1 +1,0 @@
-"""The commands of mer-bench, one module each, imported when used."""

@@ -1,0 +1,146 @@
+"""The model registry: names to specs, found through entry points and imported only when asked for.
+
+A package enters its models through the entry-point group `mer_bench.models`; each entry point names a
+`ModelSpec` or a tuple of them. Ours enter the same way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from importlib.metadata import EntryPoint, entry_points
+
+from mer_bench.errors import RegistryError, UsageError
+from mer_bench.models.spec import ModelSpec
+from mer_flow.work.suggest import unknown
+
+GROUP = "mer_bench.models"
+
+
+@dataclass(frozen=True)
+class PluginFailure:
+    """An entry point that gave no models, and why.
+
+    Attributes:
+        entry_point: Its name.
+        package: The distribution that brings it, with its version.
+        reason: The error, in one line.
+    """
+
+    entry_point: str
+    package: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"plug-in '{self.entry_point}' of {self.package}: {self.reason}"
+
+
+@dataclass(frozen=True)
+class Registered:
+    """One model of the registry and where it came from.
+
+    Attributes:
+        spec: The model.
+        package: The distribution that brings it, with its version.
+    """
+
+    spec: ModelSpec
+    package: str
+
+
+def _package(entry_point: EntryPoint) -> str:
+    dist = entry_point.dist
+    return f"{dist.name} {dist.version}" if dist is not None else "an unknown package"
+
+
+class Registry:
+    """Every model of the installed packages.
+
+    Entry points are read on the first question and imported then; a plug-in that fails is listed in
+    `failures` and does not keep the others from working.
+
+    Args:
+        points: The entry points; those of the installed packages by default.
+    """
+
+    def __init__(self, points: Sequence[EntryPoint] | None = None):
+        self._points = points
+        self._models: dict[str, list[Registered]] | None = None
+        self._failures: list[PluginFailure] = []
+
+    def _load(self) -> dict[str, list[Registered]]:
+        if self._models is not None:
+            return self._models
+        points = entry_points(group=GROUP) if self._points is None else self._points
+        models: dict[str, list[Registered]] = {}
+        for point in sorted(points, key=lambda p: (p.name, p.value)):
+            package = _package(point)
+            try:
+                for spec in self._specs(point.load()):
+                    models.setdefault(spec.name, []).append(Registered(spec, package))
+            except (Exception, SystemExit) as error:  # a stranger's module may raise anything
+                reason = f"{type(error).__name__}: {error}".splitlines()[0]
+                self._failures.append(PluginFailure(point.name, package, reason))
+        self._models = models
+        return models
+
+    @staticmethod
+    def _specs(found: object) -> Iterable[ModelSpec]:
+        specs = found if isinstance(found, (tuple, list)) else (found,)
+        for spec in specs:
+            if not isinstance(spec, ModelSpec):
+                raise RegistryError(f"expected a ModelSpec or a tuple of them, got {type(spec).__name__}")
+        return specs
+
+    @property
+    def failures(self) -> tuple[PluginFailure, ...]:
+        """The plug-ins that gave no models, and why."""
+        self._load()
+        return tuple(self._failures)
+
+    @property
+    def duplicates(self) -> dict[str, tuple[str, ...]]:
+        """Names that more than one package claims, with the packages; none of these models can be used."""
+        return {
+            name: tuple(entry.package for entry in entries)
+            for name, entries in sorted(self._load().items())
+            if len(entries) > 1
+        }
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Every usable name, sorted."""
+        return tuple(sorted(name for name, entries in self._load().items() if len(entries) == 1))
+
+    def find(self, name: str) -> Registered:
+        """Returns one model and its package.
+
+        Args:
+            name: Its registry name.
+
+        Raises:
+            RegistryError: Two packages claim the name, or the plug-in of that name failed to import.
+            UsageError: No package has it; the nearest name is suggested.
+        """
+        entries = self._load().get(name, [])
+        if len(entries) > 1:
+            packages = ", ".join(entry.package for entry in entries)
+            raise RegistryError(
+                f"model '{name}' is registered {len(entries)} times, by {packages}; uninstall one of them "
+                "or rename its model"
+            )
+        if entries:
+            return entries[0]
+        for failure in self._failures:
+            if failure.entry_point == name:
+                raise RegistryError(f"{failure}. Mend or uninstall that package; the other models work")
+        hint = f" Failed plug-ins: {'; '.join(map(str, self._failures))}" if self._failures else ""
+        raise UsageError(f"{unknown('model', name, self.names)}{hint}")
+
+    def get(self, name: str) -> ModelSpec:
+        """Returns one model; errors as `find`."""
+        return self.find(name).spec
+
+    def __iter__(self) -> Iterator[Registered]:
+        """Yields every usable model with its package, by name."""
+        return (self.find(name) for name in self.names)

@@ -1,0 +1,1 @@
+"""Protocols: how samples are cut into folds of whole subjects."""

@@ -1,0 +1,1 @@
+"""Runs on disk: what is trained, where its records lie, and how many are trained one after another."""

@@ -1,0 +1,311 @@
+"""BenchData: what one run trains and tests on, read from a store through the view that the model asks for."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections import Counter
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from mer_bench.errors import DataError, UsageError
+from mer_bench.protocols.folds import Population
+from mer_bench.protocols.splits import ProtocolOptions, check_scheme, databases_needed, get_protocol
+from mer_bench.models.spec import ModelSpec
+from mer_flow.work.suggest import unknown
+
+if TYPE_CHECKING:
+    from mer_flow.store.reader import FlowStore
+
+STORE_VARIABLE = "MER_BENCH_STORE"
+
+
+@dataclass(frozen=True)
+class BenchData:
+    """Maps and labels, rows in the order of their sample ids.
+
+    Attributes:
+        maps: `(N, C, H, W)` float32; channels u, v, strain, in the units of the normalisation.
+        population: Who the rows are, and their labels.
+        view: As in `whole-28`.
+        normalisation: As in `scaled`.
+        passed_over: Inputs that the model would rather have had, as `(view:normalisation, why not)`.
+        dropped: Why samples of these databases have no label, with counts.
+        store: Path of the store; empty for data made in memory.
+        store_digest: The store's content digest.
+        shuffle_seed: Seed of the label-shuffle control; None for the true labels.
+    """
+
+    maps: np.ndarray
+    population: Population
+    view: str
+    normalisation: str
+    passed_over: tuple[tuple[str, str], ...] = ()
+    dropped: tuple[tuple[str, int], ...] = ()
+    store: str = ""
+    store_digest: str = ""
+    shuffle_seed: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.maps.ndim != 4 or len(self.maps) != len(self.population.labels):
+            raise DataError(
+                f"maps have shape {self.maps.shape}, expected ({len(self.population.labels)}, C, H, W): "
+                "one map per sample"
+            )
+        bad = np.flatnonzero(~np.isfinite(self.maps).reshape(len(self.maps), -1).all(1))
+        if bad.size:
+            named = ", ".join(map(str, self.population.sample_ids[bad[:5]]))
+            raise DataError(
+                f"{bad.size} map(s) hold NaN or infinite values: {named}{' ...' if bad.size > 5 else ''} "
+                f"(view {self.view}:{self.normalisation}, store {self.store or 'in memory'}). "
+                "Run `mer-flow verify` on the store and build these samples again"
+            )
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes of the label scheme."""
+        return len(self.population.classes)
+
+    def digest(self) -> str:
+        """Returns the SHA-256, in hex, of ids, labels and maps: all that training can see."""
+        digest = hashlib.sha256()
+        digest.update("\n".join(self.population.sample_ids.tolist()).encode())
+        digest.update(np.ascontiguousarray(self.population.labels, np.int64).tobytes())
+        digest.update(str(self.maps.shape).encode())
+        digest.update(np.ascontiguousarray(self.maps, np.float32).tobytes())
+        return digest.hexdigest()
+
+    def shuffled(self, seed: int) -> BenchData:
+        """Returns the same maps with labels permuted over all samples, a control that should score at chance.
+
+        Args:
+            seed: Decides the permutation; it goes by sample id, so the order of rows does not matter.
+        """
+        labels = np.random.default_rng(seed).permutation(self.population.labels)
+        return replace(self, population=replace(self.population, labels=labels), shuffle_seed=seed)
+
+
+class DataCache:
+    """Keeps what was read, so that models of one input share it; the longest unused goes first.
+
+    Args:
+        limit: Bytes of maps to keep; the last that were read are kept in any case.
+    """
+
+    def __init__(self, limit: int = 2**28):
+        self._limit = limit
+        self._kept: dict[Hashable, BenchData] = {}
+
+    def read(self, key: Hashable, read: Callable[[], BenchData]) -> BenchData:
+        """Returns what is kept under a key, or reads and keeps it."""
+        data = self._kept.pop(key, None) or read()
+        self._kept[key] = data
+        while len(self._kept) > 1 and sum(kept.maps.nbytes for kept in self._kept.values()) > self._limit:
+            del self._kept[next(iter(self._kept))]
+        return data
+
+
+def find_store(given: Path | None) -> Path:
+    """Returns the path of the store: the one given, else the environment's.
+
+    Raises:
+        UsageError: Neither names one.
+        DataError: The file does not exist.
+    """
+    named = given or (Path(os.environ[STORE_VARIABLE]) if os.environ.get(STORE_VARIABLE) else None)
+    if named is None:
+        raise UsageError(
+            f"no store given; pass --store FILE or set {STORE_VARIABLE}. A store is made by "
+            "`mer-flow build --db NAME --root DIR --store FILE`, "
+            "or without any database by `mer-flow demo --out DIR`"
+        )
+    if not named.is_file():
+        origin = "--store" if given else STORE_VARIABLE
+        raise DataError(
+            f"store {named} (from {origin}) does not exist; "
+            f"make it with `mer-flow build --db NAME --root DIR --store {named}`"
+        )
+    return named
+
+
+def wanted_inputs(
+    spec: ModelSpec, view: str, normalisation: str, variant: str = ""
+) -> tuple[tuple[str, str], ...]:
+    """Returns the inputs to try, best first, as `(view, normalisation)`.
+
+    A view given without a normalisation takes the model's normalisations, its own pairing of that view first.
+    """
+    listed = [(v, n) for v, _, n in (entry.partition(":") for entry in spec.inputs(variant))]
+    if not view and not normalisation:
+        return tuple(listed)
+    if view and normalisation:
+        return ((view, normalisation),)
+    if view:
+        paired = [pair for pair in listed if pair[0] == view]
+        return tuple(dict.fromkeys(paired + [(view, n) for _, n in listed]))
+    return tuple(dict.fromkeys((v, normalisation) for v, _ in listed))
+
+
+def load_data(
+    path: Path,
+    spec: ModelSpec,
+    protocol: str | None,
+    options: ProtocolOptions,
+    *,
+    scheme: str = "megc3",
+    view: str = "",
+    normalisation: str = "",
+    variant: str = "",
+    cache: DataCache | None = None,
+) -> BenchData:
+    """Reads what a model needs under a protocol.
+
+    Args:
+        path: The store.
+        spec: The model; its views are tried in order unless told otherwise.
+        protocol: The protocol's name; None reads the databases of the options, or else all.
+        options: The protocol's options.
+        scheme: Label scheme.
+        view: Read this view whatever the model prefers.
+        normalisation: Read it so normalised.
+        variant: The variant that reads; the default one unless given.
+        cache: Where other models' data are kept, to be shared.
+
+    Returns:
+        The data, rows in the order of sample ids.
+
+    Raises:
+        UsageError: An unknown protocol or scheme, or options that do not fit.
+        DataError: The store lacks a database, or can give none of the inputs.
+    """
+    from mer_flow.labels import get_scheme
+    from mer_flow.store.reader import FlowStore
+    from mer_flow.views import missing_ingredient
+
+    get_scheme(scheme)
+    cache = cache or DataCache()
+    with FlowStore(path) as store:
+        needed = _databases(store, protocol, options, scheme)
+        passed_over = []
+        for wanted in wanted_inputs(spec, view, normalisation, variant):
+            reason = missing_ingredient(store, *wanted, list(needed))
+            if reason is None:
+                break
+            passed_over.append((":".join(wanted), reason))
+        else:
+            tried = " ".join(reason for _, reason in passed_over)
+            raise DataError(f"{spec.name} cannot be fed: the store can give none of its inputs. {tried}")
+        data = cache.read((str(path), *wanted, scheme, needed), lambda: _read(store, *wanted, scheme, needed))
+    return replace(data, passed_over=tuple(passed_over))
+
+
+def _read(store: FlowStore, view: str, normalisation: str, scheme: str, needed: tuple[str, ...]) -> BenchData:
+    from mer_flow.views import ViewReader
+
+    reader = ViewReader(store, view, normalisation, scheme=scheme, databases=list(needed))
+    _check_labelled(set(reader.databases.tolist()), needed, reader.dropped, scheme)
+    # In the order of sample ids nothing downstream can depend on a store's row order; sorted before they are
+    # read, the maps of video models are held once.
+    order = np.argsort(reader.sample_ids, kind="stable")
+    population = Population(
+        reader.sample_ids[order],
+        reader.subjects[order],
+        reader.databases[order],
+        reader.labels[order],
+        tuple(reader.classes),
+        scheme,
+    )
+    return BenchData(
+        reader.read(order),
+        population,
+        str(reader.view),
+        normalisation,
+        dropped=tuple(sorted(reader.dropped.items())),
+        store=str(store.path),
+        store_digest=store.digest(needed),
+    )
+
+
+def _databases(
+    store: FlowStore, protocol: str | None, options: ProtocolOptions, scheme: str
+) -> tuple[str, ...]:
+    """Returns the databases a protocol reads, or raises where the store lacks one."""
+    from mer_flow.databases import DATABASES
+    from mer_flow.labels import get_scheme
+
+    if protocol is not None:
+        check_scheme(get_protocol(protocol), scheme)
+    # Unless told otherwise, databases that the scheme has no classes for are left out.
+    labelled = [name for name in store.databases if name in get_scheme(scheme).databases]
+    if protocol is None:
+        needed = tuple(sorted(set(options.databases or labelled)))
+    else:
+        needed = databases_needed(get_protocol(protocol), options, labelled)
+    for name in needed:
+        if name not in DATABASES and name not in store.databases:
+            raise UsageError(str(unknown("database", name, {*DATABASES, *store.databases})))
+    missing = [name for name in needed if name not in store.databases]
+    if missing:
+        wish = f"protocol '{protocol}' needs" if protocol else "--db asks for"
+        raise DataError(
+            f"{wish} {', '.join(needed)}; store {store.path} holds "
+            f"{', '.join(store.databases) or 'nothing'} and lacks {', '.join(missing)}. Add with: "
+            + "; ".join(f"mer-flow build --db {name} --root DIR --store {store.path}" for name in missing)
+        )
+    return needed
+
+
+def read_population(path: Path, protocol: str, options: ProtocolOptions, scheme: str) -> Population:
+    """Reads who a protocol's samples are, without their maps.
+
+    Args:
+        path: The store.
+        protocol: The protocol's name.
+        options: Its options.
+        scheme: Label scheme.
+
+    Returns:
+        The labelled samples, in the order of their ids.
+
+    Raises:
+        DataError: The store lacks a database, or a database has no sample with a class in the scheme.
+    """
+    from mer_flow.labels import apply_scheme, get_scheme
+    from mer_flow.store.reader import FlowStore
+
+    chosen = get_scheme(scheme)
+    rows = []
+    dropped: Counter[str] = Counter()
+    with FlowStore(path) as store:
+        needed = _databases(store, protocol, options, scheme)
+        for database in needed:
+            table = store.samples(database)
+            labelled = apply_scheme(table, chosen)
+            dropped.update(labelled.dropped.values())
+            rows += [(i, table[i].subject, database, label) for i, label in labelled.labels.items()]
+    _check_labelled({row[2] for row in rows}, needed, dropped, scheme)
+    ids, subjects, databases, labels = zip(*sorted(rows), strict=True)
+    return Population(
+        np.array(ids),
+        np.array(subjects),
+        np.array(databases),
+        np.array(labels, np.int64),
+        chosen.classes,
+        scheme,
+    )
+
+
+def _check_labelled(found: set[str], needed: Sequence[str], dropped: Mapping[str, int], scheme: str) -> None:
+    bare = sorted(set(needed) - found)
+    if bare:
+        why = "; ".join(
+            f"{reason} ({count})" for reason, count in sorted(dropped.items(), key=lambda d: -d[1])[:3]
+        )
+        raise DataError(
+            f"no sample of {', '.join(bare)} has a class in label scheme '{scheme}'"
+            f"{f' (dropped: {why})' if why else ''}; choose a scheme that covers it with --scheme"
+        )

@@ -1,0 +1,1 @@
+"""From recorded logits to scores: selection, metrics, intervals, paired tests, published figures."""

@@ -1,0 +1,1 @@
+"""Where folds are trained: one at a time, over processes, or stacked on a GPU."""

@@ -1,0 +1,87 @@
+"""What the command lines share: commands imported on use, and errors as one message and an exit code."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+import click
+
+from mer_flow.work.errors import MerFlowError, UsageError
+from mer_flow.work.suggest import unknown
+
+
+class LazyGroup(click.Group):
+    """A group that imports a command's module only when the command runs or shows its own help.
+
+    Args:
+        package: The package of the command modules; module `x` of command `c` exports `c_command`.
+        table: Command name -> (module, one-line help shown without importing it), in teaching order.
+        **attributes: As for `click.Group`.
+    """
+
+    def __init__(self, package: str, table: Mapping[str, tuple[str, str]], **attributes: Any):
+        super().__init__(**attributes)
+        self.package = package
+        self.table = table
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Returns the command names in teaching order."""
+        return list(self.table)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Imports and returns one command."""
+        if cmd_name not in self.table:
+            return None
+        module = importlib.import_module(f"{self.package}.{self.table[cmd_name][0]}")
+        command: click.Command = getattr(module, f"{cmd_name}_command")
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Resolves a command name, suggesting the nearest one for an unknown name."""
+        if args and not args[0].startswith("-") and args[0] not in self.table:
+            raise click.UsageError(str(unknown("command", args[0], self.table)), ctx)
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Lists the commands without importing any."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in self.table.items()])
+
+
+def run_command_line(
+    group: click.Group,
+    interrupted: str,
+    errors: tuple[type[Exception], ...] = (MerFlowError,),
+    usage_errors: tuple[type[Exception], ...] = (UsageError,),
+) -> None:
+    """Runs a command line and exits: 0 done, 1 incomplete or failed, 2 usage, 130 interrupted.
+
+    Args:
+        group: The commands.
+        interrupted: What to say after Ctrl-C.
+        errors: Errors that carry their whole message; others are faults and keep their trace.
+        usage_errors: Those of them that exit with 2.
+    """
+    try:
+        # Outside standalone mode click returns the code of an `Exit` that a command raises.
+        code = group.main(standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(2 if isinstance(error, click.UsageError) else 1)
+    except click.Abort:
+        click.echo(interrupted, err=True)
+        sys.exit(130)
+    except OSError as error:  # a full disk, a folder that may not be written: the user's to mend
+        where = f"{error.filename}: " if error.filename else ""
+        remedy = "Check that the path exists, that you may use it and that the disk has room."
+        click.echo(f"error: {where}{error.strerror or error}. {remedy}", err=True)
+        sys.exit(1)
+    except errors as error:
+        click.echo(f"error: {error}", err=True)
+        sys.exit(2 if isinstance(error, usage_errors) else 1)
+    sys.exit(code if isinstance(code, int) else 0)

@@ -1,1 +1,0 @@
-"""The commands of mer-flow, one module each, imported when used."""

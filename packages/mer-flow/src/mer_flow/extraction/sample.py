@@ -1,0 +1,363 @@
+"""One sample from its frames to its encoded record: what a build's worker does."""
+
+from __future__ import annotations
+
+import os
+import time
+import traceback
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from mer_flow.extraction.clip_apex import spot_methods
+from mer_flow.databases.clips import ClipFrames, ClipTask
+from mer_flow.config import ApexConfig, PipelineConfig
+from mer_flow.work.errors import ApexError, FaceError, FlowError, FrameError, MerFlowError, UsageError
+from mer_flow.extraction.extracted import FoundFace, PreparedPair
+from mer_flow.extraction.sequence import SEQUENCES, reduced_sequence, sequence_pairs
+from mer_flow.extraction.extractor import Extractor
+from mer_flow.extraction.extractor import prepare_worker as load_extractor
+from mer_flow.store.record import EncodeOptions, SampleRecord, encode_sample
+from mer_flow.samples import UNKNOWN_FRAME, Sample
+from mer_flow.work.suggest import unknown
+from mer_flow.work.executor import peak_memory_mb
+
+
+@dataclass(frozen=True, slots=True)
+class Keep:
+    """What a store keeps of each sample besides landmarks, and how.
+
+    Attributes:
+        faces: Keep the aligned onset and apex faces (private data).
+        clips: Keep this many aligned frames per sample, evenly spaced from onset to offset; 0 for none.
+        dtype: Of the flow, `float16` or `float32`.
+        compression: gzip level, 0 to 9.
+        sequence: Keep flow along the clip too: `consecutive` from each frame to the next, `onset` from the
+            onset to each later frame; empty for none.
+        sequence_frames: Frames of the clip that it runs over, evenly spaced from onset to offset.
+        sequence_size: Side of its maps, px.
+    """
+
+    faces: bool = False
+    clips: int = 0
+    dtype: Literal["float16", "float32"] = "float16"
+    compression: int = 4
+    sequence: str = ""
+    sequence_frames: int = 16
+    sequence_size: int = 112
+
+    def __post_init__(self) -> None:
+        if self.sequence not in ("", *SEQUENCES):
+            raise unknown("flow sequence", self.sequence, SEQUENCES)
+        if self.sequence_frames < 2:
+            raise UsageError(f"a flow sequence needs at least 2 frames, got {self.sequence_frames}")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the options as part of a store's parameters."""
+        return {"keep": asdict(self)}
+
+    def encoding(self) -> EncodeOptions:
+        """Returns how records are encoded."""
+        return EncodeOptions(dtype=self.dtype, compression=self.compression)
+
+
+@dataclass
+class Outcome:
+    """What became of one sample: a payload to commit, or a stage and a reason."""
+
+    sample_id: str
+    payload: bytes | None = None
+    stage: str = ""
+    reason: str = ""
+    fallbacks: tuple[str, ...] = ()
+    seconds: dict[str, float] = field(default_factory=dict)
+    wall: float = 0.0
+    peak_mb: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedSample:
+    """A sample that lacks its flow only.
+
+    Attributes:
+        sample: Its row, the apex the one that is used.
+        pair: Onset and apex, aligned.
+        sequence: uint8 (K, S + 2 margin, S + 2 margin): grey frames of a flow sequence; None where none is
+            kept.
+        clips: As in `SampleRecord`.
+        notes: What was decided so far, `fallbacks` included.
+    """
+
+    sample: Sample
+    pair: PreparedPair
+    sequence: np.ndarray | None
+    clips: np.ndarray | None
+    notes: dict[str, Any]
+
+    def pairs(self, mode: str) -> np.ndarray:
+        """Returns the frames that flow is wanted between: uint8 (M, 2, H, W), onset and apex first."""
+        main = self.pair.grey[None]
+        return main if self.sequence is None else np.concatenate([main, sequence_pairs(self.sequence, mode)])
+
+
+class Clock:
+    """Adds up the seconds spent in each named stage."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = defaultdict(float)
+        self.stage = "start"
+
+    @contextmanager
+    def __call__(self, stage: str) -> Iterator[None]:
+        """Times a block as part of a stage."""
+        self.stage = stage
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[stage] += time.perf_counter() - start
+
+
+#: Set once per worker process by `prepare_worker`; a task then carries only its sample.
+_settings: tuple[Extractor, Keep] | None = None
+
+
+def prepare_worker(config: PipelineConfig, keep: Keep, flow: bool = True) -> None:
+    """Sets a worker process up: one thread per library, models loaded once; `flow`: it computes flow too."""
+    global _settings
+    os.environ["OMP_NUM_THREADS"] = "1"
+    _settings = load_extractor(config, flow), keep
+
+
+def _ready() -> tuple[Extractor, Keep]:
+    if _settings is None:
+        raise RuntimeError("prepare_worker was not called in this process")
+    return _settings
+
+
+def extract_sample(task: ClipTask) -> Outcome:
+    """Extracts and encodes one sample; whatever goes wrong becomes its outcome.
+
+    Args:
+        task: The sample and its folder.
+
+    Returns:
+        The payload to commit, or the stage and reason of the failure.
+    """
+    engine, keep = _ready()
+    outcome = Outcome(task.sample.sample_id)
+    with _accounted(outcome) as clock:
+        _encode(outcome, extract_record(task, engine, keep, clock), keep, clock)
+    return outcome
+
+
+def prepare_sample(task: ClipTask) -> tuple[Outcome, PreparedSample | None]:
+    """Does what comes before the flow, where another process computes it.
+
+    Args:
+        task: The sample and its folder.
+
+    Returns:
+        The outcome so far, and the sample; None where it failed.
+    """
+    engine, keep = _ready()
+    outcome, prepared = Outcome(task.sample.sample_id), None
+    with _accounted(outcome) as clock:
+        prepared = prepare_record(task, engine, keep, clock)
+    return outcome, prepared
+
+
+def finish_sample(outcome: Outcome, prepared: PreparedSample, flows: np.ndarray) -> Outcome:
+    """Does what comes after the flow.
+
+    Args:
+        outcome: From `prepare_sample`.
+        prepared: Likewise.
+        flows: float32 (M, 2, H, W) px, of `prepared.pairs`.
+
+    Returns:
+        The outcome, whole.
+    """
+    engine, keep = _ready()
+    with _accounted(outcome) as clock:
+        _encode(outcome, finish_record(prepared, flows, engine, keep, clock), keep, clock)
+    return outcome
+
+
+@contextmanager
+def _accounted(outcome: Outcome) -> Iterator[Clock]:
+    """Writes times, memory and whatever goes wrong into an outcome."""
+    clock = Clock()
+    start = time.perf_counter()
+    try:
+        yield clock
+    except ApexError as error:
+        outcome.stage, outcome.reason = "apex", str(error)
+    except FrameError as error:
+        outcome.stage, outcome.reason = "frames", str(error)
+    except FaceError as error:
+        outcome.stage, outcome.reason = "face", str(error)
+    except FlowError as error:
+        outcome.stage, outcome.reason = "flow", str(error)
+    except (MerFlowError, MemoryError) as error:
+        outcome.stage, outcome.reason = clock.stage, f"{type(error).__name__}: {error}"
+    except Exception as error:  # a defect must cost one sample, not the build; the reason says where it broke
+        where = traceback.extract_tb(error.__traceback__)[-1]
+        outcome.stage = clock.stage
+        outcome.reason = (
+            f"unexpected {type(error).__name__}: {error} ({Path(where.filename).name}:{where.lineno})"
+        )
+    for stage, seconds in clock.seconds.items():
+        outcome.seconds[stage] = outcome.seconds.get(stage, 0.0) + seconds
+    outcome.wall += time.perf_counter() - start
+    outcome.peak_mb = max(outcome.peak_mb, peak_memory_mb())
+
+
+def _encode(outcome: Outcome, record: SampleRecord, keep: Keep, clock: Clock) -> None:
+    outcome.fallbacks = tuple(record.notes["fallbacks"])
+    with clock("compress"):
+        outcome.payload = encode_sample(record, keep.encoding())
+
+
+def extract_record(task: ClipTask, engine: Extractor, keep: Keep, clock: Clock) -> SampleRecord:
+    """Extracts one sample.
+
+    Args:
+        task: The sample and its folder.
+        engine: The pipeline.
+        keep: What to keep.
+        clock: Gets the seconds of every stage.
+
+    Returns:
+        The record; its notes list every fallback.
+
+    Raises:
+        ApexError: The apex is the onset, and `apex.at_onset` drops such samples or cannot spot another.
+        FrameError: The folder or a frame is missing, or a frame is unreadable.
+        FaceError: No usable face.
+        FlowError: The flow backend failed.
+    """
+    prepared = prepare_record(task, engine, keep, clock)
+    with clock("flow"):
+        pairs = prepared.pairs(keep.sequence)
+        flows = engine.flow.compute(pairs[:, 0], pairs[:, 1])
+    return finish_record(prepared, flows, engine, keep, clock)
+
+
+def prepare_record(task: ClipTask, engine: Extractor, keep: Keep, clock: Clock) -> PreparedSample:
+    """Does what comes before the flow; see `extract_record`, which this is the first part of."""
+    sample, config = task.sample, engine.config
+    spotted = _spotter(sample, config.apex)
+    clip = task.open(config.frames.nearest_limit)
+    with clock("decode"):
+        onset = clip.read_onset()
+
+    face: FoundFace | None = None
+    if spotted or keep.clips or keep.sequence:
+        with clock("face"):
+            face = engine.find_face(onset, task.cropped)
+    if spotted:
+        assert face is not None
+        with clock("face"):
+            number = spot_methods(clip, (spotted,), engine, face)[spotted]
+        source = "midpoint" if spotted == "midpoint" else f"spotted:{spotted}"
+        sample = replace(sample, apex=number, apex_source=source)
+    with clock("decode"):
+        apex = clip.read("apex", sample.apex)
+    with clock("face"):
+        pair = engine.prepare_pair(onset, apex, task.cropped)
+
+    notes: dict[str, Any] = dict(pair.notes)
+    fallbacks = list(notes.get("fallbacks", ()))
+    for role, distance in clip.substituted.items():
+        notes.setdefault("frames_substituted", {})[role] = distance
+        fallbacks.append(f"frame-substituted-{role}")
+    if sample.apex == sample.onset:
+        fallbacks.append("apex-at-onset")
+    elif task.sample.apex == task.sample.onset and config.apex.source == "sheet":
+        fallbacks.append("apex-at-onset-spotted")
+    notes["fallbacks"] = sorted(set(fallbacks))
+
+    clips = sequence = None
+    if keep.clips and face is not None:
+        numbers, frames = _read_spread(clip, keep.clips, clock)
+        with clock("face"):
+            clips = np.stack(engine.align_clip(frames, face))
+        notes["clip_frames"] = [number - task.shift for number in numbers]
+    if keep.sequence and face is not None:
+        numbers, frames = _read_spread(clip, keep.sequence_frames, clock)
+        with clock("face"):
+            sequence = np.stack(engine.align_grey(frames, face))
+        notes["sequence_frames"] = [number - task.shift for number in numbers]
+    return PreparedSample(sample, pair, sequence, clips, notes)
+
+
+def _read_spread(clip: ClipFrames, count: int, clock: Clock) -> tuple[list[int], list[np.ndarray]]:
+    with clock("decode"):
+        numbers = clip.spread(count)
+        return numbers, [clip.read_exact(number) for number in numbers]
+
+
+def finish_record(
+    prepared: PreparedSample, flows: np.ndarray, engine: Extractor, keep: Keep, clock: Clock
+) -> SampleRecord:
+    """Does what comes after the flow.
+
+    Args:
+        prepared: From `prepare_record`.
+        flows: float32 (M, 2, H, W) px, of `prepared.pairs`.
+        engine: The pipeline.
+        keep: What to keep.
+        clock: Gets the seconds of every stage.
+
+    Returns:
+        The record.
+
+    Raises:
+        FlowError: The head's motion cannot be fitted.
+    """
+    with clock("stabilise"):
+        found = engine.finish_pair(prepared.pair, flows[0])
+        sequence = None
+        if prepared.sequence is not None:
+            sequence = reduced_sequence(flows[1:], prepared.pair.landmarks, engine, keep.sequence_size)
+    motion = {key: value for key, value in found.notes.items() if key == "head_motion"}
+    return SampleRecord(
+        sample=prepared.sample,
+        flow=found.flow,
+        landmarks=found.landmarks,
+        regions=found.regions,
+        alignment=found.alignment,
+        faces=np.stack([found.onset_face, found.apex_face]) if keep.faces else None,
+        clips=prepared.clips,
+        flow_sequence=sequence,
+        notes=prepared.notes | motion,
+    )
+
+
+def _spotter(sample: Sample, config: ApexConfig) -> str:
+    """Returns the spotter that finds a sample's apex; empty where the sheet's is taken.
+
+    Raises:
+        ApexError: The apex is the onset, and such samples are dropped or have no interval to search.
+    """
+    if config.source != "sheet":
+        return config.source
+    if sample.apex == UNKNOWN_FRAME:
+        return config.missing
+    if sample.apex != sample.onset or config.at_onset == "keep":
+        return ""
+    where = f"{sample.sample_id}: apex and onset are both frame {sample.onset}"
+    if config.at_onset == "drop":
+        raise ApexError(f"{where}, so there is no movement; dropped, as apex.at_onset=drop says")
+    if sample.offset == UNKNOWN_FRAME:
+        raise ApexError(
+            f"{where}, and without an offset there is no interval to spot an apex in; "
+            "give the offset in the sheet, or set apex.at_onset=keep"
+        )
+    return config.missing

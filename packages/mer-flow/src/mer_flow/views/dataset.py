@@ -1,0 +1,77 @@
+"""A torch Dataset over a store: reads sample by sample, safe with spawned and forked workers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from mer_flow.work.errors import MissingDependencyError
+from mer_flow.store.reader import FlowStore
+from mer_flow.views import ViewReader
+
+try:
+    import torch
+    from torch.utils.data import Dataset
+except ImportError as error:
+    raise MissingDependencyError(
+        "mer_flow.views.dataset needs torch: pip install 'mer-flow[torch]' (mer_flow.views.read_view gives numpy "
+        "arrays without it)"
+    ) from error
+
+
+class FlowDataset(Dataset):
+    """Labelled maps as `(tensor (C, H, W) float32, label int)`.
+
+    Nothing is read before the first item; each worker process opens the store itself. Whoever trains on a
+    whole view many times reads it once with `read_view` instead.
+
+    Args:
+        store: The store, or its path.
+        view: As for `mer_flow.views.read_view`.
+        normalisation: As for `mer_flow.views.read_view`.
+        scheme: Label scheme.
+        databases: Databases to read.
+        transform: Applied to each tensor; must be picklable for spawned workers.
+
+    Attributes:
+        labels: (N,) int64.
+        subjects: (N,) str, for splits that keep subjects apart.
+        databases: (N,) str.
+        sample_ids: (N,) str.
+        classes: Class names.
+
+    Raises:
+        UsageError: Unknown view, normalisation, scheme or database.
+        ViewError: The store cannot give this view, or no sample has a class.
+    """
+
+    def __init__(
+        self,
+        store: FlowStore | str,
+        view: str = "whole-28",
+        normalisation: str = "scaled",
+        *,
+        scheme: str = "megc3",
+        databases: Sequence[str] | None = None,
+        transform: Callable[[torch.Tensor], Any] | None = None,
+    ):
+        self.reader = ViewReader(store, view, normalisation, scheme=scheme, databases=databases)
+        self.transform = transform
+        self.labels = self.reader.labels
+        self.subjects = self.reader.subjects
+        self.databases = self.reader.databases
+        self.sample_ids = self.reader.sample_ids
+        self.classes = self.reader.classes
+
+    def __len__(self) -> int:
+        return len(self.reader)
+
+    def __getitem__(self, index: int) -> tuple[Any, int]:
+        return self.__getitems__([range(len(self))[index]])[0]
+
+    def __getitems__(self, indices: Sequence[int]) -> list[tuple[Any, int]]:
+        """Reads a batch at once; torch's loader calls this where it exists."""
+        tensors: Any = torch.from_numpy(self.reader.read(indices))
+        if self.transform is not None:
+            tensors = [self.transform(tensor) for tensor in tensors]
+        return [(tensor, int(self.labels[i])) for tensor, i in zip(tensors, indices, strict=True)]

@@ -1,0 +1,1 @@
+"""Shared with mer-bench: processes, progress, locks, files, settings, errors."""

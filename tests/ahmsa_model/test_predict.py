@@ -1,0 +1,233 @@
+"""Prediction from frames: the same numbers as reading a store, clear refusals, a picture."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from ahmsa_model import (
+    AHMSANet,
+    CheckpointMetadata,
+    InputError,
+    from_pretrained,
+    predict_clip,
+    predict_pair,
+    variant_config,
+)
+from ahmsa_model.predict import view_map
+
+pytest.importorskip("cv2", reason="prediction from frames needs ahmsa-model[predict]")
+pytest.importorskip("dlib", reason="prediction from frames needs ahmsa-model[predict]")
+
+CLASSES = ("negative", "positive", "surprise")
+
+
+@dataclasses.dataclass
+class Built:
+    store: object
+    folder: object
+    onset: object
+    apex: object
+    checkpoint: object
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    """A store of two synthetic clips, the frames of the first, and an untrained checkpoint that knows the "
+    "pipeline."""
+    from mer_flow.extraction.build import build_store
+    from mer_flow.databases import get_database
+    from mer_flow.databases.frames import FrameIndex
+    from mer_flow.store.reader import FlowStore
+    from mer_flow.synthetic import make_tree
+
+    root = tmp_path_factory.mktemp("predict")
+    tree = make_tree(root / "tree", "casme2", subjects=1, clips_per_subject=2)
+    build_store("casme2", tree, root / "store.h5", workers=1)
+    store = FlowStore(root / "store.h5")
+    sample = next(iter(store.samples("casme2")))
+    folder = get_database("casme2").locate(tree).folder(sample)
+    index = FrameIndex.scan(folder)
+    network = AHMSANet(variant_config("tiny"), generator=torch.Generator().manual_seed(0))
+    metadata = CheckpointMetadata(
+        CLASSES, "megc3", "regions-28", "scaled", store.pipeline, store.pipeline_hash, {"epochs": 0}
+    )
+    checkpoint = network.save_pretrained(root / "checkpoint", metadata)
+    return Built(store, folder, index.path(sample.onset), index.path(sample.apex), checkpoint)
+
+
+@pytest.mark.parametrize("view", ["regions-28", "regions-28@quadrants", "whole-28", "whole-224", "htnet-28"])
+@pytest.mark.parametrize("normalisation", ["scaled", "minmax", "raw"])
+def test_a_view_of_one_sample_equals_the_stores(built, view, normalisation):
+    from mer_flow.views import read_view
+
+    expected = read_view(built.store, view, normalisation).maps[0]
+    flow = built.store.read_flow("casme2", 0).astype(np.float32)
+    np.testing.assert_array_equal(
+        view_map(flow, built.store.regions("casme2")[0], view, normalisation), expected
+    )
+
+
+def test_a_pair_of_frames_gives_the_logits_of_the_stored_sample(built):
+    from mer_flow.views import read_view
+
+    result = predict_pair(built.checkpoint, built.onset, built.apex)
+    maps = read_view(built.store, "regions-28", "scaled").maps[:1]
+    np.testing.assert_array_equal(result.map, maps[0])
+    with torch.no_grad():
+        logits = from_pretrained(built.checkpoint).network(torch.from_numpy(maps))[0].double()
+    np.testing.assert_allclose(result.logits, logits.numpy(), rtol=1e-6)
+    np.testing.assert_allclose(result.probabilities, torch.softmax(logits, 0).numpy(), rtol=1e-6)
+    assert result.label == CLASSES[int(logits.argmax())]
+    assert result.warnings == ()
+
+
+def test_a_clip_spots_its_apex_and_predicts_from_it(built):
+    from mer_flow.databases.frames import FrameIndex
+
+    index = FrameIndex.scan(built.folder)
+    result = predict_clip(built.checkpoint, built.folder, method="midpoint")
+    assert result.apex_source == "spotted:midpoint"
+    assert result.onset == str(index.path(index.numbers[0]))
+    assert result.apex == str(index.path(index.numbers[len(index) // 2]))
+    same = predict_pair(built.checkpoint, result.onset, result.apex)
+    np.testing.assert_array_equal(result.logits, same.logits)
+    assert predict_clip(built.checkpoint, built.folder).apex_source == "spotted:flow-peak"
+
+
+def test_another_library_version_is_a_warning(built):
+    loaded = from_pretrained(built.checkpoint)
+    pipeline = {
+        **loaded.metadata.pipeline,
+        "versions": {**loaded.metadata.pipeline["versions"], "numpy": "0.1"},
+    }
+    other = dataclasses.replace(loaded, metadata=dataclasses.replace(loaded.metadata, pipeline=pipeline))
+    warnings = predict_pair(other, built.onset, built.apex).warnings
+    assert warnings == (f"numpy: the training maps were made with 0.1, this one with {np.__version__}",)
+
+
+def without(loaded, **changes):
+    return dataclasses.replace(loaded, metadata=dataclasses.replace(loaded.metadata, **changes))
+
+
+def test_a_checkpoint_without_a_pipeline_asks_before_it_assumes_one(built):
+    imported = without(from_pretrained(built.checkpoint), pipeline={})
+    with pytest.raises(InputError, match="does not record how its training maps were made"):
+        predict_pair(imported, built.onset, built.apex)
+    result = predict_pair(imported, built.onset, built.apex, default_pipeline=True)
+    assert result.warnings == ("the checkpoint records no pipeline; mer-flow's default was used",)
+    with pytest.raises(InputError, match="does not name its view"):
+        predict_pair(without(imported, view=""), built.onset, built.apex, default_pipeline=True)
+
+
+def test_bad_frames_are_named(built, tmp_path):
+    loaded = from_pretrained(built.checkpoint)
+    with pytest.raises(InputError, match="nothing"):
+        predict_pair(loaded, tmp_path / "nothing.png", built.apex)
+    with pytest.raises(InputError, match="face"):
+        predict_pair(loaded, np.zeros((240, 320, 3), np.uint8), np.zeros((240, 320, 3), np.uint8))
+    with pytest.raises(InputError, match="shape"):
+        predict_pair(loaded, built.onset, np.zeros((24, 32, 3), np.uint8))
+    with pytest.raises(InputError, match="none of flow"):
+        predict_pair(without(loaded, view="faces-28"), built.onset, built.apex)
+    with pytest.raises(InputError, match="unknown normalisation 'scalde'; did you mean 'scaled'"):
+        predict_pair(without(loaded, normalisation="scalde"), built.onset, built.apex)
+    Image.new("RGB", (8, 8)).save(tmp_path / "img1.png")
+    with pytest.raises(InputError, match="holds 1 frame"):
+        predict_clip(loaded, tmp_path)
+
+
+def ahmsa(*arguments):
+    command = [sys.executable, "-m", "ahmsa_model.cli", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120)
+
+
+def test_the_command_prints_json_and_draws(built, tmp_path):
+    picture = tmp_path / "out" / "p.png"
+    done = ahmsa(
+        "predict", "--checkpoint", built.checkpoint, "--onset", built.onset, "--apex", built.apex,
+        "--picture", picture, "--json", "--device", "cpu",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    facts = json.loads(done.stdout)
+    assert list(facts["probabilities"]) == list(CLASSES)
+    assert sum(facts["probabilities"].values()) == pytest.approx(1)
+    expected = predict_pair(built.checkpoint, built.onset, built.apex)
+    assert facts["logits"] == pytest.approx(
+        dict(zip(CLASSES, expected.logits.tolist(), strict=True)), rel=1e-5
+    )
+    pixels = np.asarray(Image.open(picture).convert("RGB"))
+    assert pixels.shape[0] > 480 and pixels.shape[1] > 900
+    assert len(np.unique(pixels.reshape(-1, 3), axis=0)) > 2000
+
+
+def test_the_picture_shows_the_probabilities(built):
+    from ahmsa_model.picture import BAR, PANEL, draw_prediction
+
+    result = predict_pair(built.checkpoint, built.onset, built.apex)
+    for shares in ([1.0, 0.0, 0.0], [0.25, 0.5, 0.25]):
+        drawn = draw_prediction(dataclasses.replace(result, probabilities=np.array(shares)))
+        blue = (np.asarray(drawn) == BAR).all(-1)
+        lengths = [int(row.sum()) for row in blue if row.sum() > 8]  # fewer: an edge of a panel
+        assert max(lengths) == pytest.approx(PANEL * max(shares), abs=2)
+        assert min(lengths) == pytest.approx(PANEL * min(s for s in shares if s > 0), abs=2)
+
+
+def test_a_picture_that_cannot_be_written_is_named(built, tmp_path):
+    from ahmsa_model.picture import save_picture
+
+    result = predict_pair(built.checkpoint, built.onset, built.apex)
+    with pytest.raises(InputError, match=r"picture .*unknown cannot be written"):
+        save_picture(result, tmp_path / "p.unknown")
+
+
+def test_the_guides_commands_train_and_predict(built, tmp_path, repository):
+    guide = (repository / "docs" / "ahmsa.md").read_text(encoding="utf-8")
+    blocks = [block.split("```")[0] for block in guide.split("```bash\n")[1:]]
+    lines = [line for block in blocks for line in block.splitlines() if "my-ahmsa" in line]
+    assert [line.split()[0] for line in lines] == ["mer-bench", "ahmsa", "ahmsa"]
+    (tmp_path / "flows.h5").symlink_to(built.store.path)
+    for name, frame in (("onset", built.onset), ("apex", built.apex)):
+        Image.open(frame).save(tmp_path / f"{name}.png")
+    for line in lines:
+        program, *arguments = line.split("#")[0].split()
+        module = {"mer-bench": "mer_bench.cli", "ahmsa": "ahmsa_model.cli"}[program]
+        done = subprocess.run(
+            [sys.executable, "-m", module, *arguments], cwd=tmp_path, capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stderr
+    assert (tmp_path / "out.png").stat().st_size > 10_000
+    labels = [CLASSES[i] for i in read_labels(built.store)]
+    assert predict_pair(from_pretrained(tmp_path / "my-ahmsa"), built.onset, built.apex).label == labels[0]
+
+
+def read_labels(store):
+    from mer_flow.views import read_view
+
+    return read_view(store, "whole-28").labels.tolist()
+
+
+def test_a_network_trained_on_everything_by_the_bench_predicts_from_frames(built, tmp_path):
+    pytest.importorskip("mer_bench", reason="training needs ahmsa-model[bench]")
+    from mer_bench.runs.fit import fit
+    from mer_bench.models.registry import Registry
+    from mer_bench.settings import Request, RunSettings
+    from mer_flow.views import read_view
+
+    settings = RunSettings(model="ahmsa", variant="tiny", recipe="quick", device="cpu")
+    fit(Registry().find("ahmsa"), Request(settings, {"epochs": 3}), built.store.path, tmp_path / "net")
+    checkpoint = from_pretrained(tmp_path / "net")
+    assert checkpoint.metadata.pipeline_hash == built.store.pipeline_hash
+    result = predict_pair(checkpoint, built.onset, built.apex)
+    assert result.classes == CLASSES and result.warnings == ()
+    maps = read_view(built.store, "regions-28", "scaled").maps[:1]
+    with torch.no_grad():
+        logits = checkpoint.network(torch.from_numpy(maps))[0].double()
+    np.testing.assert_allclose(result.logits, logits.numpy(), rtol=1e-6)

@@ -1,0 +1,287 @@
+"""The command line: exit codes, messages, speed of help, and a run from store to report."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from mer_bench import cli
+from mer_bench.progress import TrainingProgress
+from mer_bench.models.registry import Registry
+
+Call = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def majority(call: Call, small_store: Path, tmp_path: Path) -> Path:
+    code, _, err = call("run", "majority", "--protocol", "cde", "--store", small_store, "--out", tmp_path)
+    assert code == 0, err
+    (path,) = tmp_path.iterdir()
+    return path
+
+
+@pytest.mark.parametrize("command", [[], *([name] for name in cli.COMMANDS)])
+def test_help_imports_nothing_heavy(command: list[str]) -> None:
+    code = (
+        "import sys\nfrom mer_bench import cli\n"
+        f"sys.argv = ['mer-bench', *{command!r}, '--help']\n"
+        "try:\n    cli.main()\nexcept SystemExit as stop:\n    assert not stop.code\n"
+        "heavy = {'torch', 'sklearn', 'pandas', 'cv2', 'h5py', 'numpy'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "Usage: mer-bench" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["rnu"], "did you mean 'run'"),
+        (["run"], "no model given"),
+        (["run", "ststnet"], "no --protocol given"),
+        (["run", "ststnett", "--protocol", "cde"], "did you mean 'ststnet'"),
+        (["run", "ststnet", "--protocol", "cdee"], "did you mean 'cde'"),
+        (["run", "ststnet", "--protocol", "cde"], "--store FILE or set MER_BENCH_STORE"),
+        (["run", "ststnet", "--protocol", "cde", "--seeds", "x"], "seeds: expected a count"),
+        (["run", "ststnet", "--protocol", "cde", "--engine", "stackd"], "did you mean 'stacked'"),
+        (["run", "ststnet", "--nonsense"], "No such option"),
+        (["models", "ahmsaa"], "did you mean 'ahmsa'"),
+        (["protocols", "los"], "did you mean 'loso'"),
+        (["report"], "Missing argument"),
+    ],
+)
+def test_a_wrong_request_is_code_2_with_a_way_out(call: Call, arguments: list[str], message: str) -> None:
+    code, _, err = call(*arguments)
+    assert code == 2
+    assert message in err
+
+
+@pytest.mark.parametrize(
+    ("extra", "message"),
+    [
+        (["--set", "epoch=3"], "did you mean 'epochs'"),
+        (["--set", "lr=fast"], "lr: expected float, got 'fast'"),
+        (["--recipe", "authrs"], "did you mean 'authors'"),
+        (["--variant", "big"], "unknown variant of ststnet 'big'"),
+        (["--scheme", "megc4"], "did you mean 'megc3'"),
+        (["--view", "hole-28"], "whole-28"),
+        (["--protocol", "loso", "--db", "sam"], "did you mean 'samm'"),
+        (["--device", "cudda"], "is not one of auto, cpu, cuda"),
+        (["--workers", "0"], "workers must be at least 1"),
+        (["--scheme", "samm-5"], "protocol 'cde' is defined for label scheme megc3"),
+        (["--limit", "0"], "--limit must be at least 1"),
+    ],
+)
+def test_a_wrong_setting_is_code_2(
+    call: Call, small_store: Path, tmp_path: Path, extra: list[str], message: str
+) -> None:
+    code, _, err = call(
+        "run", "ststnet", "--protocol", "cde", "--store", small_store, "--out", tmp_path, *extra
+    )
+    assert (code, message in err) == (2, True), err
+    assert not list(tmp_path.iterdir())
+
+
+def test_data_errors_are_code_1(call: Call, small_store: Path, tmp_path: Path) -> None:
+    code, _, err = call("run", "ststnet", "--protocol", "cde", "--store", tmp_path / "no.h5")
+    assert code == 1 and "does not exist" in err
+    code, _, err = call("run", "ststnet", "--protocol", "loso", "--db", "casme3", "--store", small_store)
+    assert code == 1 and "mer-flow build --db casme3" in err
+    code, _, err = call("status", tmp_path)
+    assert code == 1 and "no run directory" in err
+    code, _, err = call("status", "--out", tmp_path)
+    assert code == 1 and "no run below" in err
+
+
+def test_run_status_report_compare(
+    call: Call, majority: Path, small_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code, out, _ = call("status", majority)
+    assert code == 0 and "complete (seed 0 9/9)" in out
+
+    monkeypatch.setenv("MER_BENCH_STORE", str(small_store))
+    settings = ["--set", "epochs=2", "--set", "batch_size=8", "--engine", "serial", "--out", tmp_path]
+    code, out, err = call("run", "ststnet", "--protocol", "cde", "--limit", "2", *settings)
+    assert code == 1
+    assert "incomplete, so there is no table. seed 0: 7 of 9 missing: casme2/s02, samm/s00" in out
+    (path,) = tmp_path.glob("ststnet-*")
+    code, out, _ = call("status", path)
+    assert code == 1 and "seed 0 2/9" in out
+    code, out, err = call("report", majority, path)
+    assert code == 1 and "7 of 9 missing: casme2/s02" in err and not out
+
+    code, out, err = call("run", "ststnet", "--protocol", "cde", *settings)
+    assert code == 0, err
+    assert "7 folds trained" in out and "2 kept from before" in out
+    assert "STSTNet (authors, epochs=2, batch_size=8)" in out and "oracle (LEAKS)" in out
+
+    code, out, _ = call("report", majority, path)
+    assert code == 0
+    lines = [line for line in out.splitlines() if line.startswith("| ")]
+    assert ["last epoch" in line for line in lines[2:4]] == [True, True]
+    assert "LEAKS" in lines[4] and len(lines) == 5
+    target = tmp_path / "table.tex"
+    code, out, _ = call("report", path, "--format", "latex", "--out", target)
+    assert code == 0 and target.read_text().startswith(r"\begin{table}")
+    code, _, err = call("report", path, "--out", target / "below.tex")
+    assert code == 1 and "name another place" in err and "record" not in err
+    code, out, _ = call("report", path, "--json")
+    assert json.loads(out)[0]["folds"] == 9
+    code, _, err = call("report", path, "--format", "html")
+    assert code == 2 and "html" in err
+
+    code, out, _ = call("compare", path, majority, "--draws", "200")
+    assert code == 0 and "McNemar, seed 0" in out
+    assert out.startswith("A STSTNet (authors, epochs=2, batch_size=8): ")
+    code, out, _ = call("compare", path, majority, "--draws", "200", "--json")
+    assert set(json.loads(out)["tests"]) == {"Full", "casme2", "samm", "smic"}
+
+
+def test_a_configuration_file(call: Call, small_store: Path, tmp_path: Path) -> None:
+    file = tmp_path / "run.toml"
+    file.write_text('model = "ststnet"\nprotocol = "hde"\nseeds = [4]\n[set]\nepochs = 3\nlr = 0.1\n')
+    common = ["run", "--config", file, "--store", small_store, "--dry-run", "--json"]
+    code, out, err = call(*common, "--set", "lr=0.2", "--seeds", "2")
+    assert code == 0, err
+    found = json.loads(out)
+    assert (found["protocol"], found["seeds"], found["fold_names"]) == (
+        "hde",
+        [0, 1],
+        ["casme2", "samm", "smic"],
+    )
+    assert (found["identity"]["recipe"]["epochs"], found["identity"]["recipe"]["lr"]) == (3, 0.2)
+    assert found["changes"] == {"epochs": 3, "lr": 0.2}
+
+
+def test_a_dry_run_writes_nothing(call: Call, small_store: Path, tmp_path: Path) -> None:
+    code, out, _ = call(
+        "run", "ststnet", "--protocol", "cde", "--store", small_store, "--dry-run", "--out", tmp_path / "runs"
+    )
+    assert code == 0
+    assert "recipe     authors: epochs 800, batch_size 256, optimizer adam, lr 5e-05, shuffle False\n" in out
+    assert "1,683 parameters" in out and "54 samples of 9 subjects" in out and "nothing was trained" in out
+    assert "passed over whole-28:minmax-255" not in out
+    assert not (tmp_path / "runs").exists()
+
+
+def test_json_of_a_run(call: Call, small_store: Path, tmp_path: Path) -> None:
+    code, out, err = call(
+        "run",
+        "majority",
+        "--protocol",
+        "loso",
+        "--db",
+        "samm",
+        "--store",
+        small_store,
+        "--out",
+        tmp_path,
+        "--json",
+    )
+    found = json.loads(out)
+    assert code == 0 and not err
+    assert found["complete"] and found["trained"] == 3
+    assert list(found["summary"]["selections"]["last"]) == ["Full"]
+
+
+def test_models(call: Call) -> None:
+    code, out, _ = call("models")
+    assert code == 0
+    row = next(line for line in out.splitlines() if line.startswith("ststnet"))
+    assert row.split() == [
+        "ststnet",
+        "1,683",
+        "whole-28:minmax-255",
+        "exact",
+        "no",
+        "Liong",
+        "et",
+        "al.",
+        "2019",
+    ]
+    assert "from other packages: ahmsa of ahmsa-model" in out
+    assert max(map(len, out.splitlines())) <= 100
+    code, out, _ = call("models", "ahmsa")
+    assert code == 0 and "filled in:" in out and "115,586,563" in out
+    assert max(map(len, out.splitlines())) <= 100
+
+
+def test_models_in_json_are_whole(call: Call) -> None:
+    code, out, _ = call("models", "--json")
+    models = {model["name"]: model for model in json.loads(out)["models"]}
+    assert code == 0 and set(models) == set(Registry().names)
+    for name, model in models.items():
+        spec = Registry().get(name)
+        assert model["filled_in"] == list(spec.filled_in) and model["views"] == list(spec.views)
+        assert (model["parameters"], model["exactness"]) == (spec.parameters, spec.exactness)
+        assert model["exactness"] == "baseline" or model["source"] != "–", name
+        assert model["exactness"] != "reconstructed" or model["filled_in"], name
+
+
+def test_protocols(call: Call, small_store: Path) -> None:
+    code, out, _ = call("protocols")
+    assert code == 0 and [line.split()[0] for line in out.splitlines()] == [
+        "cde",
+        "loso",
+        "hde",
+        "cross-db",
+        "kfold",
+    ]
+    code, out, _ = call("protocols", "kfold", "--k", "3", "--inner", "--store", small_store, "--json")
+    found = json.loads(out)
+    assert len(found["folds"]) == 3 and all(sum(fold["inner"]) for fold in found["folds"])
+    code, out, _ = call("protocols", "hde", "--store", small_store)
+    assert code == 0 and "3 folds, 54 samples" in out
+
+
+def test_check(call: Call, small_store: Path) -> None:
+    code, out, _ = call("check", "--store", small_store)
+    assert code == 0
+    assert "samm, megc3: 18 samples (6/6/6) of 3 subjects" in out
+    assert "ststnet reads" in out and "no problem found" in out
+    assert "the composite has 24 subjects" in out
+    code, out, _ = call("check", "--store", small_store / "no")
+    assert code == 1 and "problem:" in out
+
+
+class Terminal:
+    """A stream that remembers, and says whether it is a terminal."""
+
+    def __init__(self, live: bool):
+        self.live, self.text = live, ""
+
+    def isatty(self) -> bool:
+        return self.live
+
+    def write(self, text: str) -> int:
+        self.text += text
+        return len(text)
+
+    def flush(self) -> None:
+        pass
+
+
+def test_progress_is_one_line_on_a_terminal_and_few_plain_lines_elsewhere() -> None:
+    live, plain = Terminal(True), Terminal(False)
+    for stream in (live, plain):
+        progress = TrainingProgress((0, 1), stream)  # type: ignore[arg-type]
+        for done in range(0, 101, 10):
+            progress(0, done, 100)
+        progress.close()
+    assert "seed 0 (1 of 2): 100/100 fold-epochs" in live.text and "left" in live.text
+    assert "\n" not in live.text
+    assert plain.text == ""
+
+
+def test_progress_counts_the_seeds_to_come() -> None:
+    progress = TrainingProgress((3, 9), Terminal(True))  # type: ignore[arg-type]
+    progress(3, 100, 100)
+    assert progress.line(3, 100, 100, 10.0).endswith("10/s, 10 s left")
+    progress(9, 50, 100)
+    assert progress.line(9, 50, 100, 15.0) == "seed 9 (2 of 2): 50/100 fold-epochs, 10/s, 5 s left"

@@ -1,0 +1,152 @@
+"""What a run reads from a store: the model's best view, the reasons, and what cannot be read."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mer_bench.runs.data import BenchData, find_store, load_data, read_population, wanted_inputs
+from mer_bench.errors import DataError, UsageError
+from mer_bench.protocols.splits import ProtocolOptions
+from mer_bench.models.spec import ModelSpec
+
+
+def spec(*views: str) -> ModelSpec:
+    return ModelSpec(
+        name="any", title="", build=int, kind="classifier", views=views, citation="", exactness="exact"
+    )
+
+
+def test_the_first_view_the_store_can_give_is_taken_and_the_others_are_explained(small_store: Path) -> None:
+    wanted = spec("regions-28:scaled", "whole-28:scaled", "whole-28:raw")
+    data = load_data(small_store, wanted, "cde", ProtocolOptions())
+    assert (data.view, data.normalisation) == ("whole-28", "scaled")
+    ((name, reason),) = data.passed_over
+    assert name == "regions-28:scaled"
+    assert "regions" in reason
+    assert data.maps.shape == (54, 3, 28, 28)
+    assert data.maps.dtype == np.float32
+    assert data.store_digest
+
+
+def test_rows_come_in_the_order_of_ids(small_store: Path) -> None:
+    data = load_data(small_store, spec("whole-28:raw"), "cde", ProtocolOptions())
+    ids = data.population.sample_ids.tolist()
+    assert ids == sorted(ids)
+    # A class shows as a block in u, so maps and labels are still paired.
+    brightest = data.maps[:, 0].mean(2).reshape(-1, 28)
+    found = np.stack([brightest[:, 2 + 8 * c : 8 + 8 * c].mean(1) for c in range(3)], 1).argmax(1)
+    np.testing.assert_array_equal(found, data.population.labels)
+
+
+def test_the_population_alone_is_the_same(small_store: Path) -> None:
+    data = load_data(small_store, spec("whole-28:raw"), "cde", ProtocolOptions())
+    alone = read_population(small_store, "cde", ProtocolOptions(), "megc3")
+    for name in ("sample_ids", "subjects", "databases", "labels"):
+        np.testing.assert_array_equal(getattr(alone, name), getattr(data.population, name))
+    assert alone.classes == data.population.classes
+
+
+def test_a_view_can_be_asked_for(small_store: Path) -> None:
+    wanted = spec("regions-28:scaled", "whole-28:scaled")
+    data = load_data(small_store, wanted, "cde", ProtocolOptions(), view="whole-14", normalisation="minmax")
+    assert data.maps.shape[2:] == (14, 14)
+    assert (data.maps.min(), data.maps.max()) == (0, 1)
+
+
+def test_which_inputs_are_tried() -> None:
+    one = spec("regions-28:scaled", "whole-28:minmax")
+    assert wanted_inputs(one, "", "") == (("regions-28", "scaled"), ("whole-28", "minmax"))
+    assert wanted_inputs(one, "whole-28", "") == (("whole-28", "minmax"), ("whole-28", "scaled"))
+    assert wanted_inputs(one, "whole-14", "") == (("whole-14", "scaled"), ("whole-14", "minmax"))
+    assert wanted_inputs(one, "", "raw") == (("regions-28", "raw"), ("whole-28", "raw"))
+    assert wanted_inputs(one, "whole-28", "raw") == (("whole-28", "raw"),)
+
+
+def test_a_variant_may_read_another_input(small_store: Path) -> None:
+    one = replace(
+        spec("whole-28:scaled"),
+        variants={"default": {}, "tiny": {}},
+        variant_views={"tiny": ("whole-14:raw",)},
+    )
+    assert wanted_inputs(one, "", "", "tiny") == (("whole-14", "raw"),)
+    assert wanted_inputs(one, "", "") == wanted_inputs(one, "", "", "default") == (("whole-28", "scaled"),)
+    data = load_data(small_store, one, "cde", ProtocolOptions(), variant="tiny")
+    assert (data.view, data.normalisation) == ("whole-14", "raw")
+    with pytest.raises(UsageError, match="variant_views names"):
+        replace(one, variant_views={"smal": ("whole-14:raw",)})
+
+
+def test_a_store_that_can_give_nothing_says_why(small_store: Path) -> None:
+    with pytest.raises(
+        DataError, match=r"any cannot be fed: .*none of its inputs\. .*regions-28:scaled: .*regions"
+    ):
+        load_data(small_store, spec("regions-28:scaled"), "cde", ProtocolOptions())
+
+
+def test_a_missing_database_is_named_with_the_command(small_store: Path) -> None:
+    with pytest.raises(DataError, match=r"lacks casme3.*mer-flow build --db casme3 --root DIR --store"):
+        load_data(small_store, spec("whole-28:raw"), "loso", ProtocolOptions(databases=("casme3",)))
+
+
+def test_an_unknown_database_is_suggested(small_store: Path) -> None:
+    with pytest.raises(UsageError, match="did you mean 'samm'"):
+        load_data(small_store, spec("whole-28:raw"), "loso", ProtocolOptions(databases=("sam",)))
+
+
+def test_a_scheme_without_classes_for_a_database_is_refused(small_store: Path) -> None:
+    options = ProtocolOptions(databases=("smic",))
+    with pytest.raises(Exception, match="casme2-5"):
+        load_data(small_store, spec("whole-28:raw"), "loso", options, scheme="casme2-5")
+
+
+def test_find_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MER_BENCH_STORE", raising=False)
+    with pytest.raises(UsageError, match=r"--store FILE or set MER_BENCH_STORE"):
+        find_store(None)
+    monkeypatch.setenv("MER_BENCH_STORE", str(tmp_path / "gone.h5"))
+    with pytest.raises(DataError, match=r"gone\.h5 \(from MER_BENCH_STORE\) does not exist"):
+        find_store(None)
+    (tmp_path / "gone.h5").touch()
+    assert find_store(None) == tmp_path / "gone.h5"
+    with pytest.raises(DataError, match="from --store"):
+        find_store(tmp_path / "other.h5")
+
+
+def test_nan_names_its_samples(bench_data: BenchData) -> None:
+    maps = bench_data.maps.copy()
+    maps[7, 2, 3, 3] = np.nan
+    maps[9, 0, 0, 0] = np.inf
+    with pytest.raises(DataError, match=f"2 map.*{bench_data.population.sample_ids[7]}.*mer-flow verify"):
+        replace(bench_data, maps=maps)
+
+
+def test_shapes_are_checked(bench_data: BenchData) -> None:
+    with pytest.raises(DataError, match="one map per sample"):
+        replace(bench_data, maps=bench_data.maps[1:])
+
+
+def test_shuffling_permutes_labels_and_nothing_else(bench_data: BenchData) -> None:
+    shuffled = bench_data.shuffled(3)
+    before, after = bench_data.population, shuffled.population
+    assert sorted(before.labels) == sorted(after.labels)
+    assert (before.labels != after.labels).any()
+    np.testing.assert_array_equal(before.sample_ids, after.sample_ids)
+    assert shuffled.maps is bench_data.maps
+    assert shuffled.shuffle_seed == 3
+    np.testing.assert_array_equal(after.labels, bench_data.shuffled(3).population.labels)
+    assert (after.labels != bench_data.shuffled(4).population.labels).any()
+
+
+def test_the_digest_sees_maps_labels_and_ids(bench_data: BenchData) -> None:
+    digest = bench_data.digest()
+    maps = bench_data.maps.copy()
+    maps[0, 0, 0, 0] += 1
+    assert replace(bench_data, maps=maps).digest() != digest
+    assert bench_data.shuffled(0).digest() != digest
+    ids = bench_data.population.sample_ids[::-1].copy()
+    renamed = replace(bench_data.population, sample_ids=ids)
+    assert replace(bench_data, population=renamed).digest() != digest

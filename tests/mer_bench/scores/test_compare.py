@@ -1,0 +1,113 @@
+"""Two runs against each other, and what cannot be compared."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mer_bench.scores.compare import compare_runs
+from mer_bench.runs.data import BenchData
+from mer_bench.errors import RunError
+from mer_bench.runs.train import prepare_data
+from mer_bench.models.majority import SPECS as MAJORITY
+from mer_bench.models.registry import Registered
+from mer_bench.runs.directory import RunDirectory
+from mer_bench.settings import Request, RunSettings
+from mer_bench.training.result import FoldResult
+
+Make = Callable[..., FoldResult]
+
+
+@pytest.fixture
+def make_run(bench_data: BenchData, record: Make, tmp_path: Path) -> Callable[..., RunDirectory]:
+    def build(name: str, skill: float, data: BenchData = bench_data, **settings: object) -> RunDirectory:
+        run = RunSettings(**{"model": "majority", "protocol": "cde", **settings})  # type: ignore[arg-type]
+        prepared = prepare_data(Registered(MAJORITY[0], "test"), Request(run), data)
+        directory = RunDirectory.create_or_resume(tmp_path / name, prepared.manifest)
+        labels = prepared.data.population.labels
+        ids = prepared.data.population.sample_ids
+        for seed in run.seeds:
+            for fold in prepared.folds.folds:
+                picks = []
+                for i in fold.test:
+                    rng = np.random.default_rng([seed, *map(ord, f"{name}{ids[i]}")])
+                    picks.append(labels[i] if rng.random() < skill else (labels[i] + rng.integers(1, 3)) % 3)
+                directory.write(
+                    record(fold.name, fold.test, [picks], fold.inner, [[0] * len(fold.inner)], seed)
+                )
+        return directory
+
+    return build
+
+
+def test_a_better_run_is_found_better(make_run: Callable[..., RunDirectory]) -> None:
+    found = compare_runs(make_run("a", 0.95, seeds=(0, 1)), make_run("b", 0.4, seeds=(1, 0, 2)), draws=1000)
+    assert found.seeds == (0, 1)
+    test = found.tests["Full"]["uf1"]
+    a, b = found.values["Full"]["uf1"]
+    assert test.difference == pytest.approx(a - b)
+    assert test.low > 0.2 and test.p_value < 0.01
+    assert set(found.tests) == {"Full", "casme2", "samm", "smic"}
+    assert all(p < 0.001 and only_a > only_b for only_a, only_b, p in found.mcnemar.values())
+
+
+def test_a_run_equals_itself(make_run: Callable[..., RunDirectory]) -> None:
+    run = make_run("a", 0.6)
+    found = compare_runs(run, run, draws=200)
+    assert all(
+        test.p_value == 1 and test.difference == 0 for t in found.tests.values() for test in t.values()
+    )
+    assert found.mcnemar == {0: (0, 0, 1.0)}
+
+
+def test_row_order_does_not_matter(make_run: Callable[..., RunDirectory], bench_data: BenchData) -> None:
+    order = np.random.default_rng(1).permutation(len(bench_data.maps))
+    columns = ("sample_ids", "subjects", "databases", "labels")
+    population = bench_data.population
+    other = replace(
+        bench_data,
+        maps=bench_data.maps[order],
+        population=replace(population, **{name: getattr(population, name)[order] for name in columns}),
+    )
+    a, b = make_run("a", 0.8), make_run("b", 0.5)
+    shuffled = make_run("b", 0.5, data=other)
+    assert shuffled.path != b.path
+    assert compare_runs(a, b, draws=300).to_json() == compare_runs(a, shuffled, draws=300).to_json()
+
+
+def test_what_cannot_be_compared_is_refused(
+    make_run: Callable[..., RunDirectory], bench_data: BenchData
+) -> None:
+    run = make_run("a", 0.6)
+    half = bench_data.population.databases != "smic"
+    columns = ("sample_ids", "subjects", "databases", "labels")
+    part = replace(
+        bench_data,
+        maps=bench_data.maps[half],
+        population=replace(
+            bench_data.population, **{name: getattr(bench_data.population, name)[half] for name in columns}
+        ),
+    )
+    for other, message in (
+        (make_run("b", 0.6, protocol="hde"), "protocol cde against hde"),
+        (make_run("b", 0.6, shuffle_labels=0), "other labels"),
+        (make_run("b", 0.6, data=part), "20 samples are in one of them only"),
+        (make_run("b", 0.6, seeds=(4,)), "share none"),
+    ):
+        with pytest.raises(RunError, match=message):
+            compare_runs(run, other, draws=100)
+    folds = make_run("c", 0.6, protocol="kfold")
+    with pytest.raises(RunError, match="hold out different samples"):
+        compare_runs(folds, make_run("d", 0.6, protocol="kfold", fold_seed=1), draws=100)
+    run.record_path(0, "samm/s00").unlink()
+    with pytest.raises(RunError, match="missing: samm/s00"):
+        compare_runs(run, make_run("e", 0.6), draws=100)
+
+
+def test_reserving_inner_subjects_does_not_hinder_a_comparison(make_run: Callable[..., RunDirectory]) -> None:
+    found = compare_runs(make_run("a", 0.6), make_run("b", 0.6, inner=True), draws=100)
+    assert found.seeds == (0,)

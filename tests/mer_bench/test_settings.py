@@ -1,0 +1,221 @@
+"""Settings: file below --set below flags, typed, unknown keys suggested."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import pytest
+
+from mer_bench.errors import UsageError
+from mer_bench.settings import Request, RunSettings, gather, option_types, resolve
+from mer_bench.models.spec import ModelSpec
+from mer_bench.recipe import Recipe
+from mer_bench.values import coerce, parse_seeds
+
+
+def build(
+    num_classes: int,
+    in_channels: int = 3,
+    map_size: int = 28,
+    width: int = 8,
+    dims: tuple[int, ...] = (1, 2),
+    mode: Literal["a", "b"] = "a",
+    gamma: float = 2.0,
+) -> Any:
+    return None
+
+
+SPEC = ModelSpec(
+    name="net",
+    title="Net",
+    build=build,
+    kind="network",
+    views=("whole-28:scaled",),
+    recipes={"paper": Recipe(name="paper", epochs=10), "fast": Recipe(name="fast", epochs=2)},
+    default_recipe="paper",
+    variants={"default": {}, "tiny": {"width": 2}},
+    citation="",
+    exactness="exact",
+)
+
+
+def resolved(**overrides: Any) -> Any:
+    run = overrides.pop("run", RunSettings(model="net", protocol="cde"))
+    return resolve(SPEC, Request(run, {key.replace("__", "."): value for key, value in overrides.items()}))
+
+
+def test_flags_win_over_set_and_set_over_the_file(tmp_path: Path) -> None:
+    file = tmp_path / "run.toml"
+    file.write_text(
+        'protocol = "loso"\nseeds = 5\nscheme = "samm-5"\ndb = ["samm"]\n[set]\nlr = 1e-3\nepochs = 7\n'
+    )
+    request = gather(file, ["lr=1e-2", "seeds=0,9", "options.width=4"], {"scheme": "megc3", "device": None})
+    assert request.run == RunSettings(protocol="loso", seeds=(0, 9), scheme="megc3", db=("samm",))
+    assert request.overrides == {"lr": "1e-2", "epochs": 7, "options.width": "4"}
+
+
+def test_a_dotted_table_in_the_file(tmp_path: Path) -> None:
+    file = tmp_path / "run.toml"
+    file.write_text("[set]\nrecipe.lr = 0.5\n[set.options]\nwidth = 3\n")
+    assert gather(file, [], {}).overrides == {"recipe.lr": 0.5, "options.width": 3}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("protocl = 'cde'", "did you mean 'protocol'"),
+        ("seeds = -1", "seeds"),
+        ("inner = 3", "expected bool"),
+        ("[recipe]\nlr = 1", r"unknown table \[recipe\]"),
+        ("this is not toml", "not TOML"),
+        ("set = 3", "must be a table"),
+    ],
+)
+def test_a_bad_file_is_refused(tmp_path: Path, text: str, message: str) -> None:
+    file = tmp_path / "run.toml"
+    file.write_text(text + "\n")
+    with pytest.raises(UsageError, match=message):
+        gather(file, [], {})
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"no\.toml: No such file"):
+        gather(tmp_path / "no.toml", [], {})
+
+
+@pytest.mark.parametrize(("pair", "message"), [("lr", "expected key=value"), ("=3", "expected key=value")])
+def test_a_bad_set_is_refused(pair: str, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        gather(None, [pair], {})
+    with pytest.raises(UsageError, match="given twice"):
+        gather(None, ["lr=1", "lr=2"], {})
+
+
+@pytest.mark.parametrize(("given", "seeds"), [("3", (0, 1, 2)), (2, (0, 1)), ("4,", (4,)), ([7, 3], (7, 3))])
+def test_seeds(given: Any, seeds: tuple[int, ...]) -> None:
+    assert parse_seeds(given) == seeds
+
+
+@pytest.mark.parametrize("given", ["0", "x", "1,1", "-2,", [], "1.5"])
+def test_bad_seeds(given: Any) -> None:
+    with pytest.raises(UsageError, match="seeds"):
+        parse_seeds(given)
+
+
+@pytest.mark.parametrize(
+    ("value", "kind", "expected"),
+    [
+        ("1e-4", float, 1e-4),
+        (3, float, 3.0),
+        ("12", int, 12),
+        ("no", bool, False),
+        (True, bool, True),
+        ("none", int | None, None),
+        ("4", int | None, 4),
+        ("a,b", tuple[str, ...], ("a", "b")),
+        ([1, 2], tuple[int, ...], (1, 2)),
+        ("adam", Literal["adam", "sgd"], "adam"),
+    ],
+)
+def test_values_take_the_type_of_their_setting(value: Any, kind: Any, expected: Any) -> None:
+    found = coerce("key", value, kind)
+    assert found == expected
+    assert type(found) is type(expected)
+
+
+@pytest.mark.parametrize(
+    ("value", "kind", "message"),
+    [
+        ("fast", float, "key: expected float, got 'fast'"),
+        ("1.5", int, "expected int"),
+        (True, int, "expected int"),
+        ("maybe", bool, "expected bool"),
+        ("adm", Literal["adam", "sgd"], "did you mean 'adam'"),
+        ("1,x", tuple[int, ...], "expected int"),
+        (3, str, "expected str"),
+    ],
+)
+def test_a_wrong_type_is_named(value: Any, kind: Any, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        coerce("key", value, kind)
+
+
+def test_overrides_reach_recipe_and_options() -> None:
+    found = resolved(lr="1e-3", width="16", recipe__gamma="0.5", options__gamma=3, dims="4,5", mode="b")
+    assert found.recipe == Recipe(name="paper", epochs=10, lr=1e-3, gamma=0.5)
+    assert found.options == {"width": 16, "gamma": 3.0, "dims": (4, 5), "mode": "b"}
+    apart = {"lr": 1e-3, "gamma": 0.5, "width": 16, "dims": (4, 5), "mode": "b", "options.gamma": 3.0}
+    assert found.changes == apart
+
+
+def test_variant_and_recipe_are_the_base() -> None:
+    found = resolved(run=RunSettings(model="net", protocol="cde", variant="tiny", recipe="fast"), epochs=3)
+    assert (found.options, found.recipe.epochs, found.recipe.name) == ({"width": 2}, 3, "fast")
+    assert found.changes == {"epochs": 3}
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ({"epoch": 3}, "did you mean 'epochs'"),
+        ({"options__widht": 3}, "did you mean 'width'"),
+        ({"recipe__width": 3}, "unknown setting 'width'"),
+        ({"training__lr": 3}, "unknown setting group 'training'"),
+        ({"gamma": 1}, r"write recipe\.gamma or options\.gamma"),
+        ({"epochs": 0}, "at least 1"),
+        ({"lr": "-1"}, "above 0"),
+        ({"flip": 2}, r"\[0, 1\]"),
+        ({"lr": "nan"}, "above 0"),
+        ({"lr": "inf"}, "finite"),
+        ({"eps": -1}, "above 0"),
+        ({"beta1": 1}, r"\[0, 1\)"),
+        ({"cb_beta": 1}, r"\[0, 1\)"),
+        ({"optimizer": "adm"}, "did you mean 'adam'"),
+        ({"run": RunSettings(model="net", variant="tny")}, "did you mean 'tiny'"),
+        ({"run": RunSettings(model="net", recipe="papr")}, "did you mean 'paper'"),
+    ],
+)
+def test_what_cannot_be_is_refused(overrides: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        resolved(**overrides)
+
+
+@dataclass
+class Config:
+    num_classes: int = 3
+    depth: int = 2
+
+
+def test_options_of_a_builder_with_a_config() -> None:
+    def open_build(num_classes: int, in_channels: int = 3, map_size: int = 28, **options: Any) -> Any:
+        return None
+
+    spec = ModelSpec(
+        name="open",
+        title="",
+        build=open_build,
+        kind="classifier",
+        views=("v:n",),
+        citation="",
+        exactness="exact",
+    )
+    assert option_types(spec) == ({}, True)
+    assert resolve(spec, Request(RunSettings(), {"options.depth": "5"})).options == {"depth": 5}
+    with pytest.raises(UsageError, match=r"options\.depth"):
+        resolve(spec, Request(RunSettings(), {"depth": "5"}))
+    open_build.config = Config  # type: ignore[attr-defined]
+    assert option_types(spec) == ({"depth": int}, False)
+    assert resolve(spec, Request(RunSettings(), {"depth": "5"})).options == {"depth": 5}
+
+
+def test_a_classifier_takes_no_recipe() -> None:
+    spec = ModelSpec(
+        name="c", title="", build=build, kind="classifier", views=("v:n",), citation="", exactness="exact"
+    )
+    assert resolve(spec, Request(RunSettings())).recipe is None
+    with pytest.raises(UsageError, match="takes no recipe"):
+        resolve(spec, Request(RunSettings(recipe="paper")))
+    with pytest.raises(UsageError, match="unknown setting 'lr'"):
+        resolve(spec, Request(RunSettings(), {"lr": 1}))

@@ -1,0 +1,124 @@
+"""Apex spotting on clips of a real face whose apex is known."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from mer_flow.extraction.apex import difference_curves, divide_and_conquer, region_boxes, spot_apex
+from mer_flow.config import SPOTTERS
+from mer_flow.work.errors import FrameError, UsageError
+from mer_flow.extraction.extractor import PipelineConfig, align_clip, apply_settings
+
+LENGTH, APEX = 24, 7
+
+
+def strength(i: int) -> float:
+    """Raised cosines from the onset up to the apex and down to the offset."""
+    phase = i / APEX if i <= APEX else (LENGTH - 1 - i) / (LENGTH - 1 - APEX)
+    return float(0.5 - 0.5 * np.cos(np.pi * phase))
+
+
+def render(frame: np.ndarray, move: Callable, bump: Callable, drift: float) -> list[np.ndarray]:
+    rng = np.random.default_rng(0)
+    field = bump(frame.shape, (268, 162), (0.0, -1.6), 16) + bump(frame.shape, (367, 165), (0.0, -1.6), 16)
+    frames = []
+    for i in range(LENGTH):
+        head = np.zeros_like(field)
+        head[0] += drift * i / (LENGTH - 1)
+        shown = move(frame, strength(i) * field + head) + rng.normal(size=frame.shape)
+        frames.append(np.clip(np.rint(shown), 0, 255).astype(np.uint8))
+    return align_clip(frames, frames[0], apply_settings(PipelineConfig(), ["align.size=160"]))
+
+
+@pytest.fixture(scope="module")
+def grey(face_frame: np.ndarray) -> np.ndarray:
+    return np.rint(face_frame @ [0.299, 0.587, 0.114]).astype(np.uint8)
+
+
+@pytest.fixture(scope="module")
+def still_head(grey: np.ndarray, move: Callable, bump: Callable) -> list[np.ndarray]:
+    return render(grey, move, bump, drift=0.0)
+
+
+@pytest.fixture(scope="module")
+def drifting_head(grey: np.ndarray, move: Callable, bump: Callable) -> list[np.ndarray]:
+    return render(grey, move, bump, drift=1.5)
+
+
+def test_midpoint_is_the_middle(still_head: list[np.ndarray]) -> None:
+    found = spot_apex(still_head, "midpoint")
+    assert found.index == LENGTH // 2 and found.curve.argmax() == found.index
+
+
+@pytest.mark.parametrize("method", ["difference", "flow-peak"])
+def test_a_raised_brow_is_spotted(method: str, still_head: list[np.ndarray]) -> None:
+    found = spot_apex(still_head, method)
+    assert abs(found.index - APEX) <= 2 < abs(LENGTH // 2 - APEX)
+    assert found.curve.shape == (LENGTH,) and found.curve.dtype == np.float32 and found.method == method
+
+
+def test_flow_peak_sees_through_a_drifting_head_where_difference_does_not(
+    drifting_head: list[np.ndarray],
+) -> None:
+    assert abs(spot_apex(drifting_head, "flow-peak").index - APEX) <= 2
+    assert abs(spot_apex(drifting_head, "difference").index - APEX) > 5
+
+
+def test_given_landmarks_place_the_regions(grey: np.ndarray, still_head: list[np.ndarray]) -> None:
+    from mer_flow.extraction.extractor import extract_pair
+
+    quick = ["align.size=160", "flow.nscales=2", "flow.warps=1", "regions.backend=dlib"]
+    landmarks = extract_pair(grey, grey, apply_settings(PipelineConfig(), quick)).landmarks
+    measured, assumed = region_boxes(160, landmarks), region_boxes(160)
+    for (rows, columns), (rows_assumed, columns_assumed) in zip(measured, assumed, strict=True):
+        assert abs(rows.start - rows_assumed.start) < 0.15 * 160
+        assert abs(columns.start - columns_assumed.start) < 0.15 * 160
+    assert abs(spot_apex(still_head, "flow-peak", landmarks).index - APEX) <= 2
+
+
+def test_a_flicker_of_the_light_is_no_difference() -> None:
+    frame = np.random.default_rng(0).integers(60, 120, (160, 160), dtype=np.uint8)
+    brighter = np.rint(frame * 1.1).astype(np.uint8)
+    curves = difference_curves([frame, brighter], region_boxes(160))
+    assert curves[1].max() < 0.6 < np.abs(brighter.astype(float) - frame).mean()
+
+
+@pytest.mark.parametrize("method", SPOTTERS)
+@pytest.mark.parametrize("count", [1, 2, 3, 4])
+def test_short_clips_have_an_apex_after_the_onset(
+    method: str, count: int, still_head: list[np.ndarray]
+) -> None:
+    index = spot_apex(still_head[:count], method).index
+    assert index == 0 if count == 1 else 1 <= index < count
+
+
+def test_a_still_clip_has_some_apex() -> None:
+    frames = [np.full((64, 64), 90, np.uint8)] * 6
+    for method in SPOTTERS:
+        assert 1 <= spot_apex(frames, method).index < 6
+
+
+@pytest.mark.parametrize("peak", range(1, 30))
+def test_divide_and_conquer_finds_every_single_peak(peak: int) -> None:
+    curve = np.exp(-0.5 * ((np.arange(30) - peak) / 5.0) ** 2)
+    assert divide_and_conquer(curve) == peak
+
+
+def test_divide_and_conquer_prefers_the_half_with_more_movement() -> None:
+    curve = np.zeros(32)
+    curve[4] = 1.0
+    curve[20:28] = 0.9
+    assert 20 <= divide_and_conquer(curve) < 28, "a lone spike is no expression"
+
+
+def test_wrong_requests() -> None:
+    frames = [np.zeros((64, 64), np.uint8)] * 3
+    with pytest.raises(UsageError, match="did you mean 'flow-peak'"):
+        spot_apex(frames, "flowpeak")
+    with pytest.raises(FrameError, match="one shape"):
+        spot_apex([*frames, np.zeros((65, 64), np.uint8)])
+    with pytest.raises(FrameError, match="got 0"):
+        spot_apex([])

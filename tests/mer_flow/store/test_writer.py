@@ -1,0 +1,314 @@
+"""What the writer accepts, refuses and replaces."""
+
+from __future__ import annotations
+
+import multiprocessing
+import stat
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from mer_flow.work.errors import StoreError, StoreMismatchError
+from mer_flow.store.record import EncodeOptions
+from mer_flow.samples import Sample, SampleTable
+from mer_flow.store.reader import FlowStore
+from mer_flow.store.writer import SampleRecord, StoreWriter, encode_sample
+from mer_flow.store.verify import verify_store
+
+SIDE = 16
+PIPELINE = {
+    "map_kind": {"kind": "computed", "map_size": SIDE, "values": "px"},
+    "flow": {"tau": 0.25, "warps": 5},
+    "versions": {"cv2": "4.11"},
+}
+
+
+def row(i: int, **changes: object) -> Sample:
+    sample = Sample(f"samm/006/c_{i}", "samm", "samm/006", f"c_{i}", 1, 5, 9, "sheet", "anger", "4", 1, 200.0)
+    return replace(sample, **changes)  # type: ignore[arg-type]
+
+
+def record(sample: Sample, value: float = 0.0, **changes: object) -> SampleRecord:
+    rng = np.random.default_rng(int(sample.clip[2:]))
+    flow = np.abs(rng.normal(size=(3, SIDE, SIDE))) + value
+    return replace(SampleRecord(sample, flow, notes={"fallbacks": []}), **changes)  # type: ignore[arg-type]
+
+
+def encoded(i: int) -> bytes:
+    return encode_sample(record(row(i)))
+
+
+def write(path: Path, samples: list[Sample], pipeline: dict = PIPELINE, value: float = 0.0) -> set[str]:
+    with StoreWriter(path, pipeline) as writer:
+        done = writer.begin("samm", SampleTable(samples))
+        for sample in samples:
+            if sample.sample_id not in done:
+                writer.commit(sample.sample_id, encode_sample(record(sample, value)))
+        writer.finish()
+    return done
+
+
+def test_a_second_run_does_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "store.h5"
+    write(path, [row(0), row(1)])
+    before, stamp = path.read_bytes(), path.stat().st_mtime_ns
+    assert write(path, [row(0), row(1)]) == {"samm/006/c_0", "samm/006/c_1"}
+    assert path.read_bytes() == before
+    assert path.stat().st_mtime_ns == stamp
+    assert [item.name for item in tmp_path.iterdir()] == ["store.h5"]
+
+
+def test_finish_says_whether_it_wrote(tmp_path: Path) -> None:
+    with StoreWriter(tmp_path / "store.h5", PIPELINE) as writer:
+        writer.begin("samm", SampleTable([row(0)]))
+        assert not writer.finish()
+        writer.commit("samm/006/c_0", encoded(0))
+        assert writer.finish()
+        assert not writer.finish()
+
+
+def test_spawned_workers_encode_the_same_bytes(tmp_path: Path) -> None:
+    alone = [encoded(i) for i in range(4)]
+    assert alone == [encoded(i) for i in range(4)]
+    with ProcessPoolExecutor(2, multiprocessing.get_context("spawn")) as pool:
+        assert list(pool.map(encoded, range(4))) == alone
+
+
+def test_another_parameter_is_refused_and_named(tmp_path: Path) -> None:
+    path = tmp_path / "store.h5"
+    write(path, [row(0)])
+    other = {**PIPELINE, "flow": {"tau": 0.25, "warps": 3}, "new": 1}
+    before = path.read_bytes()
+    with pytest.raises(StoreMismatchError) as caught:
+        write(path, [row(1)], other)
+    text = str(caught.value)
+    assert "2 differ" in text
+    assert "flow.warps: 5 there, 3 now" in text
+    assert "new: 'absent' there, 1 now" in text
+    assert "another store" in text
+    assert "tau" not in text
+    assert path.read_bytes() == before
+    assert not path.with_name("store.h5.lock").exists()
+
+
+def test_a_long_list_of_differences_is_cut_short(tmp_path: Path) -> None:
+    path = tmp_path / "store.h5"
+    write(path, [row(0)])
+    other = {**PIPELINE, "extra": {f"key_{i:02d}": i for i in range(40)}}
+    with pytest.raises(StoreMismatchError, match=r"\(40 differ\).*key_03.*; and 28 more"):
+        write(path, [row(0)], other)
+    imported = {"map_kind": {"kind": "imported", "map_size": SIDE, "values": "minmax-255"}}
+    with pytest.raises(StoreMismatchError, match="holds computed maps, and imported ones are to be added"):
+        write(path, [row(0)], imported)
+
+
+def test_parts_of_another_pipeline_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "store.h5"
+    with StoreWriter(path, PIPELINE) as writer:
+        writer.begin("samm", SampleTable([row(0)]))
+        writer.commit("samm/006/c_0", encoded(0))
+    with pytest.raises(
+        StoreMismatchError, match=r"unfinished build in .*store\.h5\.parts .*warps: 5 there, 2 now"
+    ):
+        write(path, [row(0)], {**PIPELINE, "flow": {"tau": 0.25, "warps": 2}})
+    assert write(path, [row(0)]) == {"samm/006/c_0"}
+
+
+def test_a_changed_sheet_row_is_computed_again(tmp_path: Path) -> None:
+    path = tmp_path / "store.h5"
+    write(path, [row(0), row(1)])
+    changed = [row(0), row(1, apex=6)]
+    assert write(path, changed, value=1.0) == {"samm/006/c_0"}
+    with FlowStore(path) as store:
+        assert store.samples("samm")["samm/006/c_1"].apex == 6
+        assert store.read_flow("samm", 1).min() >= 1.0 > store.read_flow("samm", 0).min()
+    assert verify_store(path) == []
+
+
+def test_the_apex_that_was_used_may_differ_from_the_sheet(tmp_path: Path) -> None:
+    path, sheet = tmp_path / "store.h5", row(0, apex=-1, apex_source="none")
+    used = replace(sheet, apex=4, apex_source="spotted:flow-peak")
+    for expected in (set(), {sheet.sample_id}):
+        with StoreWriter(path, PIPELINE) as writer:
+            assert writer.begin("samm", SampleTable([sheet])) == expected
+            if not expected:
+                writer.commit(sheet.sample_id, encode_sample(record(used)))
+            writer.finish()
+    with FlowStore(path) as store:
+        assert store.samples("samm")[0] == used
+
+
+def test_failures_are_kept_retried_and_replaced(tmp_path: Path) -> None:
+    path, samples = tmp_path / "store.h5", SampleTable([row(0), row(1)])
+    with StoreWriter(path, PIPELINE) as writer:
+        writer.begin("samm", samples)
+        writer.commit("samm/006/c_0", encoded(0))
+        writer.fail("samm/006/c_1", "frames", "onset frame 1 is missing")
+        assert writer.failed("samm") == {"samm/006/c_1"}
+        writer.finish()
+    with StoreWriter(path, PIPELINE) as writer:
+        assert writer.begin("samm", samples) == {"samm/006/c_0"}
+        assert writer.failures("samm") == [("samm/006/c_1", "frames", "onset frame 1 is missing")]
+        with pytest.raises(StoreError, match="committed already"):
+            writer.fail("samm/006/c_0", "face", "?")
+        assert writer.begin("samm", SampleTable([row(0), row(1, onset=2)])) == {"samm/006/c_0"}
+        assert writer.failed("samm") == set(), "a changed row is tried again"
+        writer.begin("samm", samples)
+        writer.commit("samm/006/c_1", encoded(1))
+        assert writer.failures("samm") == []
+        writer.finish()
+    with FlowStore(path) as store:
+        assert store.failures("samm") == ()
+        assert len(store.samples("samm")) == 2
+
+
+def test_a_sample_that_fails_with_its_new_row_loses_its_old_flow(tmp_path: Path) -> None:
+    path = tmp_path / "store.h5"
+    write(path, [row(0), row(1)])
+    for _ in range(2):  # the second time from the file
+        with StoreWriter(path, PIPELINE) as writer:
+            writer.begin("samm", SampleTable([row(0), row(1, apex=8)]))
+            writer.fail("samm/006/c_1", "frames", "apex frame 8 is missing")
+            writer.finish()
+        with FlowStore(path) as store:
+            assert store.samples("samm").sample_ids == ("samm/006/c_0",)
+            assert [item.reason for item in store.failures("samm")] == ["apex frame 8 is missing"]
+    assert verify_store(path) == []
+
+
+def test_all_samples_failed(tmp_path: Path) -> None:
+    path = tmp_path / "store.h5"
+    with StoreWriter(path, PIPELINE) as writer:
+        writer.begin("samm", SampleTable([row(0)]))
+        writer.fail("samm/006/c_0", "face", "kein Gesicht: 臉")
+        assert writer.finish()
+    with FlowStore(path) as store:
+        assert len(store.samples("samm")) == 0
+        assert store.failures("samm")[0].reason == "kein Gesicht: 臉"
+        assert store.flow("samm")[:].shape == (0, 3, SIDE, SIDE)
+        assert store.regions("samm").shape == (0, 5, 2)
+    assert verify_store(path) == []
+
+
+def test_layout_of_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "store.h5"
+    write(path, [row(10), row(9)])
+    with h5py.File(path) as file:
+        flow = file["samm/flow"]
+        assert (flow.shape, flow.dtype, flow.chunks) == ((2, 3, SIDE, SIDE), np.float16, (1, 3, SIDE, SIDE))
+        assert (flow.shuffle, flow.compression, flow.compression_opts, flow.fletcher32) == (
+            True,
+            "gzip",
+            4,
+            True,
+        )
+        text = h5py.check_string_dtype(file["samm/samples/sample_id"].dtype)
+        assert (text.encoding, file["samm/samples/sample_id"].fletcher32) == ("utf-8", True)
+        assert file["samm/samples/sample_id"][()].tolist() == [b"samm/006/c_9", b"samm/006/c_10"]
+        assert set(file["samm"]) == {"samples", "flow", "notes", "row_digest", "content_digest", "failures"}
+
+
+def test_float32_is_kept_whole(tmp_path: Path) -> None:
+    path, options = tmp_path / "store.h5", EncodeOptions(dtype="float32", compression=1)
+    with StoreWriter(path, PIPELINE, options) as writer:
+        writer.begin("samm", SampleTable([row(0)]))
+        writer.commit("samm/006/c_0", encode_sample(record(row(0)), options))
+        writer.finish()
+    with FlowStore(path) as store:
+        assert np.array_equal(store.read_flow("samm", 0), record(row(0)).flow.astype(np.float32))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"flow": np.zeros((2, SIDE, SIDE))}, r"expected \(3, S, S\)"),
+        ({"flow": np.full((3, SIDE, SIDE), np.nan)}, "not finite"),
+        ({"flow": np.full((3, SIDE, SIDE), 7e4)}, "not finite as float16"),
+        ({"regions": np.zeros((4, 2))}, "regions has shape"),
+        ({"landmarks": np.full((68, 2), np.inf)}, "landmarks has shape"),
+        ({"faces": np.zeros((2, SIDE, SIDE))}, "expected uint8"),
+        ({"faces": np.zeros((1, SIDE, SIDE), np.uint8)}, "expected uint8"),
+        ({"clips": np.zeros((4, SIDE, 3), np.uint8)}, "clips is uint8"),
+        ({"notes": {"x": object()}}, "notes are not JSON"),
+        ({"sample": row(0, emotion="an\0ger")}, "NUL"),
+    ],
+)
+def test_a_wrong_record_is_refused(changes: dict, message: str) -> None:
+    with pytest.raises(StoreError, match=message):
+        encode_sample(replace(record(row(0)), **changes))
+
+
+def test_a_payload_that_does_not_fit_is_refused(tmp_path: Path) -> None:
+    with StoreWriter(tmp_path / "store.h5", PIPELINE) as writer:
+        with pytest.raises(StoreError, match="was not begun"):
+            writer.failed("samm")
+        with pytest.raises(StoreError, match="is in no table"):
+            writer.commit("samm/006/c_0", encoded(0))
+        with pytest.raises(StoreError, match="got rows of samm"):
+            writer.begin("smic", SampleTable([row(0)]))
+        writer.begin("samm", SampleTable([row(0), row(1)]))
+        with pytest.raises(StoreError, match="not an encoded sample"):
+            writer.commit("samm/006/c_0", b"nonsense")
+        with pytest.raises(StoreError, match=r"committed as samm/006/c_0 is of samm/006/c_1"):
+            writer.commit("samm/006/c_0", encoded(1))
+        with pytest.raises(StoreMismatchError, match="expected"):
+            writer.commit("samm/006/c_0", encode_sample(record(row(0), flow=np.zeros((3, 8, 8)))))
+        with pytest.raises(StoreError, match="float32"):
+            writer.commit("samm/006/c_0", encode_sample(record(row(0)), EncodeOptions(dtype="float32")))
+        writer.commit("samm/006/c_0", encoded(0))
+        clip = np.zeros((5, SIDE, SIDE), np.uint8)
+        with pytest.raises(StoreMismatchError, match="--keep-clips"):
+            writer.commit("samm/006/c_1", encode_sample(record(row(1), clips=clip)))
+
+
+def test_needs_a_context_and_a_map_kind(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="not open"):
+        StoreWriter(tmp_path / "a.h5", PIPELINE).begin("samm", SampleTable([]))
+    with pytest.raises(StoreError, match="map_kind"):
+        StoreWriter(tmp_path / "a.h5", {})
+    for nameless in ("", ".", "/"):
+        with pytest.raises(StoreError, match="names no file"):
+            StoreWriter(nameless, PIPELINE)
+    with pytest.raises(StoreError, match="not JSON"):
+        StoreWriter(tmp_path / "a.h5", {**PIPELINE, "x": object()})
+    with pytest.raises(StoreError, match=r"flow dtype 'float64'"):
+        EncodeOptions(dtype="float64")  # type: ignore[arg-type]
+
+
+def test_a_file_that_is_no_store_is_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "notes.txt"
+    path.write_text("mine")
+    with pytest.raises(StoreError, match="not a readable HDF5 file"):
+        write(path, [row(0)])
+    assert path.read_text() == "mine"
+    assert [item.name for item in tmp_path.iterdir()] == ["notes.txt"]
+
+
+def test_a_folder_without_permission(tmp_path: Path) -> None:
+    folder = tmp_path / "locked"
+    folder.mkdir()
+    folder.chmod(stat.S_IRUSR | stat.S_IXUSR)
+    try:
+        (folder / "probe").touch()
+    except PermissionError:
+        with pytest.raises(StoreError, match="Choose a --store folder"):
+            write(folder / "store.h5", [row(0)])
+    else:
+        pytest.skip("this user may write anywhere")
+    finally:
+        folder.chmod(stat.S_IRWXU)
+
+
+def test_a_damaged_part_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "store.h5"
+    with StoreWriter(path, PIPELINE) as writer:
+        writer.begin("samm", SampleTable([row(0)]))
+        writer.commit("samm/006/c_0", encoded(0))
+    part = next(tmp_path.rglob("*.h5"))
+    part.write_bytes(b"x" * 100)
+    with pytest.raises(StoreError, match=rf"{part.name} is damaged .* Delete it"):
+        write(path, [row(0)])
