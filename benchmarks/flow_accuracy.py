@@ -90,8 +90,8 @@ def score(pair: Pair, settings: tuple[str, ...], into: Score) -> None:
     """Runs one pair through the pipeline and compares."""
     import cv2
 
-    from mer_flow.faces.landmarks import face_mask
     from mer_flow.extraction.extractor import PipelineConfig, apply_settings, extract_pair
+    from mer_flow.faces.landmarks import face_mask
 
     found = extract_pair(pair.onset, pair.apex, apply_settings(PipelineConfig(), settings))
     matrix, size = found.alignment, found.flow.shape[-1]

@@ -52,9 +52,9 @@ def aligned_pairs(subjects: int) -> tuple[list[Aligned], int]:
     """Renders and aligns the pairs as the pipeline does; returns them and the margin in px."""
     import cv2
 
+    from mer_flow.extraction.extractor import PipelineConfig, prepare_worker
     from mer_flow.faces.align import to_grey, warp
     from mer_flow.faces.landmarks import face_mask
-    from mer_flow.extraction.extractor import PipelineConfig, prepare_worker
 
     engine = prepare_worker(PipelineConfig())
     align, margin = engine.config.align, engine.config.align.margin_px

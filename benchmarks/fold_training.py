@@ -24,8 +24,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from mer_bench.protocols.folds import Fold
 from mer_bench.models.ststnet import AUTHORS, SPECS
+from mer_bench.protocols.folds import Fold
 from mer_bench.training.folds import available_cores, run_folds
 
 SAMPLES, SUBJECTS, CLASS_SHARES = 442, 68, (250, 109, 83)

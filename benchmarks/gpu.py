@@ -37,8 +37,8 @@ from fold_training import ThreeStreams  # noqa: E402
 from machine import describe  # noqa: E402
 from public_shape import composite  # noqa: E402
 
-from mer_bench.protocols.folds import Fold  # noqa: E402
 from mer_bench.models.ststnet import SPECS as STSTNET  # noqa: E402
+from mer_bench.protocols.folds import Fold  # noqa: E402
 
 SHARES = {"ceilings": 0.05, "ststnet": 0.25, "ahmsa": 0.25, "flow": 0.15, "agreement": 0.1, "compiled": 0.2}
 

@@ -25,9 +25,9 @@ from training_figures import Job, count
 
 from ahmsa_model.registration import SPECS as AHMSA
 from mer_bench.models.ststnet import SPECS as STSTNET
+from mer_bench.recipe import Recipe
 from mer_bench.training.network import build_network, fold_generators
 from mer_bench.training.observer import Observer
-from mer_bench.recipe import Recipe
 from mer_bench.training.samples import TrainingSamples
 from mer_bench.training.stacked_network import activation_bytes
 from mer_bench.training.trainer import FoldTrainer

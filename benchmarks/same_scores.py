@@ -14,7 +14,6 @@ import os
 import subprocess
 import sys
 import tempfile
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -26,8 +25,8 @@ JOBS = (("ststnet", "default", "authors"), ("ahmsa", "tiny", "quick"))
 def train(store: Path | None, epochs: int, limit: int | None, out: Path) -> None:
     """Trains every job with whatever source is on the path; writes logits and labels."""
     from ahmsa_model.registration import SPECS as AHMSA
-    from mer_bench.protocols.folds import Fold
     from mer_bench.models.ststnet import SPECS as STSTNET
+    from mer_bench.protocols.folds import Fold
     from mer_bench.training.folds import run_folds
 
     found = {}
@@ -52,7 +51,7 @@ def train(store: Path | None, epochs: int, limit: int | None, out: Path) -> None
         records: dict[str, np.ndarray] = {}
         run_folds(
             spec, dict(spec.variants[variant]), maps, labels, 3, folds[:limit],
-            replace(spec.recipes[name], epochs=epochs), protocol="cde", seed=0, device="cpu", engine="serial",
+            spec.recipes[name].changed(epochs=epochs), protocol="cde", seed=0, device="cpu", engine="serial",
             on_fold=lambda record, kept=records: kept.__setitem__(record.fold, record.logits),
         )  # fmt: skip
         order = folds[:limit]

@@ -13,7 +13,7 @@ import argparse
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import gpu_flow
@@ -23,8 +23,8 @@ from machine import describe
 from public_shape import composite
 
 from ahmsa_model.registration import SPECS as AHMSA
-from mer_bench.models.ststnet import SPECS as STSTNET
 from mer_bench.models.spec import ModelSpec
+from mer_bench.models.ststnet import SPECS as STSTNET
 from mer_bench.training.folds import run_folds
 
 
@@ -85,7 +85,7 @@ def training_series(spec: ModelSpec, variant: str, epochs: int, folds: int, repe
     maps, labels, every = composite()
     # Folds differ by a few samples; in random order, a quarter of them costs a quarter.
     order = np.random.default_rng(0).permutation(len(every))[:folds]
-    recipe = replace(spec.recipes[spec.default_recipe], epochs=epochs)
+    recipe = spec.recipes[spec.default_recipe].changed(epochs=epochs)
 
     def train(count: int) -> None:
         run_folds(

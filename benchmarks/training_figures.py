@@ -13,14 +13,14 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 from torch.utils.flop_counter import FlopCounterMode
 
-from mer_bench.protocols.folds import Fold
 from mer_bench.models.spec import ModelSpec
-from mer_bench.training.folds import run_folds
+from mer_bench.protocols.folds import Fold
+from mer_bench.recipe import Recipe
 from mer_bench.training.engines.graphs import GraphNotes, graph_pool, own_stream
+from mer_bench.training.engines.stacked import fold_capacity
+from mer_bench.training.folds import run_folds
 from mer_bench.training.plan import Plan
 from mer_bench.training.precision import matrix_precision, resolve_precision
-from mer_bench.recipe import Recipe
-from mer_bench.training.engines.stacked import fold_capacity
 from mer_bench.training.stacked_network import StackedNetwork
 from mer_bench.training.stacked_observer import StackedObserver
 from mer_bench.training.stacked_samples import StackedSamples

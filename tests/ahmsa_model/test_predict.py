@@ -42,9 +42,9 @@ class Built:
 def built(tmp_path_factory):
     """A store of two synthetic clips, the frames of the first, and an untrained checkpoint that knows the "
     "pipeline."""
-    from mer_flow.extraction.build import build_store
     from mer_flow.databases import get_database
     from mer_flow.databases.frames import FrameIndex
+    from mer_flow.extraction.build import build_store
     from mer_flow.store.reader import FlowStore
     from mer_flow.synthetic import make_tree
 
@@ -216,8 +216,8 @@ def read_labels(store):
 
 def test_a_network_trained_on_everything_by_the_bench_predicts_from_frames(built, tmp_path):
     pytest.importorskip("mer_bench", reason="training needs ahmsa-model[bench]")
-    from mer_bench.runs.fit import fit
     from mer_bench.models.registry import Registry
+    from mer_bench.runs.fit import fit
     from mer_bench.settings import Request, RunSettings
     from mer_flow.views import read_view
 

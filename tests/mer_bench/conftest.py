@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 
 from mer_bench import cli
-from mer_bench.runs.data import BenchData
-from mer_bench.runs.train import Prepared, prepare_data
-from mer_bench.protocols.folds import Population
 from mer_bench.models.registry import Registered
-from mer_bench.runs.directory import RunDirectory
-from mer_bench.settings import Request, RunSettings
 from mer_bench.models.spec import ModelSpec
+from mer_bench.protocols.folds import Population
+from mer_bench.runs.data import BenchData
+from mer_bench.runs.directory import RunDirectory
+from mer_bench.runs.train import Prepared, prepare_data
+from mer_bench.settings import Request, RunSettings
 from mer_bench.training.result import FoldResult
 
 CLASSES = ("negative", "positive", "surprise")

@@ -9,9 +9,9 @@ from typing import Any, Literal
 import pytest
 
 from mer_bench.errors import UsageError
-from mer_bench.settings import Request, RunSettings, gather, option_types, resolve
 from mer_bench.models.spec import ModelSpec
 from mer_bench.recipe import Recipe
+from mer_bench.settings import Request, RunSettings, gather, option_types, resolve
 from mer_bench.values import coerce, parse_seeds
 
 

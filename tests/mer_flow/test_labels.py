@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from mer_flow.work.errors import UsageError
-from mer_flow.labels import SCHEMES, Dropped, apply_scheme, get_scheme, megc_key, megc_sample_id
 from mer_flow.databases.completeness import load, megc2019
+from mer_flow.labels import SCHEMES, Dropped, apply_scheme, get_scheme, megc_key, megc_sample_id
 from mer_flow.samples import Sample, SampleTable
+from mer_flow.work.errors import UsageError
 
 FPS = {"smic": 100.0, "samm": 200.0, "casme2": 200.0, "casme3": 30.0}
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from mer_bench import cli
-from mer_bench.progress import TrainingProgress
 from mer_bench.models.registry import Registry
+from mer_bench.progress import TrainingProgress
 
 Call = Callable[..., tuple[int, str, str]]
 

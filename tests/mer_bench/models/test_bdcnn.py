@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 import torch
@@ -157,7 +155,7 @@ def test_augmentation_follows_recipe_and_progress() -> None:
 def test_stacked_folds_agree_with_single_ones(recipe: str) -> None:
     maps = maps_of(24).numpy()
     maps[:, 0, 4:10, 4:10] += (np.arange(24) % 3)[:, None, None]
-    short = replace(SPEC.recipes[recipe], epochs=3, batch_size=8)
+    short = SPEC.recipes[recipe].changed(epochs=3, batch_size=8)
     assert_stacked_agrees(SPEC, TINY, short, maps, count=3)
 
 

@@ -8,11 +8,11 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 
 from mer_bench.errors import TrainingError
-from mer_bench.protocols.folds import Fold
 from mer_bench.models.majority import SPECS
 from mer_bench.models.spec import ModelSpec
-from mer_bench.training.folds import run_folds
+from mer_bench.protocols.folds import Fold
 from mer_bench.recipe import Recipe
+from mer_bench.training.folds import run_folds
 
 
 def run(spec, maps, labels, folds, **more):

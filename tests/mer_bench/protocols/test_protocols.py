@@ -8,8 +8,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from mer_bench.protocols.composite import MEGC2019, composite_deviations
 from mer_bench.errors import ProtocolError, UsageError
+from mer_bench.protocols.composite import MEGC2019, composite_deviations
 from mer_bench.protocols.folds import Fold, FoldSet, Population
 from mer_bench.protocols.splits import ProtocolOptions, cut_folds, databases_needed, get_protocol
 

@@ -11,19 +11,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mer_bench.runs.data import BenchData, DataCache
-from mer_bench.runs.estimate import estimate_seconds, flops_per_sample
-from mer_bench.runs.train import Prepared, prepare_data
 from mer_bench.models.majority import SPECS as MAJORITY
+from mer_bench.models.registry import Registered
+from mer_bench.models.spec import ModelSpec
 from mer_bench.models.ststnet import SPECS as STSTNET
 from mer_bench.progress import LeaderboardProgress
-from mer_bench.models.registry import Registered
 from mer_bench.report.leaderboard import build_leaderboards, render_leaderboard
 from mer_bench.report.render import to_csv, to_latex, to_markdown
 from mer_bench.report.summary import RunSummary, summarise
 from mer_bench.report.tables import Table
+from mer_bench.runs.data import BenchData, DataCache
+from mer_bench.runs.estimate import estimate_seconds, flops_per_sample
+from mer_bench.runs.train import Prepared, prepare_data
 from mer_bench.settings import Request, RunSettings
-from mer_bench.models.spec import ModelSpec
 
 HTNET = replace(
     STSTNET[0],

@@ -13,17 +13,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mer_bench.runs.data import BenchData
 from mer_bench.errors import RunError, UsageError
-from mer_bench.runs.train import Prepared, execute, prepare_data
 from mer_bench.models.majority import SPECS as MAJORITY
-from mer_bench.scores.published import SELECTS_ON_TEST, published_scores, scores_beside, scores_of
 from mer_bench.models.registry import Registered, Registry
 from mer_bench.report.render import to_csv, to_latex, to_markdown
 from mer_bench.report.summary import RunSummary, summarise
 from mer_bench.report.tables import build_tables
 from mer_bench.report.terminal import render_run
+from mer_bench.runs.data import BenchData
 from mer_bench.runs.directory import RunDirectory
+from mer_bench.runs.train import Prepared, execute, prepare_data
+from mer_bench.scores.published import SELECTS_ON_TEST, published_scores, scores_beside, scores_of
 from mer_bench.settings import Request, RunSettings
 
 Make = Callable[..., RunDirectory]

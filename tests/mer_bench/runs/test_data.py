@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mer_bench.runs.data import BenchData, find_store, load_data, read_population, wanted_inputs
 from mer_bench.errors import DataError, UsageError
-from mer_bench.protocols.splits import ProtocolOptions
 from mer_bench.models.spec import ModelSpec
+from mer_bench.protocols.splits import ProtocolOptions
+from mer_bench.runs.data import BenchData, find_store, load_data, read_population, wanted_inputs
 
 
 def spec(*views: str) -> ModelSpec:

@@ -15,13 +15,13 @@ from torch import nn
 
 from mer_bench import cli
 from mer_bench.errors import DataError, RunError, TrainingError, UsageError
-from mer_bench.runs.fit import Fitted, fit
 from mer_bench.models.majority import SPECS as MAJORITY
-from mer_bench.models.ststnet import SPECS as STSTNET
 from mer_bench.models.registry import Registered
-from mer_bench.settings import Request, RunSettings
 from mer_bench.models.spec import ModelSpec
+from mer_bench.models.ststnet import SPECS as STSTNET
 from mer_bench.recipe import Recipe
+from mer_bench.runs.fit import Fitted, fit
+from mer_bench.settings import Request, RunSettings
 from mer_flow.work.errors import UsageError as FlowUsageError
 
 

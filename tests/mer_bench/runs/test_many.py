@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from mer_bench.models import registry as registry_module
-from mer_bench.models.spelling import parse_entry
 from mer_bench.errors import UsageError
+from mer_bench.models import registry as registry_module
 from mer_bench.models.registry import GROUP
+from mer_bench.models.spelling import parse_entry
 
 Call = Callable[..., tuple[int, str, str]]
 

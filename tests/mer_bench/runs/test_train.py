@@ -15,20 +15,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mer_bench.runs.data import BenchData
 from mer_bench.errors import RunError, UsageError
-from mer_bench.runs.train import Prepared, execute, prepare, prepare_data
 from mer_bench.models.majority import SPECS as MAJORITY
-from mer_bench.models.ststnet import SPECS as STSTNET
 from mer_bench.models.registry import Registered, Registry
+from mer_bench.models.spec import ModelSpec
+from mer_bench.models.ststnet import SPECS as STSTNET
+from mer_bench.recipe import Recipe
 from mer_bench.report.render import to_csv, to_markdown
 from mer_bench.report.summary import summarise
 from mer_bench.report.tables import build_tables
 from mer_bench.report.terminal import render_run
+from mer_bench.runs.data import BenchData
 from mer_bench.runs.directory import RunDirectory
+from mer_bench.runs.train import Prepared, execute, prepare, prepare_data
 from mer_bench.settings import Request, RunSettings
-from mer_bench.models.spec import ModelSpec
-from mer_bench.recipe import Recipe
 
 Prepare = Callable[..., Prepared]
 

@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mer_bench.scores.compare import compare_runs
-from mer_bench.runs.data import BenchData
 from mer_bench.errors import RunError
-from mer_bench.runs.train import prepare_data
 from mer_bench.models.majority import SPECS as MAJORITY
 from mer_bench.models.registry import Registered
+from mer_bench.runs.data import BenchData
 from mer_bench.runs.directory import RunDirectory
+from mer_bench.runs.train import prepare_data
+from mer_bench.scores.compare import compare_runs
 from mer_bench.settings import Request, RunSettings
 from mer_bench.training.result import FoldResult
 

@@ -4,12 +4,12 @@ import numpy as np
 import torch
 from torch import nn
 
-from mer_bench.protocols.folds import Fold
 from mer_bench.models.spec import ModelSpec
+from mer_bench.protocols.folds import Fold
+from mer_bench.recipe import Recipe
 from mer_bench.training.augmentation import Augmenter
 from mer_bench.training.folds import run_folds
 from mer_bench.training.plan import Plan
-from mer_bench.recipe import Recipe
 from mer_bench.training.stacked_network import StackedNetwork
 from mer_bench.training.stacked_observer import StackedObserver
 from mer_bench.training.stacked_samples import StackedSamples

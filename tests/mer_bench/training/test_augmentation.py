@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from mer_bench.errors import UsageError
-from mer_bench.training.augmentation import Augmenter
 from mer_bench.recipe import Recipe
+from mer_bench.training.augmentation import Augmenter
 from mer_bench.training.rotation import rotate
 from mer_bench.training.seeding import stream_key
 from mer_flow.views.layouts import htnet_maps

@@ -7,11 +7,11 @@ import pytest
 import torch
 from torch import nn
 
-from mer_bench.protocols.folds import Fold
 from mer_bench.models.spec import ModelSpec
+from mer_bench.protocols.folds import Fold
+from mer_bench.recipe import Recipe
 from mer_bench.training.folds import run_folds
 from mer_bench.training.layers import LoneBatchNorm1d, MaskedBatchNorm
-from mer_bench.recipe import Recipe
 
 
 class NormedFeatures(nn.Module):

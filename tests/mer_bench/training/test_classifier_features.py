@@ -9,13 +9,13 @@ import pytest
 from sklearn.svm import SVC
 
 from mer_bench.errors import TrainingError, UsageError
-from mer_bench.runs.train import execute
-from mer_bench.protocols.folds import Fold
 from mer_bench.models import bi_woof, lbp_top
 from mer_bench.models.spec import ModelSpec
-from mer_bench.training.folds import run_folds
-from mer_bench.training.features import classifier_features
+from mer_bench.protocols.folds import Fold
 from mer_bench.recipe import Recipe
+from mer_bench.runs.train import execute
+from mer_bench.training.features import classifier_features
+from mer_bench.training.folds import run_folds
 
 
 def as_spec(build):

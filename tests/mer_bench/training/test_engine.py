@@ -11,13 +11,13 @@ import torch
 from torch import nn
 
 from mer_bench.errors import DataError, TrainingError, UsageError
-from mer_bench.protocols.folds import Fold
-from mer_bench.models.ststnet import SPECS as STSTNET
 from mer_bench.models.spec import ModelSpec
+from mer_bench.models.ststnet import SPECS as STSTNET
+from mer_bench.protocols.folds import Fold
+from mer_bench.recipe import Recipe
 from mer_bench.training.engines.choice import choose_cpu_engine
 from mer_bench.training.folds import fold_seed, resolve_device, run_folds
 from mer_bench.training.plan import Plan
-from mer_bench.recipe import Recipe
 from mer_bench.training.samples import TrainingSamples, training_rows
 
 RECIPE = Recipe(epochs=3, batch_size=16, lr=0.01)
@@ -167,7 +167,7 @@ def test_two_processes_equal_serial_bit_for_bit_and_report_progress():
 def test_ststnet_in_one_process_equals_serial():
     generator = np.random.default_rng(0)
     maps = generator.integers(0, 256, (SAMPLES, 3, 28, 28)).astype(np.float32)
-    recipe = replace(STSTNET[0].recipes["authors"], epochs=2, batch_size=20)
+    recipe = STSTNET[0].recipes["authors"].changed(epochs=2, batch_size=20)
     serial = run(STSTNET[0], recipe=recipe, maps=maps)
     spread = run(STSTNET[0], recipe=recipe, maps=maps, engine="processes", workers=1)
     assert all(same(spread[name], serial[name]) for name in serial)
@@ -201,7 +201,7 @@ def test_a_network_learns_what_its_labels_say():
     ],
 )
 def test_recipes_train_and_repeat(changes):
-    recipe = replace(RECIPE, **changes)
+    recipe = RECIPE.changed(**changes)
     _, _, folds = data()
     a, b = (run(as_spec(Small), folds[:1], recipe, view="whole-6:raw")["s0"] for _ in range(2))
     assert same(a, b)
@@ -284,7 +284,7 @@ def test_absent_class_is_noted_and_trains():
     _, labels, folds = data()
     fold = replace(folds[0], train=folds[0].train[labels[folds[0].train] != 2])
     for loss in ("class-balanced", "logit-adjusted"):
-        record = run(as_spec(Small), [fold], replace(RECIPE, loss=loss))["s0"]
+        record = run(as_spec(Small), [fold], RECIPE.changed(loss=loss))["s0"]
         assert "class 2 has no training sample" in record.notes[0]
         assert np.isfinite(record.train_loss).all()
 
@@ -321,7 +321,7 @@ def test_auto_stays_serial_for_little_work_and_measures_otherwise(caplog):
     maps, labels, folds = data()
     plan = Plan(as_spec(Small), {}, 3, RECIPE, "p", 0, "cpu", None, False)
     assert choose_cpu_engine(plan, maps, labels, folds, workers=2) == "serial"
-    long = replace(plan, recipe=replace(RECIPE, epochs=10**6))
+    long = replace(plan, recipe=RECIPE.changed(epochs=10**6))
     with caplog.at_level("INFO"):
         assert choose_cpu_engine(long, maps, labels, folds, workers=2) in ("processes", "stacked")
     assert "2 processes take" in caplog.text

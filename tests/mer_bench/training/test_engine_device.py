@@ -1,6 +1,5 @@
 """What a GPU needs of the stacked engine, tried on a CPU: steps wait for nothing and read only tensors."""
 
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -43,7 +42,7 @@ class NoWaiting(TorchDispatchMode):
 
 @pytest.mark.parametrize("changes", VARIED, ids=lambda c: "-".join(c) or "plain")
 def test_an_epoch_and_its_observation_never_wait_for_the_device(changes):
-    trainer, observer = make(replace(RECIPE, **changes))
+    trainer, observer = make(RECIPE.changed(**changes))
     train(trainer, observer, 1)  # the optimiser's state is made by the first step
     with NoWaiting():
         train(trainer, observer, 2)
@@ -74,7 +73,7 @@ def test_the_guard_against_waiting_sees_a_wait():
 @pytest.mark.parametrize("changes", VARIED, ids=lambda c: "-".join(c) or "plain")
 def test_counters_on_the_device_train_as_counters_on_the_host_do(changes):
     """Learning rates are float32 there and float64 here: a last bit per step."""
-    recipe = replace(RECIPE, **changes)
+    recipe = RECIPE.changed(**changes)
     (there, watched), (here, observed) = make(recipe), make(recipe)
     here._on_device = False
     here._optimizer = build_optimizer(recipe, list(here.network.trainable().values()))
@@ -89,7 +88,7 @@ def test_counters_on_the_device_train_as_counters_on_the_host_do(changes):
 
 @pytest.mark.parametrize("optimizer", ["adam", "adamw", "sgd"])
 def test_a_capturable_optimiser_equals_a_plain_one(optimizer):
-    recipe = replace(RECIPE, optimizer=optimizer, weight_decay=0.01)
+    recipe = RECIPE.changed(optimizer=optimizer, weight_decay=0.01)
     start = torch.randn(37, 5, generator=torch.Generator().manual_seed(0))
     ends = []
     for capturable in (False, True):

@@ -9,8 +9,8 @@ from torch.func import functional_call, vmap
 
 from mer_bench.training import stacked_linear
 from mer_bench.training.engines.graphs import GraphNotes
-from mer_bench.training.layers import replace_layers
 from mer_bench.training.kernels.stacked_linear import StackedLinear
+from mer_bench.training.layers import replace_layers
 
 
 @pytest.fixture

@@ -1,6 +1,5 @@
 """STSTNet's layer as matrix products, as stacked folds run it on a GPU, against torch's own layers."""
 
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,11 +8,11 @@ import torch.nn.functional as F
 from torch import nn
 from torch.func import functional_call, vmap
 
-from mer_bench.protocols.folds import Fold
 from mer_bench.models import relu_norm_pool
-from mer_bench.training.kernels.relu_norm_pool import ConvReluNormPool
 from mer_bench.models.ststnet import SPECS as STSTNET
+from mer_bench.protocols.folds import Fold
 from mer_bench.training.folds import run_folds
+from mer_bench.training.kernels.relu_norm_pool import ConvReluNormPool
 from mer_bench.training.layers import MaskedBatchNorm
 from mer_bench.training.stacked_network import activation_bytes
 
@@ -103,7 +102,7 @@ def test_ststnet_trains_by_products_as_one_fold_at_a_time(products_everywhere):
     maps = generator.integers(0, 256, (30, 3, 12, 12)).astype(np.float32)
     labels, subjects = generator.integers(0, 3, 30), np.repeat(np.arange(3), [4, 9, 17])
     folds = [Fold(f"s{k}", np.flatnonzero(subjects != k), np.flatnonzero(subjects == k)) for k in range(3)]
-    recipe = replace(STSTNET[0].recipes["authors"], epochs=3, batch_size=8)
+    recipe = STSTNET[0].recipes["authors"].changed(epochs=3, batch_size=8)
     records = {}
     for engine in ("stacked", "serial"):
         records[engine] = {}

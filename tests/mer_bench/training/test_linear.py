@@ -7,8 +7,8 @@ import torch
 from torch import nn
 from torch.func import functional_call, vmap
 
-from mer_bench.training.layers import replace_layers
 from mer_bench.training.kernels.linear import FoldLinear, available, replace_linear
+from mer_bench.training.layers import replace_layers
 
 pytestmark = pytest.mark.skipif(not available(), reason="this torch has no oneDNN")
 

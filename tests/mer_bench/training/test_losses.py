@@ -7,8 +7,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from mer_bench.training.losses import class_balanced_weights, logit_offsets, loss_terms, sample_losses
 from mer_bench.recipe import Recipe
+from mer_bench.training.losses import class_balanced_weights, logit_offsets, loss_terms, sample_losses
 
 LOGITS = torch.randn(7, 3, generator=torch.Generator().manual_seed(1))
 LABELS = torch.tensor([0, 1, 2, 0, 0, 1, 0])

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from mer_bench.errors import UsageError
-from mer_bench.training.optim import build_optimizer, clip_gradients, learning_rate
 from mer_bench.recipe import Recipe
+from mer_bench.training.optim import build_optimizer, clip_gradients, learning_rate
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "adamw", "sgd"])

@@ -13,14 +13,14 @@ import torch
 from torch import nn
 
 from mer_bench.errors import TrainingError
-from mer_bench.protocols.folds import Fold
-from mer_bench.models.ststnet import SPECS as STSTNET
 from mer_bench.models.spec import ModelSpec
+from mer_bench.models.ststnet import SPECS as STSTNET
+from mer_bench.protocols.folds import Fold
+from mer_bench.recipe import Recipe
+from mer_bench.training.engines.stacked import chunks_of, fold_capacity
 from mer_bench.training.folds import run_folds
 from mer_bench.training.layers import FoldDropout, MaskedBatchNorm
 from mer_bench.training.plan import Plan
-from mer_bench.recipe import Recipe
-from mer_bench.training.engines.stacked import chunks_of, fold_capacity
 from mer_bench.training.stacked_network import StackedNetwork, activation_bytes
 from mer_bench.training.stacked_samples import StackedSamples
 from mer_bench.training.stacked_trainer import StackedTrainer
@@ -114,7 +114,7 @@ def test_stacked_agrees_with_one_at_a_time_for_a_net_with_batch_norm(chunk):
     ],
 )
 def test_every_part_of_a_recipe_is_per_fold(changes):
-    recipe = replace(RECIPE, **changes)
+    recipe = RECIPE.changed(**changes)
     assert_agree(run(as_spec(Normed), "stacked", recipe), run(as_spec(Normed), "serial", recipe))
 
 
@@ -127,7 +127,7 @@ def test_dropout_draws_the_same_masks_stacked_as_alone():
 
 def test_ststnet_stacked_agrees_with_its_fused_serial_form():
     maps = np.random.default_rng(0).integers(0, 256, (40, 3, 28, 28)).astype(np.float32)
-    recipe = replace(STSTNET[0].recipes["authors"], epochs=3, batch_size=16)
+    recipe = STSTNET[0].recipes["authors"].changed(epochs=3, batch_size=16)
     stacked = run(STSTNET[0], "stacked", recipe, maps=maps, chunk=3)
     assert_agree(stacked, run(STSTNET[0], "serial", recipe, maps=maps))
 
@@ -136,7 +136,7 @@ def test_small_ahmsa_stacked_agrees():
     registration = pytest.importorskip("ahmsa_model.registration", reason="ahmsa-model is not installed")
     spec = registration.SPECS[0]
     maps = np.random.default_rng(0).uniform(-1, 1, (40, 3, 28, 28)).astype(np.float32)
-    recipe = replace(spec.recipes[spec.default_recipe], epochs=2, batch_size=16)
+    recipe = spec.recipes[spec.default_recipe].changed(epochs=2, batch_size=16)
     _, _, folds = data()
     options = dict(spec.variants["tiny"])
     stacked = run(spec, "stacked", recipe, options, maps, folds[:3])
@@ -145,7 +145,7 @@ def test_small_ahmsa_stacked_agrees():
 
 @pytest.mark.parametrize("amp", ["bf16", "fp16"])
 def test_half_precision_trains(amp):
-    records = run(as_spec(Normed), "stacked", replace(RECIPE, amp=amp))
+    records = run(as_spec(Normed), "stacked", RECIPE.changed(amp=amp))
     exact = run(as_spec(Normed), "stacked")
     for name, record in records.items():
         assert not np.array_equal(record.train_loss, exact[name].train_loss)
@@ -154,7 +154,7 @@ def test_half_precision_trains(amp):
 
 def test_loss_scaling_skips_the_overflowing_fold_alone():
     maps, labels, folds = data()
-    recipe = replace(RECIPE, amp="fp16")
+    recipe = RECIPE.changed(amp="fp16")
     plan = Plan(as_spec(Normed), {}, 3, recipe, "p", 0, "cpu", None, False)
     network = StackedNetwork(plan, [1, 2], (3, 6, 6), torch.device("cpu"))
     samples = StackedSamples(torch.from_numpy(maps), torch.from_numpy(labels), folds[2:4], 3)
@@ -241,7 +241,7 @@ def test_memory_estimate_counts_what_backward_keeps():
     maps, _, _ = data()
     plan = Plan(as_spec(Normed), {}, 3, RECIPE, "p", 0, "cpu", None, False)
     small = fold_capacity(plan, torch.from_numpy(maps), 39)
-    large = fold_capacity(replace(plan, recipe=replace(RECIPE, batch_size=1)), torch.from_numpy(maps), 39)
+    large = fold_capacity(replace(plan, recipe=RECIPE.changed(batch_size=1)), torch.from_numpy(maps), 39)
     assert 1 <= small < large
 
 

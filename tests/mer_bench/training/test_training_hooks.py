@@ -6,7 +6,7 @@ here they stay within 1e-4.
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -16,9 +16,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mer_bench.errors import TrainingError, UsageError
-from mer_bench.protocols.folds import Fold
-from mer_bench.settings import Request, RunSettings, resolve
 from mer_bench.models.spec import ModelSpec
+from mer_bench.protocols.folds import Fold
+from mer_bench.recipe import Recipe
+from mer_bench.settings import Request, RunSettings, resolve
 from mer_bench.training.folds import run_folds
 from mer_bench.training.losses import batch_loss, loss_terms, sample_losses
 from mer_bench.training.optim import (
@@ -28,7 +29,6 @@ from mer_bench.training.optim import (
     parameter_groups,
     set_learning_rate,
 )
-from mer_bench.recipe import Recipe
 from mer_bench.training.samples import TrainingSamples
 from mer_bench.training.seeding import balanced_draws, stream_key
 from mer_bench.training.trainer import FoldTrainer
@@ -163,7 +163,7 @@ def trainer_of(build: type[nn.Module], recipe: Recipe) -> FoldTrainer:
     ],
 )
 def test_stacked_folds_agree_with_single_ones(build: type[nn.Module], changes: dict[str, Any]) -> None:
-    recipe = replace(RECIPE, **changes)
+    recipe = RECIPE.changed(**changes)
     stacked, single = run(build, "stacked", recipe), run(build, "serial", recipe)
     if recipe.amp != "off":  # half precision rounds by the order of sums
         for name in stacked:
@@ -181,7 +181,7 @@ def test_a_penalty_is_part_of_the_loss_and_of_the_gradient(build: type[nn.Module
 
 
 def test_the_first_step_of_a_penalised_network_is_that_of_a_loop_by_hand() -> None:
-    trainer = trainer_of(Penalised, replace(RECIPE, optimizer="sgd", momentum=0.0, lr=0.1))
+    trainer = trainer_of(Penalised, RECIPE.changed(optimizer="sgd", momentum=0.0, lr=0.1))
     maps, labels, folds = data()
     order = np.argsort(labels[folds[4].train], kind="stable")[:16]
     x, y = (torch.from_numpy(a[folds[4].train][order]) for a in (maps, labels))
@@ -199,7 +199,7 @@ def test_the_first_step_of_a_penalised_network_is_that_of_a_loop_by_hand() -> No
 
 
 def test_running_buffers_see_each_sample_once_and_progress_counts_epochs() -> None:
-    trainer = trainer_of(Centred, replace(RECIPE, epochs=4))
+    trainer = trainer_of(Centred, RECIPE.changed(epochs=4))
     _, labels, folds = data()
     for epoch in range(4):
         trainer.epoch()
@@ -219,7 +219,7 @@ def test_padded_rows_do_not_enter_running_buffers(monkeypatch: pytest.MonkeyPatc
         return kept[-1]
 
     monkeypatch.setattr(stacked, "StackedNetwork", keep)
-    run(Centred, "stacked", replace(RECIPE, epochs=2))
+    run(Centred, "stacked", RECIPE.changed(epochs=2))
     _, labels, folds = data()
     seen = torch.cat([network.buffers["counts"] for network in kept])
     expected = [2 * np.bincount(labels[fold.train], minlength=3) for fold in folds]
@@ -270,7 +270,7 @@ def test_class_weights_are_those_of_torch(smoothing: float) -> None:
 
 def test_class_weights_must_fit_the_classes() -> None:
     with pytest.raises(UsageError, match="class_weights has 2 weights, but there are 3 classes"):
-        run(Plain, "serial", replace(RECIPE, class_weights=(1.0, 2.0)))
+        run(Plain, "serial", RECIPE.changed(class_weights=(1.0, 2.0)))
 
 
 def test_balanced_draws_are_uniform_over_classes_and_within_them() -> None:
@@ -299,7 +299,7 @@ def test_balanced_draws_depend_on_fold_seed_and_epoch_alone() -> None:
 
 
 def test_a_balanced_epoch_reaches_the_network_balanced() -> None:
-    trainer = trainer_of(Centred, replace(RECIPE, balanced=True, epochs=200, lr=1e-9))
+    trainer = trainer_of(Centred, RECIPE.changed(balanced=True, epochs=200, lr=1e-9))
     for _ in range(200):
         trainer.epoch()
     counts = trainer.network.counts
@@ -317,7 +317,7 @@ def test_drop_last_leaves_out_the_short_batch_only() -> None:
                 seen.append(len(maps))
             return super().forward(maps)
 
-    recipe = replace(RECIPE, epochs=1, drop_last=True)
+    recipe = RECIPE.changed(epochs=1, drop_last=True)
     run_folds(
         as_spec(Spy), {}, maps, labels, 3, folds, recipe, protocol="p", seed=0, device="cpu",
         engine="serial", on_fold=lambda r: None,
@@ -326,7 +326,7 @@ def test_drop_last_leaves_out_the_short_batch_only() -> None:
     assert seen == [16, 16, 16, 16, 16, 16, 16, 16]
     assert_agree(run(Plain, "stacked", recipe), run(Plain, "serial", recipe))
     seen.clear()
-    trainer = trainer_of(Spy, replace(recipe, batch_size=64))
+    trainer = trainer_of(Spy, recipe.changed(batch_size=64))
     trainer.epoch()
     assert seen == [18]
 

@@ -10,11 +10,11 @@ import pytest
 from click.testing import CliRunner
 
 from mer_flow.cli import cli
-from mer_flow.work.errors import UsageError
 from mer_flow.samples import Sample, SampleTable
 from mer_flow.store.reader import FlowStore
-from mer_flow.store.writer import SampleRecord, StoreWriter, encode_sample
 from mer_flow.store.summary import summarise
+from mer_flow.store.writer import SampleRecord, StoreWriter, encode_sample
+from mer_flow.work.errors import UsageError
 
 SIDE = 16
 PIPELINE = {"map_kind": {"kind": "computed", "map_size": SIDE, "values": "px"}, "flow": {"tau": 0.25}}

@@ -7,9 +7,9 @@ from collections import Counter
 import pytest
 
 from mer_flow.databases import get_database
-from mer_flow.work.errors import LayoutError, SheetError
-from mer_flow.labels import apply_scheme
 from mer_flow.databases.completeness import compare
+from mer_flow.labels import apply_scheme
+from mer_flow.work.errors import LayoutError, SheetError
 
 ROWS = [
     ("spNO.1", "a", "355", "359", "360", "5", "II", "others"),

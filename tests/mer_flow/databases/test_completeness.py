@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from mer_flow.databases.corrections import Correction, Interval, correct, load_corrections
 from mer_flow.databases import DATABASES
-from mer_flow.databases.reading import SheetReading
-from mer_flow.work.errors import UsageError
-from mer_flow.labels import SCHEMES
 from mer_flow.databases.completeness import SheetVersion, compare, directory, load, megc2019, read_toml
+from mer_flow.databases.corrections import Correction, Interval, correct, load_corrections
+from mer_flow.databases.reading import SheetReading
+from mer_flow.labels import SCHEMES
 from mer_flow.samples import Sample, SampleTable
+from mer_flow.work.errors import UsageError
 
 
 @pytest.mark.parametrize("name", DATABASES)
@@ -124,7 +124,8 @@ def test_unknown_or_broken_manifests(monkeypatch, tmp_path):
     with pytest.raises(UsageError, match="not valid TOML"):
         read_toml.__wrapped__("samm.toml")
     monkeypatch.setattr(
-        "mer_flow.databases.completeness.read_toml", lambda name: {"database": "samm", "versions": [{"nam": 1}]}
+        "mer_flow.databases.completeness.read_toml",
+        lambda name: {"database": "samm", "versions": [{"nam": 1}]},
     )
     with pytest.raises(UsageError, match=r"samm.toml is broken"):
         load.__wrapped__("samm")

@@ -13,8 +13,8 @@ import pytest
 from PIL import Image
 
 from mer_flow.databases import get_database
-from mer_flow.databases.reading import DroppedRow
 from mer_flow.databases.doctor import KINDS, Diagnosis, examine, of_sheet
+from mer_flow.databases.reading import DroppedRow
 from mer_flow.synthetic import make_tree
 
 CLIPS = 6

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mer_flow.work.errors import FrameError
 from mer_flow.databases.frames import FrameIndex, frame_number, read_frame
+from mer_flow.work.errors import FrameError
 
 
 def touch(folder: Path, *names: str) -> Path:

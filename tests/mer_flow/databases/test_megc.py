@@ -7,8 +7,8 @@ from collections import Counter
 import pytest
 
 from mer_flow.databases import get_database
-from mer_flow.labels import apply_scheme, megc_key
 from mer_flow.databases.completeness import compare, load, megc2019
+from mer_flow.labels import apply_scheme, megc_key
 
 CASME2_OBJECTIVE = {1: 25, 2: 15, 3: 99, 4: 26, 5: 20, 6: 1, 7: 69}
 SAMM_OBJECTIVE = {1: 24, 2: 13, 3: 20, 4: 8, 5: 3, 6: 7, 7: 84}

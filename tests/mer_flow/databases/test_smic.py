@@ -6,8 +6,8 @@ import openpyxl
 import pytest
 
 from mer_flow.databases import get_database
-from mer_flow.work.errors import LayoutError, SheetError
 from mer_flow.labels import apply_scheme
+from mer_flow.work.errors import LayoutError, SheetError
 
 ROWS = [
     (1, "s1_ne_01", "negative", (34208, 30)),

@@ -12,14 +12,14 @@ import pytest
 from click.testing import CliRunner
 
 from mer_flow.cli import cli
-from mer_flow.work.errors import ExchangeError, MissingDependencyError, UsageError
 from mer_flow.exchange.npz import export_npz, import_npz, read_npz
 from mer_flow.exchange.parquet import export_parquet
 from mer_flow.exchange.selection import Selection
-from mer_flow.store.record import EncodeOptions, SampleRecord, encode_sample
 from mer_flow.samples import COLUMNS, Sample, SampleTable
 from mer_flow.store.reader import FlowStore
+from mer_flow.store.record import EncodeOptions, SampleRecord, encode_sample
 from mer_flow.store.writer import StoreWriter
+from mer_flow.work.errors import ExchangeError, MissingDependencyError, UsageError
 
 SIDE = 16
 EMOTIONS = ("anger", "happiness", "surprise", "other")

@@ -12,13 +12,13 @@ from click.testing import CliRunner
 from PIL import Image
 
 from mer_flow.cli import cli
-from mer_flow.work.errors import ExchangeError, UsageError
 from mer_flow.exchange.label_list import listed_sample, map_stem, read_label_list, stem_key
 from mer_flow.exchange.layouts import read_map
 from mer_flow.exchange.selection import Selection
 from mer_flow.exchange.ststnet import import_ststnet
 from mer_flow.exchange.ststnet_export import export_flat, export_loso
 from mer_flow.store.reader import FlowStore
+from mer_flow.work.errors import ExchangeError, UsageError
 
 #: database, subject and clip as the list spells them, label, and the file's name.
 ROWS = (

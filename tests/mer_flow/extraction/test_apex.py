@@ -7,10 +7,10 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from mer_flow.extraction.apex import difference_curves, divide_and_conquer, region_boxes, spot_apex
 from mer_flow.config import SPOTTERS
-from mer_flow.work.errors import FrameError, UsageError
+from mer_flow.extraction.apex import difference_curves, divide_and_conquer, region_boxes, spot_apex
 from mer_flow.extraction.extractor import PipelineConfig, align_clip, apply_settings
+from mer_flow.work.errors import FrameError, UsageError
 
 LENGTH, APEX = 24, 7
 

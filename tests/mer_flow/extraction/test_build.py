@@ -16,10 +16,18 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mer_flow.extraction.build import build_store
-from mer_flow.databases.clips import ClipTask
 from mer_flow.config import PipelineConfig, apply_settings
 from mer_flow.databases import get_database
+from mer_flow.databases.clips import ClipTask
+from mer_flow.extraction.build import build_store
+from mer_flow.extraction.extractor import extractor
+from mer_flow.extraction.sample import Clock, Keep, extract_record
+from mer_flow.samples import UNKNOWN_FRAME
+from mer_flow.store.reader import FlowStore
+from mer_flow.store.record import SampleRecord
+from mer_flow.store.verify import verify_store
+from mer_flow.store.writer import StoreWriter
+from mer_flow.synthetic import make_tree
 from mer_flow.work.errors import (
     ApexError,
     LayoutError,
@@ -29,14 +37,6 @@ from mer_flow.work.errors import (
     StoreMismatchError,
     UsageError,
 )
-from mer_flow.extraction.sample import Clock, Keep, extract_record
-from mer_flow.extraction.extractor import extractor
-from mer_flow.store.record import SampleRecord
-from mer_flow.samples import UNKNOWN_FRAME
-from mer_flow.store.reader import FlowStore
-from mer_flow.store.writer import StoreWriter
-from mer_flow.synthetic import make_tree
-from mer_flow.store.verify import verify_store
 
 #: Small and quick, but the whole pipeline: dlib, regions, TV-L1, stabilising.
 FAST = ("align.size=64", "flow.scale_step=0.5", "flow.warps=2", "flow.epsilon=0.05", "regions.backend=dlib")

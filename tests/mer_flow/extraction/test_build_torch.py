@@ -10,19 +10,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mer_flow.extraction.batched import compute_each, run_batched
-from mer_flow.extraction.build import build_store
-from mer_flow.databases.clips import ClipTask
 from mer_flow.config import PipelineConfig, apply_settings
 from mer_flow.databases import get_database
-from mer_flow.work.errors import FlowError, StoreError, StoreMismatchError, UsageError
+from mer_flow.databases.clips import ClipTask
+from mer_flow.extraction.batched import compute_each, run_batched
+from mer_flow.extraction.build import build_store
+from mer_flow.extraction.extractor import extractor, resolve
 from mer_flow.extraction.sample import Keep
 from mer_flow.flow import get_backend
-from mer_flow.extraction.extractor import extractor, resolve
-from mer_flow.views.resample import resize_flow
 from mer_flow.store.reader import FlowStore
-from mer_flow.synthetic import make_tree
 from mer_flow.store.verify import verify_store
+from mer_flow.synthetic import make_tree
+from mer_flow.views.resample import resize_flow
+from mer_flow.work.errors import FlowError, StoreError, StoreMismatchError, UsageError
 
 #: Small and quick, but the whole pipeline.
 FAST = ("align.size=64", "flow.scale_step=0.5", "flow.warps=2", "flow.epsilon=0.05", "regions.backend=dlib")

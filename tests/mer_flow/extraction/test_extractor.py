@@ -10,7 +10,6 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from mer_flow.work.errors import FaceError, FrameError, UsageError
 from mer_flow.extraction.extractor import (
     PipelineConfig,
     align_clip,
@@ -21,6 +20,7 @@ from mer_flow.extraction.extractor import (
     resolve,
     setting_keys,
 )
+from mer_flow.work.errors import FaceError, FrameError, UsageError
 
 QUICK = (
     "flow.scale_step=0.5",

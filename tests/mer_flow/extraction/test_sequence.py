@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 
 from mer_flow.config import PipelineConfig, apply_settings
-from mer_flow.work.errors import StoreError
-from mer_flow.extraction.sequence import reduced_sequence, sequence_pairs
 from mer_flow.extraction.extractor import extractor
-from mer_flow.store.record import SampleRecord, encode_sample
+from mer_flow.extraction.sequence import reduced_sequence, sequence_pairs
 from mer_flow.samples import Sample, SampleTable
 from mer_flow.store.reader import FlowStore
-from mer_flow.store.writer import StoreWriter
+from mer_flow.store.record import SampleRecord, encode_sample
 from mer_flow.store.verify import verify_store
+from mer_flow.store.writer import StoreWriter
+from mer_flow.work.errors import StoreError
 
 PIPELINE = {"map_kind": {"kind": "computed", "map_size": 8, "values": "px"}}
 

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from mer_flow.config import AlignConfig
-from mer_flow.work.errors import FaceError
 from mer_flow.faces.align import (
     crop_matrix,
     eye_matrix,
@@ -17,6 +16,7 @@ from mer_flow.faces.align import (
     transform,
     warp,
 )
+from mer_flow.work.errors import FaceError
 
 
 @pytest.mark.parametrize("degrees", [0.0, 17.0, -40.0])

@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 
 from mer_flow.config import AlignConfig, FacesConfig, RegionsConfig
-from mer_flow.work.errors import FaceError, MissingDependencyError, ModelFileError, UsageError
 from mer_flow.faces.align import eye_matrix, transform, warp
 from mer_flow.faces.detect import detect_face
 from mer_flow.faces.landmarks import eye_centres, face_mask, find_landmarks
 from mer_flow.faces.mediapipe_tasks import TasksMesh
 from mer_flow.faces.model_files import ModelFile
 from mer_flow.faces.regions import REGION_NAMES, get_region_backend, locate_regions, resolve_backend
+from mer_flow.work.errors import FaceError, MissingDependencyError, ModelFileError, UsageError
 from mer_flow.work.libraries import load_cv2, mediapipe_version
 
 legacy = pytest.mark.skipif(

@@ -14,7 +14,6 @@ import pytest
 from click.testing import CliRunner
 
 from mer_flow.cli.models import models_command
-from mer_flow.work.errors import MissingDependencyError, ModelFileError, UsageError
 from mer_flow.faces import model_files
 from mer_flow.faces.model_files import (
     DLIB_68,
@@ -27,6 +26,7 @@ from mer_flow.faces.model_files import (
     model_path,
     verified_path,
 )
+from mer_flow.work.errors import MissingDependencyError, ModelFileError, UsageError
 
 DATA = bytes(range(256)) * 40
 

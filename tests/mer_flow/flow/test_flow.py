@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mer_flow.work.errors import FlowError, MissingDependencyError, UsageError
 from mer_flow.flow import TVL1Params, get_backend
 from mer_flow.flow.base import check_finite
+from mer_flow.work.errors import FlowError, MissingDependencyError, UsageError
 from mer_flow.work.libraries import load_cv2
 
 

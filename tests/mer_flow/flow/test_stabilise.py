@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from mer_flow.config import StabiliseConfig
-from mer_flow.work.errors import FlowError
 from mer_flow.flow.stabilise import stabilise
+from mer_flow.work.errors import FlowError
 
 SIZE = 120
 Y, X = np.mgrid[0:SIZE, 0:SIZE].astype(np.float64)

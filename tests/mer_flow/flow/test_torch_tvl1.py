@@ -12,14 +12,14 @@ import pytest
 import torch
 
 from mer_flow.config import PipelineConfig, apply_settings
-from mer_flow.work.errors import FlowError, MissingDependencyError, UsageError
+from mer_flow.extraction.extractor import pipeline_record
 from mer_flow.flow import BackendOptions, TVL1Params, get_backend
 from mer_flow.flow import base as flow_base
 from mer_flow.flow.base import resolve_options
 from mer_flow.flow.torch_tvl1 import TorchTVL1, cuda, solver
 from mer_flow.flow.torch_tvl1.pyramid import level_shapes, resize
 from mer_flow.flow.torch_tvl1.warp import gradient, padded, warp
-from mer_flow.extraction.extractor import pipeline_record
+from mer_flow.work.errors import FlowError, MissingDependencyError, UsageError
 from mer_flow.work.libraries import load_cv2
 
 CPU = resolve_options("torch", BackendOptions(device="cpu"))

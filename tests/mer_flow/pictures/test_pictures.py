@@ -8,17 +8,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mer_flow.work.errors import UsageError, ViewError
 from mer_flow.flow.strain import optical_strain
 from mer_flow.pictures import common_scale, contact_sheet, flow_maps, flow_to_colour, flow_wheel
 from mer_flow.pictures.colours import nice_ceiling, signed_to_colour, unsigned_to_colour
 from mer_flow.pictures.page import CAPTION_WIDTH, GAP, MARGIN
 from mer_flow.pictures.regions import face_outlines, picture_of, view_of, view_outlines
-from mer_flow.store.record import SampleRecord, encode_sample
 from mer_flow.samples import Sample, SampleTable
 from mer_flow.store.reader import FlowStore
+from mer_flow.store.record import SampleRecord, encode_sample
 from mer_flow.store.writer import StoreWriter
 from mer_flow.views import parse_view
+from mer_flow.work.errors import UsageError, ViewError
 
 SIDE = TILE = 224
 #: Eyes, nose and lip corners of a face of 224 px: subject's left eye first, on the image's right.

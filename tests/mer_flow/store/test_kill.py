@@ -17,11 +17,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mer_flow.work.errors import StoreBusyError, StoreError
 from mer_flow.samples import Sample, SampleTable
 from mer_flow.store.reader import FlowStore
-from mer_flow.store.writer import SampleRecord, StoreWriter, encode_sample
 from mer_flow.store.verify import verify_store
+from mer_flow.store.writer import SampleRecord, StoreWriter, encode_sample
+from mer_flow.work.errors import StoreBusyError, StoreError
 
 SIDE = 16
 PIPELINE = {"map_kind": {"kind": "computed", "map_size": SIDE, "values": "px"}, "flow": {"tau": 0.25}}

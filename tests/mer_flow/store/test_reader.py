@@ -11,10 +11,10 @@ import h5py
 import numpy as np
 import pytest
 
-from mer_flow.work.errors import StoreError, UsageError
 from mer_flow.samples import Sample, SampleTable
 from mer_flow.store.reader import FlowStore
 from mer_flow.store.writer import SampleRecord, StoreWriter, encode_sample
+from mer_flow.work.errors import StoreError, UsageError
 
 SIDE = 16
 PIPELINE = {"map_kind": {"kind": "computed", "map_size": SIDE, "values": "px"}}

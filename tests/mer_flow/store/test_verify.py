@@ -14,8 +14,8 @@ from click.testing import CliRunner
 
 from mer_flow.cli import cli
 from mer_flow.samples import Sample, SampleTable
-from mer_flow.store.writer import SampleRecord, StoreWriter, encode_sample
 from mer_flow.store.verify import verify_store
+from mer_flow.store.writer import SampleRecord, StoreWriter, encode_sample
 
 SIDE = 16
 PIPELINE = {"map_kind": {"kind": "computed", "map_size": SIDE, "values": "px"}}

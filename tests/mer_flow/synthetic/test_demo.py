@@ -9,11 +9,11 @@ import pytest
 from click.testing import CliRunner
 
 from mer_flow.cli import cli
-from mer_flow.work.errors import UsageError
 from mer_flow.store.reader import FlowStore
 from mer_flow.synthetic import load_truth
 from mer_flow.synthetic.evaluate import apex_errors, endpoint_errors, true_flow
 from mer_flow.synthetic.truth import TruthSample
+from mer_flow.work.errors import UsageError
 
 SMALL = ["--db", "samm", "--db", "smic", "--subjects", "2", "--clips", "2", "--seed", "4", "--workers", "2"]
 

@@ -6,10 +6,10 @@ import cv2
 import numpy as np
 import pytest
 
-from mer_flow.work.errors import UsageError
 from mer_flow.synthetic.movements import ACTION_UNITS, MIRROR, displacement, objective_class, profile
 from mer_flow.synthetic.portrait import make_portrait
 from mer_flow.synthetic.rendering import ClipRenderer, HeadMotion
+from mer_flow.work.errors import UsageError
 
 SHAPE = (480, 640)
 

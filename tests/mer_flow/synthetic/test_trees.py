@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from mer_flow.databases import get_database
-from mer_flow.work.errors import LayoutError, UsageError
 from mer_flow.databases.frames import FrameIndex, read_frame
 from mer_flow.synthetic import DATABASES, TRUTH_FILE, find_tree, load_truth, make_tree
+from mer_flow.work.errors import LayoutError, UsageError
 
 SUBJECTS, CLIPS, SEED = 2, 3, 11
 
@@ -205,10 +205,10 @@ def test_missing_or_damaged_truth_is_said(trees, tmp_path):
 
 def test_detectors_find_the_faces(trees):
     """dlib finds exactly one face per subject, near the known landmarks, and MediaPipe agrees."""
+    from mer_flow.extraction.extractor import PipelineConfig
     from mer_flow.faces.detect import detect_face
     from mer_flow.faces.landmarks import find_landmarks
     from mer_flow.faces.regions import get_region_backend
-    from mer_flow.extraction.extractor import PipelineConfig
 
     pytest.importorskip("mediapipe")
     mesh = get_region_backend("auto")

@@ -10,10 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mer_flow.work.errors import UsageError, ViewError
 from mer_flow.samples import Sample, SampleTable
-from mer_flow.store.schema import REGIONS
 from mer_flow.store.reader import FlowStore
+from mer_flow.store.schema import REGIONS
 from mer_flow.store.writer import SampleRecord, StoreWriter, encode_sample
 from mer_flow.views import (
     CUT_WIDTH_IOD,
@@ -26,6 +25,7 @@ from mer_flow.views import (
     read_view,
 )
 from mer_flow.views.layouts import REGION_LAYOUTS, region_blocks
+from mer_flow.work.errors import UsageError, ViewError
 
 SIDE = 112
 #: Left eye, right eye, nose, left and right lip corner; the subject's left is on the image's right. IOD 44.8

@@ -134,11 +134,11 @@ def predict_clip(
     """
     checkpoint = _loaded(checkpoint)
     with _mer_flow_errors():
+        from mer_flow.databases.frames import FrameIndex, read_frame
         from mer_flow.extraction.apex import spot_apex
+        from mer_flow.extraction.extractor import extractor
         from mer_flow.faces.align import to_grey, transform
         from mer_flow.faces.landmarks import find_landmarks
-        from mer_flow.databases.frames import FrameIndex, read_frame
-        from mer_flow.extraction.extractor import extractor
 
         config = _pipeline(checkpoint, default_pipeline)
         index = FrameIndex.scan(Path(folder))
@@ -177,10 +177,10 @@ def view_map(
         InputError: The view is none of flow. mer_flow.work.errors.MerFlowError: The view or the normalisation is
             unknown, or the regions are implausible.
     """
-    from mer_flow.work.suggest import unknown
     from mer_flow.views.layouts import htnet_maps, region_maps, whole_maps
     from mer_flow.views.names import parse_view
     from mer_flow.views.normalise import NORMALISATIONS, normalise_maps
+    from mer_flow.work.suggest import unknown
 
     parsed = parse_view(view)
     if normalisation not in NORMALISATIONS:

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mer_bench.models.spelling import Entry
 from mer_bench.errors import UsageError
+from mer_bench.models.spelling import Entry
 from mer_flow.work.suggest import unknown
 
 #: What a section of one model may set; the protocol, its data and its folds are the same for all.

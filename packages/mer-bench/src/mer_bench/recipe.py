@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-# Fields that recipes did not have from the start. A run's record leaves them out where they say what training
-# did before them, so that runs begun earlier keep their digest.
-_LATER = ("class_weights", "balanced", "drop_last", "layer_decay", "isda", "rotate", "decay_epochs")
+from pydantic import ConfigDict, Field, model_validator
+
+from mer_bench.errors import UsageError
+from mer_flow.work.settings import Settings
+
+Count = Annotated[int, Field(ge=0)]
+AtLeastOne = Annotated[int, Field(ge=1)]
+NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+# At 1 a moving average never moves, and all effective numbers of samples are alike: 0/0.
+Decay = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
 
 
-@dataclass(frozen=True, slots=True)
-class Recipe:
+class Recipe(Settings):
     """How one fold is trained.
 
     Attributes:
@@ -43,7 +50,7 @@ class Recipe:
         shuffle: Whether the training samples are shuffled every epoch; otherwise they come class by class, as
             published scripts read them from a folder per class.
         clip_norm: Largest gradient norm; 0 switches clipping off.
-        amp: `off`, `bf16` or `fp16`.
+        amp: `off` or `bf16`.
         class_weights: For `cross-entropy`: a weight per class, in the order of the label scheme. A batch's
             loss is then divided by the sum of its samples' weights. Empty for none.
         balanced: Whether an epoch draws as many samples as the fold has, with replacement, every class
@@ -58,43 +65,56 @@ class Recipe:
         decay_epochs: Epochs after which `step` and `exponential` fall no further; 0 for never.
     """
 
+    model_config = ConfigDict(allow_inf_nan=False)
+    where = "recipe"
+    error = UsageError
+
     name: str = "default"
-    epochs: int = 100
-    batch_size: int = 256
+    epochs: AtLeastOne = 100
+    batch_size: AtLeastOne = 256
     optimizer: Literal["adam", "adamw", "sgd"] = "adam"
-    lr: float = 5e-5
-    weight_decay: float = 0.0
-    momentum: float = 0.9
+    lr: Positive = 5e-5
+    weight_decay: NotNegative = 0.0
+    momentum: Decay = 0.9
     nesterov: bool = False
-    beta1: float = 0.9
-    beta2: float = 0.999
-    eps: float = 1e-8
+    beta1: Decay = 0.9
+    beta2: Decay = 0.999
+    eps: Positive = 1e-8
     schedule: Literal["constant", "cosine", "step", "exponential"] = "constant"
-    final_lr: float = 0.0
-    step_epochs: int = 30
-    gamma: float = 0.1
-    warmup_epochs: int = 0
+    final_lr: NotNegative = 0.0
+    step_epochs: AtLeastOne = 30
+    gamma: NotNegative = 0.1
+    warmup_epochs: Count = 0
     loss: Literal["cross-entropy", "class-balanced", "logit-adjusted", "focal"] = "cross-entropy"
-    cb_beta: float = 0.999
+    cb_beta: Decay = 0.999
     la_tau: float = 1.0
-    focal_gamma: float = 2.0
-    label_smoothing: float = 0.0
-    flip: float = 0.0
-    shift: int = 0
-    noise: float = 0.0
+    focal_gamma: NotNegative = 2.0
+    label_smoothing: Share = 0.0
+    flip: Share = 0.0
+    shift: Count = 0
+    noise: NotNegative = 0.0
     shuffle: bool = True
-    clip_norm: float = 0.0
-    amp: Literal["off", "bf16", "fp16"] = "off"
-    class_weights: tuple[float, ...] = ()
+    clip_norm: NotNegative = 0.0
+    amp: Literal["off", "bf16"] = "off"
+    class_weights: tuple[Positive, ...] = ()
     balanced: bool = False
     drop_last: bool = False
-    layer_decay: float = 1.0
-    isda: float = 0.0
-    rotate: float = 0.0
-    decay_epochs: int = 0
+    layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
+    isda: NotNegative = 0.0
+    rotate: NotNegative = 0.0
+    decay_epochs: Count = 0
+
+    @model_validator(mode="after")
+    def _weights_belong_to_the_loss(self) -> Self:
+        if self.class_weights and self.loss != "cross-entropy":
+            raise UsageError(
+                f"recipe.class_weights belongs to loss = 'cross-entropy', but recipe.loss is '{self.loss}'; "
+                "class-balanced has weights of its own"
+            )
+        return self
 
     def steps_per_epoch(self, samples: int) -> int:
-        """Returns how many optimiser steps an epoch of so many training samples takes.
+        """Return how many optimiser steps an epoch of so many training samples takes.
 
         >>> Recipe(batch_size=4).steps_per_epoch(10), Recipe(batch_size=4, drop_last=True).steps_per_epoch(10)
         (3, 2)
@@ -104,11 +124,5 @@ class Recipe:
         return -(-samples // self.batch_size)
 
     def record(self) -> dict[str, Any]:
-        """Returns the recipe as a run's record has it: plain values, without later fields left at default.
-
-        >>> "drop_last" in Recipe().record(), Recipe(drop_last=True).record()["drop_last"]
-        (False, True)
-        """
-        default = {f.name: f.default for f in fields(self)}
-        values = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
-        return {k: v for k, v in values.items() if k not in _LATER or getattr(self, k) != default[k]}
+        """Return the recipe as a run's record has it: plain values."""
+        return self.model_dump(mode="json")

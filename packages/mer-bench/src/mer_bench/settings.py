@@ -5,18 +5,47 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, get_type_hints
 
+from pydantic import Field
+
 from mer_bench.config_file import ConfigFile, read_config
-from mer_bench.models.spelling import Entry, parse_entry
 from mer_bench.errors import UsageError
-from mer_bench.protocols.splits import ProtocolOptions
 from mer_bench.models.spec import ModelSpec
+from mer_bench.models.spelling import Entry, parse_entry
+from mer_bench.protocols.splits import ProtocolOptions
 from mer_bench.recipe import Recipe
 from mer_bench.values import coerce, literal, parse_seeds
+from mer_flow.work.settings import Settings
 from mer_flow.work.suggest import unknown
+
+
+class TrainingSettings(Settings):
+    """Where and how folds are trained; none of it is part of what a run is.
+
+    Attributes:
+        device: `auto` (CUDA where there is one), `cpu`, `cuda` or `cuda:<n>`.
+        engine: `local`: one fold per task, spread by an executor; `stacked`: many folds in one vmapped step;
+            `auto`: stacked on CUDA, local on a CPU.
+        workers: Processes of `local`; None for one per core, 1 for none but this one.
+        chunk: Folds stacked at once; None for as many as memory holds.
+        deterministic: Hold torch to deterministic algorithms: bit-identical repetition on the same machine.
+        precision: How a GPU multiplies float32 matrices: `float32`, `tf32`, or `auto`, which is TF32 where it
+            knows it.
+        compile: Train stacked folds through `torch.compile`.
+    """
+
+    error = UsageError
+
+    device: str = "auto"
+    engine: Literal["auto", "local", "stacked"] = "auto"
+    workers: int | None = Field(default=None, ge=1)
+    chunk: int | None = Field(default=None, ge=1)
+    deterministic: bool = False
+    precision: Literal["auto", "float32", "tf32"] = "auto"
+    compile: bool = False
 
 
 @dataclass(frozen=True)
@@ -350,7 +379,7 @@ def resolve(spec: ModelSpec, request: Request) -> Resolved:
     }
     if recipe is not None:
         apart |= {key: value for key, value in changes.items() if value != getattr(recipe, key)}
-        recipe = replace(recipe, **changes)
+        recipe = recipe.changed(**changes)
         check_recipe(recipe)
     return Resolved(variant, options, recipe, apart)
 

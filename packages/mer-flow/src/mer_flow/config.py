@@ -8,8 +8,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from typing import Any, get_type_hints
 
-from mer_flow.work.errors import UsageError
 from mer_flow.flow.params import BACKEND_ALIASES, FLOW_BACKENDS, BackendOptions, TVL1Params
+from mer_flow.work.errors import UsageError
 from mer_flow.work.suggest import unknown
 
 ALIGN_REFERENCES = ("onset", "each")

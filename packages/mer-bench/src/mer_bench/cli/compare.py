@@ -22,10 +22,10 @@ def compare_command(a: Path, b: Path, selection: str, draws: int, seed: int, as_
     exchanges the two runs subject by subject. McNemar's test over samples comes last, as it takes one
     person's clips for independent. Runs with other folds or labels are refused.
     """
-    from mer_bench.scores.compare import compare_runs
     from mer_bench.report.tables import database_title
     from mer_bench.report.terminal import align
     from mer_bench.runs.directory import RunDirectory
+    from mer_bench.scores.compare import compare_runs
 
     def p_text(p: float) -> str:
         return f"{p:.4f}" if p >= 0.0001 else "<0.0001"

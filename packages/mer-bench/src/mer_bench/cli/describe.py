@@ -9,8 +9,8 @@ from dataclasses import asdict
 from typing import Any
 
 from mer_bench.models.registry import Registered
-from mer_bench.settings import option_types
 from mer_bench.recipe import Recipe
+from mer_bench.settings import option_types
 
 #: Characters of a line of the list; a longer input or source is cut, as `mer-bench models NAME` has it whole.
 WIDTH = 100

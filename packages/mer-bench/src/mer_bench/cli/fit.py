@@ -54,11 +54,11 @@ def fit_command(
       mer-bench fit ahmsa --variant small --recipe quick --store flows.h5 --out my-ahmsa
       ahmsa predict --checkpoint my-ahmsa --onset onset.png --apex apex.png
     """
-    from mer_bench.runs.data import find_store
     from mer_bench.errors import UsageError
-    from mer_bench.runs.fit import fit
-    from mer_bench.progress import TrainingProgress
     from mer_bench.models.registry import Registry
+    from mer_bench.progress import TrainingProgress
+    from mer_bench.runs.data import find_store
+    from mer_bench.runs.fit import fit
     from mer_bench.settings import gather
     from mer_flow.work.progress import duration
 

@@ -94,14 +94,14 @@ def run_command(
       mer-bench run majority ststnet ahmsa:tiny@quick --protocol cde --store maps.h5
       mer-bench run --all --protocol cde --store maps.h5 --dry-run
     """
-    from mer_bench.runs.data import find_store
-    from mer_bench.models.spelling import parse_entry
     from mer_bench.errors import UsageError
-    from mer_bench.runs.train import execute, prepare
-    from mer_bench.runs.many import choose_entries
+    from mer_bench.models.registry import Registry
+    from mer_bench.models.spelling import parse_entry
     from mer_bench.progress import TrainingProgress
     from mer_bench.protocols.splits import PROTOCOLS, get_protocol
-    from mer_bench.models.registry import Registry
+    from mer_bench.runs.data import find_store
+    from mer_bench.runs.many import choose_entries
+    from mer_bench.runs.train import execute, prepare
     from mer_bench.settings import Layers
 
     layers = Layers.read(config, sets, {key: None if value == () else value for key, value in flags.items()})

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from mer_bench.models.spelling import Entry
-    from mer_bench.runs.many import Leaderboard, Planned, Refused, Trained
     from mer_bench.models.registry import Registry
+    from mer_bench.models.spelling import Entry
     from mer_bench.report.summary import RunSummary
+    from mer_bench.runs.many import Leaderboard, Planned, Refused, Trained
     from mer_bench.settings import Layers
 
 
@@ -50,8 +50,8 @@ def run_many(
         click.exceptions.Exit: With 1, where a model was refused, failed or is incomplete.
     """
     from mer_bench.cli.run import engine_messages, tell_outcome
-    from mer_bench.runs.many import Leaderboard
     from mer_bench.progress import LeaderboardProgress
+    from mer_bench.runs.many import Leaderboard
 
     silent = quiet or as_json
     board = Leaderboard.plan(

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import numpy as np
 
-from mer_bench.protocols.composite import composite_deviations
-from mer_bench.runs.data import STORE_VARIABLE, find_store, read_population
 from mer_bench.errors import MerBenchError
-from mer_bench.runs.manifest import source_commit, versions
-from mer_bench.protocols.splits import ProtocolOptions
 from mer_bench.models.registry import Registry
+from mer_bench.protocols.composite import composite_deviations
+from mer_bench.protocols.splits import ProtocolOptions
+from mer_bench.runs.data import STORE_VARIABLE, find_store, read_population
+from mer_bench.runs.manifest import source_commit, versions
 from mer_flow.work.errors import MerFlowError
 
 

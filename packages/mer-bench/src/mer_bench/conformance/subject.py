@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -13,16 +12,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mer_bench.runs.data import BenchData, load_data
 from mer_bench.errors import ConformanceError
+from mer_bench.models.spec import ModelSpec
 from mer_bench.protocols.folds import Fold
 from mer_bench.protocols.splits import ProtocolOptions
-from mer_bench.models.spec import ModelSpec
+from mer_bench.recipe import Recipe
+from mer_bench.runs.data import BenchData, load_data
 from mer_bench.training.demands import meet_recipe
 from mer_bench.training.features import classifier_features
 from mer_bench.training.network import build_network, fold_generators, training_output
 from mer_bench.training.plan import Plan
-from mer_bench.recipe import Recipe
 
 CPU = torch.device("cpu")
 
@@ -169,7 +168,7 @@ class Subject:
 
     def recipe_named(self, name: str) -> Recipe:
         """Returns one of the model's recipes at that scale: two epochs of batches of 8, in full precision."""
-        return replace(self.spec.recipes[name], epochs=2, batch_size=8, warmup_epochs=0, amp="off")
+        return self.spec.recipes[name].changed(epochs=2, batch_size=8, warmup_epochs=0, amp="off")
 
     @property
     def kinds_of_recipe(self) -> tuple[str, ...]:

@@ -11,10 +11,10 @@ import torch
 from mer_bench.conformance.subject import CPU, Subject
 from mer_bench.errors import ConformanceError
 from mer_bench.protocols.folds import Fold
+from mer_bench.recipe import Recipe
 from mer_bench.training.folds import run_folds
 from mer_bench.training.network import build_network, fold_generators
 from mer_bench.training.plan import Plan
-from mer_bench.recipe import Recipe
 from mer_bench.training.result import FoldResult
 from mer_bench.training.samples import TrainingSamples
 from mer_bench.training.trainer import FoldTrainer
@@ -102,7 +102,7 @@ def every_recipe_trains(subject: Subject) -> str:
         ConformanceError: Logits are not finite.
     """
     for name in subject.spec.recipes:
-        recipe = replace(subject.recipe_named(name), epochs=1)
+        recipe = subject.recipe_named(name).changed(epochs=1)
         for record in train(subject, recipe, "serial", 0).values():
             if not np.isfinite(record.logits).all():
                 raise ConformanceError(f"recipe '{name}': after an epoch logits are not finite")

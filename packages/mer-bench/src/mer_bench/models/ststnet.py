@@ -11,9 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mer_bench.errors import UsageError
-from mer_bench.training.kernels.relu_norm_pool import ConvReluNormPool
 from mer_bench.models.spec import ModelSpec
 from mer_bench.recipe import Recipe
+from mer_bench.training.kernels.relu_norm_pool import ConvReluNormPool
 
 
 class STSTNet(nn.Module):

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from mer_bench.scores.metrics import FULL
-from mer_bench.scores.published import SELECTS_ON_TEST_SHORT, PublishedScore, scores_of
 from mer_bench.report.render import number_text
 from mer_bench.report.summary import RunSummary, run_title
 from mer_bench.report.tables import Row, Table, database_title, published_beside, run_notes, table_title
 from mer_bench.report.terminal import align
+from mer_bench.scores.metrics import FULL
+from mer_bench.scores.published import SELECTS_ON_TEST_SHORT, PublishedScore, scores_of
 
 _PAIR = (("uf1", "UF1"), ("uar", "UAR"))
 _ORACLE = frozenset(f"oracle.{FULL}.{metric}" for metric, _ in _PAIR)

@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from mer_bench.scores.bootstrap import bootstrap_interval, subject_confusions
 from mer_bench.errors import RunError, UsageError
+from mer_bench.runs.directory import RunDirectory
+from mer_bench.scores.bootstrap import bootstrap_interval, subject_confusions
 from mer_bench.scores.metrics import METRICS, Scores, pools
 from mer_bench.scores.published import PublishedScore, scores_beside
-from mer_bench.runs.directory import RunDirectory
 from mer_bench.scores.selection import Selected, select
 from mer_bench.training.result import FoldResult
 

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from mer_bench.report.summary import RunSummary
 from mer_bench.scores.metrics import FULL
 from mer_bench.scores.published import DATABASE_NOTES, SELECTS_ON_TEST, PublishedScore
-from mer_bench.report.summary import RunSummary
 from mer_bench.scores.selection import SELECTION_TITLES
 
 _SHOWN = {"uf1": "UF1", "uar": "UAR", "accuracy": "Acc"}

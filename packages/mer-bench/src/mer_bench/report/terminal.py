@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from mer_bench.scores.metrics import FULL
 from mer_bench.report.summary import Figure, RunSummary
 from mer_bench.report.tables import database_title
+from mer_bench.scores.metrics import FULL
 from mer_flow.work.progress import duration
 
 _HEADS = {"last": "last epoch", "inner": "inner", "oracle": "oracle (LEAKS)"}

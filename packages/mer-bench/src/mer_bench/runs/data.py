@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mer_bench.errors import DataError, UsageError
+from mer_bench.models.spec import ModelSpec
 from mer_bench.protocols.folds import Population
 from mer_bench.protocols.splits import ProtocolOptions, check_scheme, databases_needed, get_protocol
-from mer_bench.models.spec import ModelSpec
 from mer_flow.work.suggest import unknown
 
 if TYPE_CHECKING:

@@ -22,9 +22,9 @@ from urllib.parse import quote
 
 import numpy as np
 
-from mer_bench.runs import lock as run_lock
 from mer_bench.errors import RunError
 from mer_bench.protocols.folds import absent_class_note
+from mer_bench.runs import lock as run_lock
 from mer_bench.training.result import FoldResult
 from mer_flow.work.files import write_whole
 

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mer_bench.runs.data import BenchData, load_data
 from mer_bench.errors import RunError, UsageError
-from mer_bench.runs.train import try_network
-from mer_bench.runs.manifest import versions
 from mer_bench.models.registry import Registered
+from mer_bench.runs.data import BenchData, load_data
+from mer_bench.runs.manifest import versions
+from mer_bench.runs.train import try_network
 from mer_bench.settings import Request, Resolved, resolve
 from mer_flow.work.files import new_folder
 

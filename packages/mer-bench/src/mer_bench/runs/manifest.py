@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from mer_bench import __version__
-from mer_bench.protocols.composite import composite_deviations
-from mer_bench.runs.data import BenchData
-from mer_bench.protocols.folds import FoldSet
 from mer_bench.models.registry import Registered
+from mer_bench.protocols.composite import composite_deviations
+from mer_bench.protocols.folds import FoldSet
+from mer_bench.runs.data import BenchData
 from mer_bench.runs.directory import SCHEMA_VERSION
 from mer_bench.settings import Resolved, RunSettings
 

@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_type_hints
 
-from mer_bench.runs.data import DataCache
-from mer_bench.models.spelling import Entry, parse_entry
 from mer_bench.errors import MerBenchError, RegistryError, UsageError
-from mer_bench.runs.train import Outcome, Prepared, execute, prepare
 from mer_bench.models.registry import Registered, Registry
-from mer_bench.runs.directory import MANIFEST, RunDirectory
-from mer_bench.settings import Layers, Request, RunSettings, known_keys, resolve, takes
 from mer_bench.models.spec import ModelSpec
+from mer_bench.models.spelling import Entry, parse_entry
+from mer_bench.runs.data import DataCache
+from mer_bench.runs.directory import MANIFEST, RunDirectory
+from mer_bench.runs.train import Outcome, Prepared, execute, prepare
+from mer_bench.settings import Layers, Request, RunSettings, known_keys, resolve, takes
 from mer_flow.work.errors import MerFlowError
 from mer_flow.work.suggest import unknown
 

@@ -8,16 +8,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mer_bench.runs.data import BenchData, DataCache, load_data
 from mer_bench.errors import TrainingError, UsageError
-from mer_bench.protocols.folds import FoldSet
-from mer_bench.runs.manifest import build_manifest
-from mer_bench.protocols.splits import cut_folds
 from mer_bench.models.registry import Registered
-from mer_bench.runs.directory import RunDirectory, RunStatus
-from mer_bench.settings import Request, Resolved, RunSettings, resolve
 from mer_bench.models.spec import ModelSpec
+from mer_bench.protocols.folds import FoldSet
+from mer_bench.protocols.splits import cut_folds
 from mer_bench.recipe import Recipe
+from mer_bench.runs.data import BenchData, DataCache, load_data
+from mer_bench.runs.directory import RunDirectory, RunStatus
+from mer_bench.runs.manifest import build_manifest
+from mer_bench.settings import Request, Resolved, RunSettings, resolve
 from mer_bench.training.result import FoldResult
 
 if TYPE_CHECKING:
@@ -240,8 +240,8 @@ def execute(
         UsageError: `limit` is below 1.
         RunError: Another process writes this run, it is of another configuration, or the disk is full.
     """
-    from mer_bench.training.folds import run_folds
     from mer_bench.training.features import classifier_features
+    from mer_bench.training.folds import run_folds
 
     if limit is not None and limit < 1:
         raise UsageError(f"--limit must be at least 1, got {limit}")

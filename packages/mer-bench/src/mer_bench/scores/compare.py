@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from mer_bench.scores.bootstrap import PairedTest, mcnemar, paired_test, subject_confusions
 from mer_bench.errors import RunError
-from mer_bench.scores.metrics import METRICS, pools
 from mer_bench.report.summary import complete_records, run_title
 from mer_bench.runs.directory import RunDirectory
+from mer_bench.scores.bootstrap import PairedTest, mcnemar, paired_test, subject_confusions
+from mer_bench.scores.metrics import METRICS, pools
 from mer_bench.scores.selection import select
 
 

@@ -13,21 +13,21 @@ import numpy as np
 import torch
 
 from mer_bench.errors import TrainingError, UsageError
-from mer_bench.protocols.folds import Fold
 from mer_bench.models.spec import ModelSpec
+from mer_bench.protocols.folds import Fold
+from mer_bench.recipe import Recipe
 from mer_bench.training.augmentation import Augmenter
 from mer_bench.training.engines.choice import choose_cpu_engine
+from mer_bench.training.engines.processes import run_in_processes
+from mer_bench.training.engines.stacked import run_stacked
 from mer_bench.training.features import classifier_features
 from mer_bench.training.losses import check_class_weights
 from mer_bench.training.plan import FoldFailures, OnFold, OnProgress, Plan
 from mer_bench.training.precision import matrix_precision, resolve_precision
-from mer_bench.training.engines.processes import run_in_processes
-from mer_bench.recipe import Recipe
 from mer_bench.training.result import FoldResult
 from mer_bench.training.samples import check_data
 from mer_bench.training.seeding import fold_seed
 from mer_bench.training.single import determinism, one_thread, train_fold
-from mer_bench.training.engines.stacked import run_stacked
 
 __all__ = ["ENGINES", "fold_seed", "resolve_device", "run_folds"]
 

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from mer_bench.training.kernels.linear import replace_linear
-from mer_bench.training.seeding import mix, random_bits
 from mer_bench.training.kernels.stacked_linear import StackedLinear
+from mer_bench.training.seeding import mix, random_bits
 
 _LEVELS = 1 << 16
 

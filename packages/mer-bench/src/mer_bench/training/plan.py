@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from mer_bench.errors import TrainingError
-from mer_bench.protocols.folds import Fold, absent_class_note
 from mer_bench.models.spec import ModelSpec
+from mer_bench.protocols.folds import Fold, absent_class_note
 from mer_bench.recipe import Recipe
 from mer_bench.training.result import FoldResult
 from mer_bench.training.seeding import fold_seed

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mer_bench.recipe import Recipe
 from mer_bench.training.augmentation import Augmenter
 from mer_bench.training.engines.graphs import GraphNotes, Replayed
 from mer_bench.training.losses import batch_loss, loss_terms, sample_losses
@@ -16,7 +17,6 @@ from mer_bench.training.optim import (
     parameter_groups,
     set_learning_rate,
 )
-from mer_bench.recipe import Recipe
 from mer_bench.training.seeding import (
     AUGMENTATION,
     BALANCING,

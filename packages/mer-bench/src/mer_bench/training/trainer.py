@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from mer_bench.recipe import Recipe
 from mer_bench.training.augmentation import Augmenter
 from mer_bench.training.demands import meet_recipe
 from mer_bench.training.losses import batch_loss, loss_terms, sample_losses
@@ -19,7 +20,6 @@ from mer_bench.training.optim import (
     parameter_groups,
     set_learning_rate,
 )
-from mer_bench.recipe import Recipe
 from mer_bench.training.samples import TrainingSamples
 from mer_bench.training.seeding import (
     AUGMENTATION,

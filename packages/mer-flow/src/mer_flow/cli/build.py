@@ -136,8 +136,8 @@ def build_command(
 
     Exit codes: 0 done, 1 built with failures (listed), 2 usage.
     """
-    from mer_flow.extraction.build import build_store
     from mer_flow.databases.layout import resolve_root
+    from mer_flow.extraction.build import build_store
     from mer_flow.extraction.sample import Keep, Outcome
     from mer_flow.work.progress import Progress
     from mer_flow.work.settings import load_config

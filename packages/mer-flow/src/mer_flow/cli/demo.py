@@ -59,9 +59,9 @@ def demo_command(
     Exit codes: 0 done, 1 built with failures (listed), 2 usage.
     """
     from mer_flow.extraction.build import usable_cores
-    from mer_flow.work.suggest import unknown
     from mer_flow.synthetic import DATABASES
     from mer_flow.synthetic.demo import build_demo, make_trees
+    from mer_flow.work.suggest import unknown
 
     for name in databases:
         if name not in DATABASES:
@@ -87,8 +87,8 @@ def demo_command(
 
 
 def _lines(summary: DemoSummary) -> list[str]:
-    from mer_flow.work.progress import duration
     from mer_flow.synthetic.demo import STORE
+    from mer_flow.work.progress import duration
 
     lines = []
     for name, root in summary.roots.items():

@@ -46,8 +46,8 @@ def doctor_command(
     Exit codes: 0 complete, 1 problems found, 2 usage.
     """
     from mer_flow.config import FramesConfig
-    from mer_flow.databases.layout import resolve_root
     from mer_flow.databases.doctor import KINDS, examine
+    from mer_flow.databases.layout import resolve_root
     from mer_flow.work.progress import Progress
 
     progress: Progress | None = None

@@ -74,8 +74,8 @@ def verify_models(names: tuple[str, ...], as_json: bool) -> None:
 @click.option("--force", is_flag=True, help="Fetch even where a correct file is present.")
 def fetch_model(name: str, source: Path | None, timeout: float, force: bool) -> None:
     """Bring the model file NAME (default: face-landmarker) into the cache, its SHA-256 checked first."""
-    from mer_flow.work.errors import ModelFileError
     from mer_flow.faces.model_files import MODEL_FILES, check, fetch, model_path
+    from mer_flow.work.errors import ModelFileError
 
     model = MODEL_FILES[_known(name)]
     if not force:
@@ -105,8 +105,8 @@ def _known(name: str) -> str:
 
 
 def _described(name: str, verify: bool) -> dict[str, Any]:
-    from mer_flow.work.errors import MissingDependencyError, ModelFileError
     from mer_flow.faces.model_files import MODEL_FILES, check, model_path
+    from mer_flow.work.errors import MissingDependencyError, ModelFileError
 
     model = MODEL_FILES[name]
     row: dict[str, Any] = {

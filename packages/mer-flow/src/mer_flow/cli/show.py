@@ -105,8 +105,8 @@ def _choose(
     Raises:
         UsageError: A name is unknown, or nothing fits.
     """
-    from mer_flow.work.errors import UsageError
     from mer_flow.labels import get_scheme
+    from mer_flow.work.errors import UsageError
     from mer_flow.work.suggest import unknown
 
     table = store.table()

@@ -58,10 +58,10 @@ def spot_command(
     Exit codes: 0 done, 1 some samples could not be spotted (listed), 2 usage.
     """
     from mer_flow.databases.layout import resolve_root
+    from mer_flow.extraction.spotting import SPOTTERS, SpottedSample, score, spot_database
     from mer_flow.work.errors import UsageError
     from mer_flow.work.files import new_file
     from mer_flow.work.progress import Progress
-    from mer_flow.extraction.spotting import SPOTTERS, SpottedSample, score, spot_database
 
     progress: Progress | None = None
 

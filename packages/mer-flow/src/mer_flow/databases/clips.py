@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
-from mer_flow.databases.layout import ClipLocator
-from mer_flow.work.errors import FrameError
 from mer_flow.databases.frames import FrameHit, FrameIndex, read_frame
+from mer_flow.databases.layout import ClipLocator
 from mer_flow.samples import UNKNOWN_FRAME, Sample
+from mer_flow.work.errors import FrameError
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,14 +8,14 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from mer_flow.databases.clips import ClipFrames
 from mer_flow.databases import get_database
 from mer_flow.databases.base import Database
-from mer_flow.databases.reading import SheetReading
-from mer_flow.work.errors import FrameError, LayoutError, SheetError, UsageError
-from mer_flow.databases.frames import read_frame
+from mer_flow.databases.clips import ClipFrames
 from mer_flow.databases.completeness import compare, load
+from mer_flow.databases.frames import read_frame
+from mer_flow.databases.reading import SheetReading
 from mer_flow.samples import UNKNOWN_FRAME, Sample
+from mer_flow.work.errors import FrameError, LayoutError, SheetError, UsageError
 
 Severity = Literal["error", "warning", "note"]
 

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mer_flow.databases.corrections import load_corrections
 from mer_flow.databases.base import Database
+from mer_flow.databases.corrections import load_corrections
 from mer_flow.databases.layout import (
     ClipFolder,
     ClipLocator,
@@ -20,8 +20,8 @@ from mer_flow.databases.layout import (
 )
 from mer_flow.databases.reading import AppliedCorrection, Notes, RawRow, SheetReading
 from mer_flow.databases.sheets import Form, Grid, SheetMatch, frame, text, word
-from mer_flow.work.errors import LayoutError, SheetError
 from mer_flow.labels import EXTRA_CLIP
+from mer_flow.work.errors import LayoutError, SheetError
 
 if TYPE_CHECKING:
     from mer_flow.samples import Sample

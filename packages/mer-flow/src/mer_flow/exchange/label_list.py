@@ -8,9 +8,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mer_flow.work.errors import ExchangeError, UsageError
 from mer_flow.labels import SCHEMES, megc_key, megc_sample_id
 from mer_flow.samples import UNKNOWN_FRAME, Sample
+from mer_flow.work.errors import ExchangeError, UsageError
 
 #: Columns of a list, in order; the organisers' file has no header.
 LIST_COLUMNS = ("database", "subject", "clip", "label")

@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from mer_flow.work.errors import ExchangeError
 from mer_flow.exchange.label_list import stem_key
 from mer_flow.exchange.problems import Problem
+from mer_flow.work.errors import ExchangeError
 
 TRAIN, TEST = "u_train", "u_test"
 LAYOUTS = ("flat", "loso")

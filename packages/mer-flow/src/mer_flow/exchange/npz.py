@@ -11,14 +11,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mer_flow.work.errors import ExchangeError
 from mer_flow.exchange.problems import Problem
 from mer_flow.exchange.selection import Selection
 from mer_flow.exchange.summary import ImportSummary
-from mer_flow.work.files import new_file
 from mer_flow.samples import COLUMNS, INT_COLUMNS, UNKNOWN_FRAME, Sample, SampleTable
 from mer_flow.store.reader import FlowStore
 from mer_flow.views import ViewName, parse_views
+from mer_flow.work.errors import ExchangeError
+from mer_flow.work.files import new_file
 
 FORMAT_VERSION = 1
 #: What a file must hold to be imported; every other column of the sample table has a default.

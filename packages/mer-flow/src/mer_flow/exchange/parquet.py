@@ -7,12 +7,12 @@ import json
 from pathlib import Path
 from typing import Any
 
-from mer_flow.work.errors import MissingDependencyError
 from mer_flow.exchange.selection import Selection
 from mer_flow.labels import apply_scheme, get_scheme
-from mer_flow.work.files import new_file
 from mer_flow.samples import COLUMNS, INT_COLUMNS, SampleTable
 from mer_flow.store.reader import FlowStore
+from mer_flow.work.errors import MissingDependencyError
+from mer_flow.work.files import new_file
 
 
 def export_parquet(

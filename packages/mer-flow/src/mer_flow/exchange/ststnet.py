@@ -11,7 +11,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from mer_flow.work.errors import ExchangeError
 from mer_flow.exchange.label_list import (
     MEGC_CLASSES,
     ListRow,
@@ -24,6 +23,7 @@ from mer_flow.exchange.layouts import FoundMap, Scan, read_map, scan_folder
 from mer_flow.exchange.problems import Problem, report
 from mer_flow.exchange.summary import ImportSummary
 from mer_flow.samples import SampleTable
+from mer_flow.work.errors import ExchangeError
 
 #: Side of the published maps, px.
 MAP_SIZE = 28

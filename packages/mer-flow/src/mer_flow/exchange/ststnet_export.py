@@ -11,14 +11,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mer_flow.work.errors import ExchangeError
 from mer_flow.exchange.label_list import bare_subject, list_lines, map_stem, stem_key
 from mer_flow.exchange.layouts import TEST, TRAIN
 from mer_flow.exchange.selection import Selection
-from mer_flow.work.files import new_folder
 from mer_flow.samples import Sample
 from mer_flow.store.reader import FlowStore
 from mer_flow.views import parse_view
+from mer_flow.work.errors import ExchangeError
+from mer_flow.work.files import new_folder
 
 #: Normalisations that eight bits per channel can hold.
 PNG_NORMALISATIONS = ("minmax", "minmax-255")

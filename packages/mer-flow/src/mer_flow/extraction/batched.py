@@ -16,9 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from mer_flow.databases.clips import ClipTask
 from mer_flow.config import PipelineConfig
-from mer_flow.work.errors import FlowError
+from mer_flow.databases.clips import ClipTask
 from mer_flow.extraction.sample import (
     Keep,
     Outcome,
@@ -28,6 +27,7 @@ from mer_flow.extraction.sample import (
     prepare_worker,
 )
 from mer_flow.flow.base import FlowBackend
+from mer_flow.work.errors import FlowError
 from mer_flow.work.executor import QUEUE_PER_WORKER, WorkerPool, deaths_explained, peak_memory_mb
 
 #: Samples handed to the flow process at once.

@@ -11,17 +11,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mer_flow.extraction.batched import run_batched
-from mer_flow.databases.clips import ClipTask
 from mer_flow.config import PipelineConfig
 from mer_flow.databases import get_database
-from mer_flow.work.errors import SheetError, StoreMismatchError, UsageError
-from mer_flow.extraction.sample import Keep, Outcome, extract_sample, prepare_worker
+from mer_flow.databases.clips import ClipTask
+from mer_flow.extraction.batched import run_batched
 from mer_flow.extraction.extractor import pipeline_record, resolve
-from mer_flow.work.progress import duration
+from mer_flow.extraction.sample import Keep, Outcome, extract_sample, prepare_worker
 from mer_flow.samples import SampleTable
 from mer_flow.store.writer import StoreWriter
+from mer_flow.work.errors import SheetError, StoreMismatchError, UsageError
 from mer_flow.work.executor import run_all
+from mer_flow.work.progress import duration
 
 #: Stages that count as kernels: decoding, face analysis, flow, head motion and strain, compression.
 KERNELS = ("decode", "face", "flow", "stabilise", "compress")

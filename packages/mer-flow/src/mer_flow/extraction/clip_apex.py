@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from mer_flow.extraction.apex import spot_apex
 from mer_flow.databases.clips import ClipFrames
+from mer_flow.extraction.apex import spot_apex
 from mer_flow.extraction.extractor import Extractor, FoundFace
 
 

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mer_flow.config import PipelineConfig, apply_settings, setting_keys
-from mer_flow.work.errors import FrameError
 from mer_flow.extraction.extracted import Extracted, FoundFace, PreparedPair
+from mer_flow.work.errors import FrameError
 from mer_flow.work.libraries import load_cv2, load_torch, versions
 
 if TYPE_CHECKING:

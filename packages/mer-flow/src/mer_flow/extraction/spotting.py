@@ -10,16 +10,16 @@ from typing import Any
 
 import numpy as np
 
-from mer_flow.extraction.build import usable_cores
-from mer_flow.extraction.clip_apex import spot_methods
-from mer_flow.databases.clips import ClipTask
 from mer_flow.config import SPOTTERS, PipelineConfig
 from mer_flow.databases import get_database
-from mer_flow.work.errors import MerFlowError
+from mer_flow.databases.clips import ClipTask
+from mer_flow.extraction.build import usable_cores
+from mer_flow.extraction.clip_apex import spot_methods
 from mer_flow.extraction.extractor import Extractor, prepare_worker
 from mer_flow.samples import UNKNOWN_FRAME
-from mer_flow.work.suggest import unknown
+from mer_flow.work.errors import MerFlowError
 from mer_flow.work.executor import run_all
+from mer_flow.work.suggest import unknown
 
 
 @dataclass(frozen=True, slots=True)

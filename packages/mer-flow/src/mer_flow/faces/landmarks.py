@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from mer_flow.work.errors import FaceError
 from mer_flow.faces.detect import Box
 from mer_flow.faces.model_files import DLIB_68, verified_path
+from mer_flow.work.errors import FaceError
 from mer_flow.work.libraries import load_dlib
 
 #: Index ranges of the 68 points; sides are the subject's own, so the right eye lies left in the image.

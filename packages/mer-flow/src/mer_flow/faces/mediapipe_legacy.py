@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from mer_flow.work.errors import FaceError, MissingDependencyError
 from mer_flow.faces.mediapipe_mesh import MediaPipeMesh
 from mer_flow.faces.quiet import quiet_stderr, silence_glog
+from mer_flow.work.errors import FaceError, MissingDependencyError
 from mer_flow.work.libraries import FACES_MEND, installed
 
 

@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from mer_flow.work.errors import FaceError
 from mer_flow.faces.align import to_rgb
 from mer_flow.faces.mesh_points import MESH_SIZE, mesh_centres
 from mer_flow.faces.quiet import quiet_stderr
+from mer_flow.work.errors import FaceError
 
 
 class MediaPipeMesh(ABC):

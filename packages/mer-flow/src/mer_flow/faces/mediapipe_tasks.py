@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from mer_flow.work.errors import FaceError, MissingDependencyError, ModelFileError
 from mer_flow.faces.mediapipe_mesh import MediaPipeMesh
 from mer_flow.faces.model_files import FACE_LANDMARKER, ModelFile, check, verified_path
 from mer_flow.faces.quiet import quiet_stderr, silence_glog
+from mer_flow.work.errors import FaceError, MissingDependencyError, ModelFileError
 from mer_flow.work.libraries import FACES_MEND, installed
 
 

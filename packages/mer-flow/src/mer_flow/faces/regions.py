@@ -12,10 +12,10 @@ from typing import Protocol
 import numpy as np
 
 from mer_flow.config import RegionsConfig
-from mer_flow.work.errors import FaceError
 from mer_flow.faces.landmarks import LEFT_LIP_CORNER, NOSE_TIP, RIGHT_LIP_CORNER, eye_centres
 from mer_flow.faces.mediapipe_tasks import task_file_ready
 from mer_flow.faces.model_files import FACE_LANDMARKER
+from mer_flow.work.errors import FaceError
 from mer_flow.work.libraries import installed, mediapipe_version
 from mer_flow.work.suggest import unknown
 

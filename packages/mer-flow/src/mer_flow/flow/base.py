@@ -7,8 +7,8 @@ from typing import Protocol
 
 import numpy as np
 
-from mer_flow.work.errors import FlowError, UsageError
 from mer_flow.flow.params import BACKEND_ALIASES, FLOW_BACKENDS, BackendOptions, TVL1Params
+from mer_flow.work.errors import FlowError, UsageError
 from mer_flow.work.libraries import load_cv2, load_torch, torch_version
 from mer_flow.work.suggest import unknown
 

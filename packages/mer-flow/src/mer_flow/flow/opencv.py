@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from mer_flow.work.errors import FlowError
 from mer_flow.flow.base import backend_version, check_finite, check_pairs
 from mer_flow.flow.params import BackendOptions, TVL1Params
+from mer_flow.work.errors import FlowError
 from mer_flow.work.libraries import load_cv2
 
 

@@ -7,12 +7,12 @@ from pathlib import Path
 
 from PIL import Image
 
-from mer_flow.work.errors import ViewError
-from mer_flow.work.files import new_file
 from mer_flow.pictures.colours import flow_to_colour
 from mer_flow.pictures.page import Legend, Page, draw_page
 from mer_flow.pictures.sheet import common_scale
 from mer_flow.store.reader import FlowStore
+from mer_flow.work.errors import ViewError
+from mer_flow.work.files import new_file
 
 
 def flow_maps(

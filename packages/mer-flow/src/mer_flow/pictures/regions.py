@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mer_flow.work.errors import UsageError
 from mer_flow.pictures.page import Outline
 from mer_flow.views.layouts import htnet_maps, region_blocks, region_maps, whole_maps
 from mer_flow.views.names import ViewName
+from mer_flow.work.errors import UsageError
 
 #: One colour per region centre, in the store's order, readable on skin and on white.
 COLOURS = ((0, 114, 178), (0, 158, 115), (204, 121, 0), (190, 60, 130), (213, 40, 20))

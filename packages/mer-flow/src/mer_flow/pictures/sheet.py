@@ -9,8 +9,6 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from mer_flow.work.errors import UsageError, ViewError
-from mer_flow.work.files import new_file
 from mer_flow.pictures.colours import flow_to_colour, nice_ceiling, signed_to_colour, unsigned_to_colour
 from mer_flow.pictures.page import Legend, Outline, Page, Row, Tile, draw_page
 from mer_flow.pictures.regions import (
@@ -22,10 +20,12 @@ from mer_flow.pictures.regions import (
     view_outlines,
 )
 from mer_flow.samples import UNKNOWN_FRAME, Sample
-from mer_flow.store.schema import REGIONS
 from mer_flow.store.reader import FlowStore
-from mer_flow.work.suggest import unknown
+from mer_flow.store.schema import REGIONS
 from mer_flow.views import ViewName, parse_view
+from mer_flow.work.errors import UsageError, ViewError
+from mer_flow.work.files import new_file
+from mer_flow.work.suggest import unknown
 
 #: Percentile of a map's pixels at which its colours end: the rest is speckle.
 SHOWN_PERCENT = 99.8

@@ -13,11 +13,9 @@ import h5py
 import numpy as np
 
 from mer_flow import __version__
-from mer_flow.work.errors import StoreError
-from mer_flow.work.files import sync_folder
+from mer_flow.samples import Sample
 from mer_flow.store.parts import Failure, Part, explained
 from mer_flow.store.record import LIBVER, read_head
-from mer_flow.samples import Sample
 from mer_flow.store.schema import (
     CHUNKED,
     SCHEMA_VERSION,
@@ -33,6 +31,8 @@ from mer_flow.store.schema import (
     write_column,
     write_samples,
 )
+from mer_flow.work.errors import StoreError
+from mer_flow.work.files import sync_folder
 
 #: Room that metadata may take beyond the chunks when the free space is checked.
 SLACK_BYTES = 4 << 20

@@ -13,10 +13,10 @@ from typing import Any
 
 import h5py
 
-from mer_flow.work.errors import StoreError
-from mer_flow.work.files import sync_folder, write_whole
 from mer_flow.store.record import read_head
 from mer_flow.store.schema import SCHEMA_VERSION, canonical_json
+from mer_flow.work.errors import StoreError
+from mer_flow.work.files import sync_folder, write_whole
 
 MANIFEST = "manifest.json"
 

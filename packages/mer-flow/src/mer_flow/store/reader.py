@@ -16,9 +16,8 @@ from typing import Any
 import h5py
 import numpy as np
 
-from mer_flow.work.errors import StoreError
-from mer_flow.store.parts import Failure
 from mer_flow.samples import Sample, SampleTable
+from mer_flow.store.parts import Failure
 from mer_flow.store.schema import (
     INGREDIENTS,
     PROVIDED_BY,
@@ -29,6 +28,7 @@ from mer_flow.store.schema import (
     read_samples,
     read_text,
 )
+from mer_flow.work.errors import StoreError
 from mer_flow.work.suggest import unknown
 
 __all__ = ["Failure", "FlowMaps", "FlowStore"]

@@ -11,9 +11,9 @@ from typing import Any, Literal
 import h5py
 import numpy as np
 
-from mer_flow.work.errors import StoreError
 from mer_flow.samples import Sample
 from mer_flow.store.schema import CHUNKED, GZIP_LEVEL, SMALL, canonical_json, content_digest, create_dataset
+from mer_flow.work.errors import StoreError
 
 #: Both ends of the HDF5 format that a store uses: fixed, or the bytes would depend on the library's default.
 LIBVER = ("v110", "v110")

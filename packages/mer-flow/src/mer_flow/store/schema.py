@@ -12,8 +12,8 @@ from typing import Any
 import h5py
 import numpy as np
 
-from mer_flow.work.errors import StoreError
 from mer_flow.samples import COLUMNS, INT_COLUMNS, Sample
+from mer_flow.work.errors import StoreError
 
 #: Raised whenever a reader of the former version could misread a store.
 SCHEMA_VERSION = 1

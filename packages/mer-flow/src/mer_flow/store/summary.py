@@ -6,10 +6,10 @@ from collections import Counter
 from typing import Any
 
 from mer_flow.labels import SCHEMES, apply_scheme, get_scheme
-from mer_flow.store.parts import PartsFolder
 from mer_flow.samples import SampleTable
-from mer_flow.store.schema import INGREDIENTS
+from mer_flow.store.parts import PartsFolder
 from mer_flow.store.reader import FlowStore
+from mer_flow.store.schema import INGREDIENTS
 
 
 def summarise(store: FlowStore, scheme: str | None = None) -> dict[str, Any]:

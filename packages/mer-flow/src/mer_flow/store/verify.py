@@ -12,8 +12,8 @@ from typing import Any
 import h5py
 import numpy as np
 
-from mer_flow.work.errors import MerFlowError, StoreError
 from mer_flow.samples import Sample
+from mer_flow.store.reader import DAMAGE, open_checked
 from mer_flow.store.schema import (
     CHUNKED,
     REGIONS,
@@ -25,7 +25,7 @@ from mer_flow.store.schema import (
     read_text,
     sample_order,
 )
-from mer_flow.store.reader import DAMAGE, open_checked
+from mer_flow.work.errors import MerFlowError, StoreError
 
 #: How far outside the map a landmark may lie, as a share of its side: the crop may cut chin and brows.
 LANDMARK_MARGIN = 0.5

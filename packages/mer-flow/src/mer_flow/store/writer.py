@@ -9,14 +9,21 @@ from typing import Any
 
 import h5py
 
+from mer_flow.samples import SampleTable
 from mer_flow.store.assembly import Contents, StoredIndex, assemble
+from mer_flow.store.parts import Failure, PartsFolder, explained
+from mer_flow.store.reader import FlowStore, damage_explained
+from mer_flow.store.record import (
+    EncodeOptions,
+    PayloadHead,
+    SampleRecord,
+    encode_sample,
+    open_payload,
+    read_head,
+)
+from mer_flow.store.schema import CHUNKED, MapKind, canonical_json, differing_keys, row_digest, sample_order
 from mer_flow.work.errors import StoreError, StoreMismatchError
 from mer_flow.work.lock import StoreLock
-from mer_flow.store.parts import Failure, PartsFolder, explained
-from mer_flow.store.record import EncodeOptions, PayloadHead, SampleRecord, encode_sample, open_payload, read_head
-from mer_flow.samples import SampleTable
-from mer_flow.store.schema import CHUNKED, MapKind, canonical_json, differing_keys, row_digest, sample_order
-from mer_flow.store.reader import FlowStore, damage_explained
 
 __all__ = ["EncodeOptions", "Failure", "SampleRecord", "StoreWriter", "encode_sample"]
 

@@ -9,15 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from mer_flow.extraction.build import BuildSummary, build_store
+from mer_flow.extraction.extractor import PipelineConfig
 from mer_flow.extraction.sample import Keep
 from mer_flow.labels import apply_scheme
 from mer_flow.pictures import contact_sheet
-from mer_flow.extraction.extractor import PipelineConfig
-from mer_flow.work.progress import Progress
 from mer_flow.store.reader import FlowStore
 from mer_flow.synthetic.evaluate import ApexErrors, EndpointErrors, apex_errors, endpoint_errors
 from mer_flow.synthetic.tree import find_tree, make_tree
 from mer_flow.synthetic.truth import load_truth
+from mer_flow.work.progress import Progress
 
 STORE = "flows.h5"
 PICTURES = "pictures"

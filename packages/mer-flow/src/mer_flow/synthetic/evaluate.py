@@ -8,12 +8,12 @@ from pathlib import Path
 
 import numpy as np
 
-from mer_flow.work.errors import UsageError
 from mer_flow.samples import UNKNOWN_FRAME, Sample
 from mer_flow.store.reader import FlowStore
 from mer_flow.synthetic.casting import AMPLITUDE_BANDS
 from mer_flow.synthetic.movements import profile
 from mer_flow.synthetic.truth import Truth, TruthSample, load_truth
+from mer_flow.work.errors import UsageError
 
 #: The moving region is where the true displacement reaches this share of its maximum.
 MOVING = 0.5

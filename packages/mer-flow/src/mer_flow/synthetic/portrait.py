@@ -7,8 +7,8 @@ from functools import lru_cache
 
 import numpy as np
 
-from mer_flow.work.errors import MissingDependencyError
 from mer_flow.synthetic.movements import MIRROR
+from mer_flow.work.errors import MissingDependencyError
 
 # fmt: off
 #: dlib's 68 points on `skimage.data.astronaut()` (512×512), px, measured once at three times its size

@@ -12,14 +12,14 @@ from typing import Any
 
 import numpy as np
 
-from mer_flow.work.errors import LayoutError, MissingDependencyError, UsageError
-from mer_flow.work.suggest import unknown
 from mer_flow.synthetic.casting import Clip, Plan
 from mer_flow.synthetic.movements import displacement
 from mer_flow.synthetic.portrait import Portrait, make_portrait
 from mer_flow.synthetic.rendering import ClipRenderer, HeadMotion
 from mer_flow.synthetic.truth import TRUTH_FILE, Truth, TruthSample, write_truth
+from mer_flow.work.errors import LayoutError, MissingDependencyError, UsageError
 from mer_flow.work.executor import WorkerPool
+from mer_flow.work.suggest import unknown
 
 #: Databases whose layout can be made, in the order of their random streams.
 DATABASES: tuple[str, ...] = ("casme2", "samm", "smic", "casme3")

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from mer_flow.work.errors import MissingDependencyError
 from mer_flow.store.reader import FlowStore
 from mer_flow.views import ViewReader
+from mer_flow.work.errors import MissingDependencyError
 
 try:
     import torch

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mer_flow.work.errors import ViewError
 from mer_flow.flow.strain import optical_strain
 from mer_flow.views.resample import box_weights, resize_flow
+from mer_flow.work.errors import ViewError
 
 #: Width of an eye or lip cut in inter-ocular distances. HTNet's cut is 14 px of a 28 px face whose eyes lie
 #: 11.9 px apart: 1.18.

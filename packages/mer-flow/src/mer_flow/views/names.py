@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from mer_flow.views.layouts import HTNET_LAYOUTS, REGION_LAYOUTS
 from mer_flow.work.errors import UsageError
 from mer_flow.work.suggest import unknown
-from mer_flow.views.layouts import HTNET_LAYOUTS, REGION_LAYOUTS
 
 #: Frames with one channel each, or three.
 IMAGE_LAYOUTS = ("grey", "rgb")

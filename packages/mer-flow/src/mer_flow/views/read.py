@@ -7,15 +7,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mer_flow.work.errors import UsageError, ViewError
 from mer_flow.labels import Labelled, apply_scheme, get_scheme
-from mer_flow.views.resample import area_resize
-from mer_flow.store.schema import provided_by
 from mer_flow.store.reader import FlowStore
-from mer_flow.work.suggest import unknown
+from mer_flow.store.schema import provided_by
 from mer_flow.views.layouts import htnet_maps, region_maps, whole_maps
 from mer_flow.views.names import ViewName, parse_views
 from mer_flow.views.normalise import NORMALISATIONS, normalise_images, normalise_maps
+from mer_flow.views.resample import area_resize
+from mer_flow.work.errors import UsageError, ViewError
+from mer_flow.work.suggest import unknown
 
 #: Samples per step: bounds memory (224 px: 13 MB of flow) and keeps the matrix products in cache.
 BATCH = 32

@@ -48,7 +48,11 @@ class StoreBusyError(StoreError):
 
 
 class WorkerError(MerFlowError):
-    """A worker process died."""
+    """A worker process died over a task."""
+
+
+class LockHeldError(MerFlowError):
+    """Another process holds a lock; the message names the holder, as in `pid 4711 on host`."""
 
 
 class ViewError(MerFlowError):

@@ -1,118 +1,250 @@
-"""Worker processes: deaf to Ctrl-C, gone with their parent, and clear about why they cannot start."""
+"""Where work runs: in this process, in processes beside it, or wherever a `concurrent.futures.Executor` sends it.
+
+Tasks are small and whole in themselves (a clip, a fold), so that any executor may run them, and run one again
+whose worker was lost.
+"""
 
 from __future__ import annotations
 
+import functools
 import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Callable, Generator, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, ProcessPoolExecutor, wait
 from contextlib import contextmanager
+from multiprocessing.context import SpawnContext, SpawnProcess
 from pathlib import Path
 from typing import Any, TypeVar
 
-from mer_flow.work.errors import MerFlowError, WorkerError
+from mer_flow.work.errors import WorkerError
 
 _Task = TypeVar("_Task")
 _Result = TypeVar("_Result")
 
-#: How many tasks per worker wait in the queue: enough to keep workers busy, few enough to bound memory.
+#: Tasks per worker that wait in the queue: enough to keep it busy, few enough to bound memory.
 QUEUE_PER_WORKER = 3
+#: How often a task is given to a worker before it counts as failed, where workers die over it.
+TRIES = 2
+#: Seconds between two looks at the progress within tasks.
+_LOOK_EVERY = 0.25
 
 
-class WorkerPool(ProcessPoolExecutor):
-    """Spawned processes that leave Ctrl-C to their parent and end when it does, even by `kill -9`.
+def usable_cores() -> int:
+    """Return the number of cores this process may use: the affinity mask where the system has one."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
-    Args:
-        workers: How many.
-        prepare: Called once in each; a mer-flow error that it raises is raised again by every task.
-        arguments: Its arguments.
-    """
 
-    def __init__(self, workers: int, prepare: Callable[..., Any], arguments: Sequence[Any] = ()):
-        # spawn: forked children would inherit the HDF5 handles and thread pools of this process
-        context = multiprocessing.get_context("spawn")
-        super().__init__(workers, context, _start, (prepare, tuple(arguments)))
+class InThisProcess(Executor):
+    """Run each task at once, here."""
+
+    workers = 1
+
+    def __init__(self) -> None:
+        self._ticks = 0
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
-        """Queues one call, starting a worker for it where one is still to be started."""
+        """Run one call; the future that comes back is done."""
+        global _tick
+        future: Future[Any] = Future()
+        before, _tick = _tick, self._count
+        try:
+            future.set_result(fn(*args, **kwargs))
+        except Exception as error:
+            future.set_exception(error)
+        finally:
+            _tick = before
+        return future
+
+    def _count(self, steps: int) -> None:
+        self._ticks += steps
+
+    def ticks(self) -> int:
+        """Return how many steps tasks have told of by `tick`."""
+        return self._ticks
+
+
+class LocalProcesses(Executor):
+    """Run tasks in spawned processes that leave Ctrl-C to their parent and end when it does, even by `kill -9`.
+
+    A pool that broke, because a worker died, is replaced by a fresh one at the next `submit`. Leaving the
+    `with` block by an error ends the workers at once, whatever they are doing.
+
+    Args:
+        workers: How many processes.
+    """
+
+    def __init__(self, workers: int):
+        self.workers = workers
+        self._context = _Remembering(workers)
+        self._pool = self._start()
+
+    def _start(self) -> ProcessPoolExecutor:
+        return ProcessPoolExecutor(self.workers, self._context, _begin, (self._context.ticks,))
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        """Queue one call, starting a worker for it where one is still to be started."""
         with _interrupts_held():
-            return super().submit(_run, fn, *args, **kwargs)
+            try:
+                return self._pool.submit(fn, *args, **kwargs)
+            except BrokenExecutor:
+                self._pool.shutdown(wait=True)
+                self._context.started.clear()
+                self._pool = self._start()
+                return self._pool.submit(fn, *args, **kwargs)
+
+    def ticks(self) -> int:
+        """Return how many steps tasks have told of by `tick`."""
+        return sum(self._context.ticks)
+
+    def cause_of_death(self) -> str:
+        """Say how the worker ended that broke the pool, as in `was killed by SIGKILL`."""
+        for process in self._context.started:
+            process.join(1.0)
+        codes = [process.exitcode for process in self._context.started if process.exitcode]
+        # The pool ends the other workers by SIGTERM.
+        own = [code for code in codes if code != -signal.SIGTERM] or codes
+        if not own:
+            return "ended without a result"
+        return (
+            f"was killed by {signal.Signals(-own[0]).name}"
+            if own[0] < 0
+            else f"ended with exit code {own[0]}"
+        )
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Let the workers end once their tasks are done."""
+        self._pool.shutdown(wait, cancel_futures=cancel_futures)
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None:
+        if error is not None:
+            self._pool.shutdown(wait=False, cancel_futures=True)
+            for process in self._context.started:
+                process.terminate()
+        self._pool.shutdown(wait=True)
+
+
+def local_executor(workers: int | None = None) -> InThisProcess | LocalProcesses:
+    """Return the executor of this machine: processes, or this process for one worker.
+
+    Args:
+        workers: How many tasks at a time; None for one per usable core.
+    """
+    workers = workers or usable_cores()
+    return InThisProcess() if workers == 1 else LocalProcesses(workers)
 
 
 def run_all(
+    executor: Executor,
     function: Callable[[_Task], _Result],
-    tasks: Sequence[_Task],
-    workers: int,
-    prepare: Callable[..., Any],
-    arguments: Sequence[Any] = (),
-) -> Generator[_Result, None, None]:
-    """Runs a function over tasks in worker processes.
+    tasks: Iterable[_Task],
+    on_tick: Callable[[int], None] | None = None,
+) -> Generator[tuple[_Task, Future[_Result]], None, None]:
+    """Run a function over tasks, each whole in itself.
+
+    A task whose worker died is tried once more, by itself, so that the task that kills workers is told from
+    those that ran beside it. Closing the generator cancels what has not begun.
 
     Args:
-        function: Called in a worker, with one task.
+        executor: Where they run.
+        function: Called with one task; both can be pickled unless the executor is `InThisProcess`.
         tasks: The tasks; a few per worker are in flight at a time.
-        workers: Worker processes.
-        prepare: Called once in each worker.
-        arguments: Its arguments.
+        on_tick: Called now and then with the steps that tasks have told of, where the executor counts them.
 
     Yields:
-        Results, as they complete.
-
-    Raises:
-        WorkerError: A worker was killed.
-        MerFlowError: `prepare` failed.
+        Each task with its future, which is done, in order of completion. The future of a task that workers
+        died over twice raises WorkerError.
     """
-    if not tasks:
-        return
-    waiting = iter(tasks)
-    pending: set[Future[_Result]] = set()
-    with deaths_explained(), WorkerPool(min(workers, len(tasks)), prepare, arguments) as pool:
-        try:
-            for task in waiting:
-                pending.add(pool.submit(function, task))
-                if len(pending) < workers * QUEUE_PER_WORKER:
-                    continue
-                finished, pending = wait(pending, return_when=FIRST_COMPLETED)
-                for future in finished:
-                    yield future.result()
-            while pending:
-                finished, pending = wait(pending, return_when=FIRST_COMPLETED)
-                for future in finished:
-                    yield future.result()
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
-
-
-@contextmanager
-def deaths_explained() -> Iterator[None]:
-    """Turns the death of a worker into a WorkerError that says what to do."""
+    waiting = deque((task, 1) for task in tasks)
+    suspects: deque[tuple[_Task, int]] = deque()
+    pending: dict[Future[_Result], tuple[_Task, int]] = {}
+    workers = getattr(executor, "workers", usable_cores())
+    most = 1 if isinstance(executor, InThisProcess) else workers * QUEUE_PER_WORKER
+    ticks = getattr(executor, "ticks", None) if on_tick else None
     try:
-        yield
-    except BrokenProcessPool as error:
-        raise WorkerError(
-            "a worker process was killed, most often because memory ran out. What was committed is kept: "
-            "run the same command again, with fewer --workers if it repeats."
-        ) from error
+        while waiting or suspects or pending:
+            if suspects and not pending:
+                task, tried = suspects.popleft()
+                pending[executor.submit(function, task)] = task, tried
+            while waiting and not suspects and len(pending) < most:
+                task, tried = waiting.popleft()
+                pending[executor.submit(function, task)] = task, tried
+            done, _ = wait(pending, _LOOK_EVERY if ticks else None, FIRST_COMPLETED)
+            if ticks and on_tick:
+                on_tick(ticks())
+            for future in done:
+                task, tried = pending.pop(future)
+                if not isinstance(future.exception(), BrokenExecutor):
+                    yield task, future
+                elif tried < TRIES:
+                    suspects.append((task, tried + 1))
+                else:
+                    yield task, _lost(executor)
+    finally:
+        for future in pending:
+            future.cancel()
 
 
-#: Why this worker could not be prepared.
-_refusal: MerFlowError | None = None
+def _lost(executor: Executor) -> Future[Any]:
+    cause = executor.cause_of_death() if isinstance(executor, LocalProcesses) else "was lost"
+    future: Future[Any] = Future()
+    future.set_exception(
+        WorkerError(
+            f"its worker process {cause}, {TRIES} times; if memory ran out, use fewer --workers. "
+            "What was committed is kept: the same command continues"
+        )
+    )
+    return future
 
 
-def _start(prepare: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
-    global _refusal
+def tick(steps: int = 1) -> None:
+    """Tell the driver, from within a task, that so many of its steps are done."""
+    _tick(steps)
+
+
+def _nobody_counts(steps: int) -> None:
+    """Of a task outside our executors."""
+
+
+_tick: Callable[[int], None] = _nobody_counts
+
+
+class _Remembering(SpawnContext):
+    """Spawned processes, remembered for their exit codes; each counts ticks in a cell of its own.
+
+    spawn: forked children would inherit the HDF5 handles and thread pools of this process. A cell has one
+    writer, so that a worker killed while it writes holds up nobody.
+    """
+
+    def __init__(self, workers: int) -> None:
+        super().__init__()
+        self.started: list[SpawnProcess] = []
+        self.ticks: Sequence[int] = multiprocessing.get_context("spawn").RawArray("q", 64 * workers)
+        self._count = 0
+
+    def Process(self, *args: Any, **kwargs: Any) -> SpawnProcess:  # type: ignore[override]
+        process = SpawnProcess(*args, **kwargs)
+        process.name = f"worker {self._count % len(self.ticks)}"
+        self._count += 1
+        self.started.append(process)
+        return process
+
+
+def _begin(ticks: Any) -> None:
+    """Set a worker up."""
+    global _tick
     parent = multiprocessing.parent_process()
     if parent is not None:
         # An orphan would wait for tasks for ever, a few hundred megabytes large.
         threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
-    try:
-        prepare(*arguments)
-    except MerFlowError as error:  # raised here it would only break the pool, and the reason would be lost
-        _refusal = error
+    cell = int(multiprocessing.current_process().name.rpartition(" ")[2])
+    _tick = functools.partial(_count_in, ticks, cell)
+
+
+def _count_in(ticks: Any, cell: int, steps: int) -> None:
+    ticks[cell] += steps
 
 
 def _end_with(parent: Any) -> None:
@@ -120,15 +252,9 @@ def _end_with(parent: Any) -> None:
     os._exit(1)
 
 
-def _run(function: Callable[..., _Result], /, *args: Any, **kwargs: Any) -> _Result:
-    if _refusal is not None:
-        raise _refusal
-    return function(*args, **kwargs)
-
-
 @contextmanager
 def _interrupts_held() -> Iterator[None]:
-    """Holds Ctrl-C back; processes started meanwhile never see it, so that only their parent answers."""
+    """Hold Ctrl-C back; processes started meanwhile never see it, so that only their parent answers."""
     if not hasattr(signal, "pthread_sigmask"):  # Windows
         yield
         return
@@ -140,7 +266,7 @@ def _interrupts_held() -> Iterator[None]:
 
 
 def peak_memory_mb() -> float:
-    """Returns the peak resident memory of this process, MB; 0 where the system does not tell.
+    """Return the peak resident memory of this process, MB; 0 where the system does not tell.
 
     On Linux `getrusage` would report the parent's peak for a child that was just forked from it.
     """

@@ -1,101 +1,58 @@
-"""One writer per store: an advisory lock that the kernel drops when its holder dies."""
+"""One writer per store and per run: a lock that the kernel drops when its holder dies."""
 
 from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
 
-from mer_flow.work.errors import StoreBusyError, StoreError
+from filelock import FileLock, Timeout
 
-try:
-    import fcntl
-except ImportError:  # Windows: stores are read there, not written
-    fcntl = None  # type: ignore[assignment]
+from mer_flow.work.errors import LockHeldError
 
 
-class StoreLock:
-    """An exclusive `flock` on `<store>.lock`.
-
-    The lock belongs to the process, not to the file's existence: after `kill -9` it is free at once. The file
-    is removed on release.
+@contextmanager
+def hold(path: Path) -> Iterator[None]:
+    """Hold a lock file without waiting, and remove it afterwards.
 
     Args:
-        store: Path of the store that is protected.
+        path: The lock file, in a folder that exists. It names its holder while it is held.
+
+    Yields:
+        Nothing.
+
+    Raises:
+        LockHeldError: Another process, or another place in this one, holds it; the message names the holder.
+        OSError: The file cannot be made.
     """
+    lock = FileLock(path, timeout=0)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise LockHeldError(holder(path) or "unknown process") from error
+    try:
+        path.write_text(f"pid {os.getpid()} on {socket.gethostname()}\n", encoding="utf-8")
+        yield
+    finally:
+        path.unlink(missing_ok=True)  # while it is held: who waits for this file sees that it is gone
+        lock.release()
 
-    def __init__(self, store: Path):
-        self.store = store
-        self.path = store.with_name(store.name + ".lock")
-        self._descriptor: int | None = None
 
-    def acquire(self) -> None:
-        """Takes the lock without waiting.
+def holder(path: Path) -> str | None:
+    """Return who holds a lock file, as in `pid 4711 on host`; None where nobody does.
 
-        Raises:
-            StoreBusyError: Another process holds it.
-            StoreError: The lock file cannot be made.
-        """
-        if fcntl is None:
-            raise StoreError(
-                f"{self.store}: writing a store needs POSIX file locks (Linux, macOS); "
-                "reading works everywhere"
-            )
-        while True:
-            try:
-                self.path.parent.mkdir(parents=True, exist_ok=True)
-                descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-            except OSError as error:
-                raise StoreError(
-                    f"cannot make the lock file {self.path}: {error.strerror}. "
-                    "Choose a --store folder that you may write to."
-                ) from error
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                holder = os.read(descriptor, 200).decode("utf-8", "replace").strip() or "unknown process"
-                os.close(descriptor)
-                raise StoreBusyError(
-                    f"{self.store} is being written by another build ({holder}). "
-                    "Wait until it ends, or stop it: what it committed is kept."
-                ) from error
-            except OSError as error:
-                os.close(descriptor)
-                raise StoreError(
-                    f"{self.path}: this file system offers no locks ({error.strerror}). Use a local folder."
-                ) from error
-            if self._is_current(descriptor):
-                break
-            os.close(descriptor)  # the former holder removed the file between our open and our lock
-        os.ftruncate(descriptor, 0)
-        os.write(descriptor, f"pid {os.getpid()} on {socket.gethostname()}\n".encode())
-        self._descriptor = descriptor
-
-    def release(self) -> None:
-        """Frees the lock and removes its file."""
-        if self._descriptor is None:
-            return
-        self.path.unlink(missing_ok=True)
-        os.close(self._descriptor)
-        self._descriptor = None
-
-    @property
-    def held(self) -> bool:
-        """Whether this object holds the lock."""
-        return self._descriptor is not None
-
-    def _is_current(self, descriptor: int) -> bool:
-        try:
-            return os.path.samestat(os.fstat(descriptor), self.path.stat())
-        except FileNotFoundError:
-            return False
-
-    def __enter__(self) -> StoreLock:
-        self.acquire()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.release()
+    Args:
+        path: The lock file.
+    """
+    lock = FileLock(path, timeout=0)
+    try:
+        text = path.read_text(encoding="utf-8").strip()
+        lock.acquire()
+    except FileNotFoundError:
+        return None
+    except Timeout:
+        return text or "unknown process"
+    lock.release()
+    return None

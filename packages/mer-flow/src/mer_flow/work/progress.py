@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import sys
 import time
-from typing import TextIO
+from types import TracebackType
+from typing import Any, Self, TextIO
 
 #: Seconds between two plain lines where the output is no terminal.
 PLAIN_INTERVAL = 15.0
 
 
 def duration(seconds: float) -> str:
-    """Writes seconds as a person reads them.
+    """Write seconds as a person reads them.
 
     >>> duration(7.4), duration(95), duration(7300)
     ('7 s', '1 min 35 s', '2 h 1 min')
@@ -25,47 +26,77 @@ def duration(seconds: float) -> str:
 
 
 class Progress:
-    """Counts finished items and says how many are left and for how long.
+    """Count steps of long work and say how many are left and for how long.
 
     Args:
         label: What is being done, as in "build samm".
-        total: Items to do.
+        total: Steps to do.
+        unit: What a step is, as in "fold-epochs".
         stream: Where to write; standard error unless given.
         quiet: Write nothing.
     """
 
-    def __init__(self, label: str, total: int, stream: TextIO | None = None, quiet: bool = False):
-        self.label = label
-        self.total = total
+    def __init__(
+        self, label: str, total: int, unit: str = "", stream: TextIO | None = None, quiet: bool = False
+    ):
+        self.label, self.total, self.unit = label, total, unit
         self.done = 0
+        self.note = ""
         self._stream = stream or sys.stderr
         self._quiet = quiet
-        self._live = not quiet and self._stream.isatty()
-        self._start = time.monotonic()
-        self._last = self._start
+        self._start = self._last = time.monotonic()
+        self._bar = None if quiet or not self._stream.isatty() else self._live()
 
-    def advance(self, note: str = "") -> None:
-        """Counts one item as finished; `note` is shown beside the count."""
-        self.done += 1
+    def _live(self) -> tuple[Any, Any]:
+        from rich.console import Console
+        from rich.progress import BarColumn, TextColumn
+        from rich.progress import Progress as Live
+        from rich.table import Column
+
+        text = Column(no_wrap=True, overflow="ellipsis", ratio=4)
+        columns = TextColumn("{task.description}", markup=False, table_column=text), BarColumn()
+        live = Live(
+            *columns, console=Console(file=self._stream), expand=True, transient=True, refresh_per_second=4
+        )
+        live.start()
+        return live, live.add_task(self.line(), total=self.total or None)
+
+    def advance(self, steps: int = 1, note: str = "") -> None:
+        """Count steps as done; `note` is shown beside the count."""
+        self.reach(self.done + steps, note)
+
+    def reach(self, done: int, note: str = "") -> None:
+        """Say how many steps are done in all; `note` is shown beside the count."""
+        self.done, self.note = done, note
         now = time.monotonic()
-        if self._quiet:
-            return
-        if self._live:
-            self._stream.write(f"\r\x1b[K{self._line(now)}{f'  {note}' if note else ''}"[:200])
-            self._stream.flush()
-        elif now - self._last >= PLAIN_INTERVAL:
+        if self._bar:
+            live, task = self._bar
+            live.update(task, completed=done, description=self.line())
+        elif not self._quiet and now - self._last >= PLAIN_INTERVAL:
             self._last = now
-            self._stream.write(self._line(now) + "\n")
-            self._stream.flush()
+            print(self.line(), file=self._stream, flush=True)
+
+    def line(self) -> str:
+        """Return what is shown: label, count, rate, time left, note."""
+        elapsed = time.monotonic() - self._start
+        rate = self.done / elapsed if elapsed > 0 else 0.0
+        unit = f" {self.unit}" if self.unit else ""
+        text = f"{self.label}: {self.done:,}/{self.total:,}{unit}"
+        if rate:
+            left = duration((self.total - self.done) / rate)
+            text += f", {rate:,.0f}/s, {left} left" if rate >= 10 else f", {rate:.2f}/s, {left} left"
+        return f"{text}  {self.note}" if self.note else text
 
     def close(self) -> None:
-        """Ends the live line."""
-        if self._live and self.done:
-            self._stream.write("\r\x1b[K")
-            self._stream.flush()
+        """End the live line."""
+        if self._bar:
+            self._bar[0].stop()
+            self._bar = None
 
-    def _line(self, now: float) -> str:
-        elapsed = now - self._start
-        rate = self.done / elapsed if elapsed > 0 else 0.0
-        left = (self.total - self.done) / rate if rate else 0.0
-        return f"{self.label}: {self.done}/{self.total}, {rate:.2f}/s, {duration(left)} left"
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

@@ -1,35 +1,204 @@
-"""Pipeline parameters from a TOML file and from `--set`."""
+"""Settings: pydantic models that say in one line what is wrong, and the layers that they are filled from.
+
+A model checks itself where it is built; layers (defaults, a TOML file, `--set`, flags) are merged by `layered`.
+"""
 
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Iterable
+import types
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any, ClassVar, Literal, Self, Union, get_args, get_origin
 
-from mer_flow.config import PipelineConfig, apply_settings
+import annotated_types
+from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
+from pydantic.fields import FieldInfo
+from pydantic_core import ErrorDetails, PydanticCustomError
+
 from mer_flow.work.errors import UsageError
+from mer_flow.work.suggest import unknown
 
 
-def load_config(path: Path | None, settings: Iterable[str] = ()) -> PipelineConfig:
-    """Reads a configuration file, then applies single settings on top.
+class Settings(BaseModel):
+    """Base of every settings model: frozen, no unknown key, text read as the type of its field.
+
+    Attributes:
+        where: What a message puts before a field, as in `align` for `align.size`.
+        what: What a message calls an unknown key, as in "setting".
+        error: What a fault raises.
+
+    >>> from pydantic import Field
+    >>> class Align(Settings):
+    ...     where = "align"
+    ...     size: int = Field(default=224, ge=28, le=2048)
+    >>> Align(size="128").size
+    128
+    >>> Align(sise=3)
+    Traceback (most recent call last):
+    ...
+    mer_flow.work.errors.UsageError: unknown setting 'align.sise'; did you mean 'align.size'? Known: align.size
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+    where: ClassVar[str] = ""
+    what: ClassVar[str] = "setting"
+    error: ClassVar[type[Exception]] = UsageError
+
+    def __init__(self, **values: Any) -> None:
+        try:
+            super().__init__(**values)
+        except ValidationError as error:
+            raise type(self).error(_told(error.errors()[0], type(self))) from None
+
+    def changed(self, **values: Any) -> Self:
+        """Return a copy with some fields changed, checked as a new one is."""
+        return type(self)(**{name: getattr(self, name) for name in type(self).model_fields} | values)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _from_text(cls, value: Any, info: ValidationInfo) -> Any:
+        kinds = _kinds(cls.model_fields[str(info.field_name)].annotation)
+        if isinstance(value, str) and types.NoneType in kinds and value.lower() in ("none", ""):
+            return None
+        if any(get_origin(kind) is tuple for kind in kinds):
+            if isinstance(value, str):
+                return [part.strip() for part in value.split(",") if part.strip()]
+            return value if value is None or isinstance(value, (list, tuple)) else [value]
+        if isinstance(value, bool) and bool not in kinds and {int, float} & set(kinds):
+            raise PydanticCustomError("int_type" if int in kinds else "float_type", "not a number")
+        return value
+
+
+def _kinds(annotation: Any) -> tuple[Any, ...]:
+    union = get_origin(annotation) in (Union, types.UnionType)
+    return get_args(annotation) if union else (annotation,)
+
+
+def _told(fault: ErrorDetails, model: type[Settings]) -> str:
+    """Word the first fault of a model: the key, what is accepted, what was given."""
+    path = [str(step) for step in fault["loc"]]
+    owner, field = _field(model, path)
+    key = ".".join([*([model.where] if model.where else []), *(step for step in path if not step.isdigit())])
+    kind, given = fault["type"], fault["input"]
+    if kind == "extra_forbidden":
+        prefix = key.rpartition(".")[0]
+        known = [f"{prefix}.{name}" if prefix else name for name in owner.model_fields]
+        return str(unknown(model.what, key, known))
+    if kind == "literal_error" and field is not None:
+        choices = [str(c) for k in _kinds(field.annotation) if get_origin(k) is Literal for c in get_args(k)]
+        return str(unknown(f"value of {key}", str(given), choices))
+    bounds = _bounds(field.metadata if field else ()) or _bounds_told(fault.get("ctx", {}))
+    if kind.startswith(("greater_than", "less_than")):
+        return f"{key} must {bounds}, got {given}"
+    if kind == "finite_number":
+        return f"{key} must be finite{bounds and ' and ' + bounds.removeprefix('be ')}, got {given}"
+    if kind == "missing":
+        return f"{key} is missing"
+    if kind == "value_error":
+        return f"{key}: {fault['ctx']['error']}" if key else str(fault["ctx"]["error"])
+    expected = {"int": "int", "float": "float", "bool": "bool", "string": "str", "tuple": "list"}
+    named = next((name for start, name in expected.items() if kind.startswith(start)), "")
+    if kind.startswith("model"):
+        return f"{key} must be a table of key = value, got {given!r}"
+    return f"{key}: expected {named}, got {given!r}" if named else f"{key}: {fault['msg']}, got {given!r}"
+
+
+def _field(model: type[Settings], path: Sequence[str]) -> tuple[type[BaseModel], FieldInfo | None]:
+    """Return the model that owns the field at a path, and the field."""
+    owner: type[BaseModel] = model
+    field = None
+    for step in path:
+        if step not in owner.model_fields:
+            break
+        field = owner.model_fields[step]
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            owner = field.annotation
+    return owner, field
+
+
+def _bounds_told(context: Mapping[str, Any]) -> str:
+    """Word the one bound that a fault tells of, as of an item of a list."""
+    rules = {
+        "ge": annotated_types.Ge, "gt": annotated_types.Gt, "le": annotated_types.Le, "lt": annotated_types.Lt
+    }  # fmt: skip
+    return _bounds([rules[name](bound) for name, bound in context.items() if name in rules])
+
+
+def _bounds(rules: Iterable[Any]) -> str:
+    low = high = ""
+    for rule in rules:
+        if isinstance(rule, (annotated_types.Ge, annotated_types.Gt)):
+            closed = isinstance(rule, annotated_types.Ge)
+            low = f"{'[' if closed else '('}{rule.ge if closed else rule.gt}"  # type: ignore[union-attr]
+        if isinstance(rule, (annotated_types.Le, annotated_types.Lt)):
+            closed = isinstance(rule, annotated_types.Le)
+            high = f"{rule.le if closed else rule.lt}{']' if closed else ')'}"  # type: ignore[union-attr]
+    if low and high:
+        return f"lie in {low}, {high}"
+    if low:
+        return f"be {'at least' if low[0] == '[' else 'above'} {low[1:]}"
+    return f"be {'at most' if high[-1] == ']' else 'below'} {high[:-1]}" if high else ""
+
+
+def layered(*layers: Mapping[str, Any]) -> dict[str, Any]:
+    """Merge nested settings; a later layer wins, and a key may be dotted.
+
+    >>> layered({"flow": {"tau": 0.2, "warps": 5}}, {"flow.tau": "0.1"})
+    {'flow': {'tau': '0.1', 'warps': 5}}
+    """
+    merged: dict[str, Any] = {}
+    for layer in layers:
+        for key, value in layer.items():
+            head, dot, rest = key.partition(".")
+            inner = {rest: value} if dot else value
+            there = merged.get(head, {})
+            if isinstance(inner, Mapping) and isinstance(there, Mapping):
+                merged[head] = layered(there, inner)
+            else:
+                merged[head] = inner
+    return merged
+
+
+def parse_sets(pairs: Iterable[str], error: type[Exception] = UsageError) -> dict[str, str]:
+    """Split the `key=value` texts of `--set`.
 
     Args:
-        path: TOML file of sections and keys as `PipelineConfig` names them; None for the defaults.
-        settings: `section.key=value` each; later ones win.
-
-    Returns:
-        The configuration.
+        pairs: The texts, in order.
+        error: What a fault raises.
 
     Raises:
-        UsageError: The file is missing or not TOML; a key is unknown (with the nearest known one) or of a
-            wrong type.
+        Exception: Of the given kind: one has no `=`, or a key is given twice.
+
+    >>> parse_sets(["flow.tau=0.2"])
+    {'flow.tau': '0.2'}
     """
-    values = {}
-    if path is not None:
-        try:
-            values = tomllib.loads(path.read_text(encoding="utf-8"))
-        except OSError as error:
-            raise UsageError(f"config file {path} cannot be read: {error.strerror}") from error
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise UsageError(f"config file {path} is not TOML: {error}") from error
-    return apply_settings(PipelineConfig.from_dict(values), settings)
+    found: dict[str, str] = {}
+    for pair in pairs:
+        key, sign, value = pair.partition("=")
+        key = key.strip()
+        if not sign or not key:
+            raise error(f"--set {pair}: expected key=value, as in --set flow.tau=0.2")
+        if key in found:
+            raise error(f"--set {key} is given twice")
+        found[key] = value.strip()
+    return found
+
+
+def read_toml(path: Path, error: type[Exception] = UsageError) -> dict[str, Any]:
+    """Read a configuration file.
+
+    Args:
+        path: The TOML file.
+        error: What a fault raises.
+
+    Raises:
+        Exception: Of the given kind: it cannot be read or is not TOML.
+    """
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as fault:
+        raise error(f"configuration {path}: {fault.strerror or fault}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as fault:
+        raise error(f"configuration {path} is not TOML: {fault}") from None

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from mer_bench.errors import MerBenchError, TrainingError
 from mer_bench.protocols.folds import Fold
+from mer_bench.recipe import Recipe
 from mer_bench.training.augmentation import Augmenter
 from mer_bench.training.engines.graphs import GraphNotes, graph_pool, own_stream
 from mer_bench.training.network import build_network, fold_generators
@@ -27,7 +28,6 @@ from mer_bench.training.plan import (
     loss_error,
 )
 from mer_bench.training.precision import matrix_precision
-from mer_bench.recipe import Recipe
 from mer_bench.training.result import FoldResult
 from mer_bench.training.single import determinism
 from mer_bench.training.stacked_network import StackedNetwork, activation_bytes

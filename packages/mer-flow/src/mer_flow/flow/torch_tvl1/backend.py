@@ -7,7 +7,6 @@ from collections import OrderedDict
 import numpy as np
 import torch
 
-from mer_flow.work.errors import FlowError, UsageError
 from mer_flow.flow.base import backend_version, check_finite, check_pairs
 from mer_flow.flow.params import BackendOptions, TVL1Params
 from mer_flow.flow.torch_tvl1.cuda import bytes_per_pair, fitting_batch, free_memory
@@ -15,6 +14,7 @@ from mer_flow.flow.torch_tvl1.median import MedianFilter
 from mer_flow.flow.torch_tvl1.pyramid import level_shapes, resize
 from mer_flow.flow.torch_tvl1.solver import Level, Settings
 from mer_flow.flow.torch_tvl1.warp import gradient, padded
+from mer_flow.work.errors import FlowError, UsageError
 
 #: Batch sizes whose memory is kept at a time.
 _KEPT_PLANS = 2
