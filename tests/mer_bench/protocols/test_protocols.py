@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,29 +12,27 @@ import pytest
 from mer_bench.errors import ProtocolError, UsageError
 from mer_bench.protocols.composite import MEGC2019, composite_deviations
 from mer_bench.protocols.folds import Fold, FoldSet, Population
-from mer_bench.protocols.splits import ProtocolOptions, cut_folds, databases_needed, get_protocol
+from mer_bench.protocols.splits import ProtocolOptions, get_protocol
 
-COVERING = [
-    ("cde", ProtocolOptions()),
-    ("loso", ProtocolOptions(databases=("samm",))),
-    ("hde", ProtocolOptions()),
-    ("kfold", ProtocolOptions(k=4)),
+Options = dict[str, Any]
+COVERING: list[tuple[str, Options]] = [
+    ("cde", {}),
+    ("loso", {"databases": ("samm",)}),
+    ("hde", {}),
+    ("kfold", {"k": 4}),
 ]
-ALL = [*COVERING, ("cross-db", ProtocolOptions(train_databases=("samm", "smic"), test_databases=("casme2",)))]
+ALL = [*COVERING, ("cross-db", {"train_databases": ("samm", "smic"), "test_databases": ("casme2",)})]
+COLUMNS = ("sample_ids", "subjects", "databases", "labels")
 
 
-def shuffled(population: Population, seed: int) -> Population:
-    order = np.random.default_rng(seed).permutation(len(population.labels))
-    columns = ("sample_ids", "subjects", "databases", "labels")
-    return replace(population, **{name: getattr(population, name)[order] for name in columns})
+def cut(name: str, population: Population, **options: Any) -> FoldSet:
+    return get_protocol(name, ProtocolOptions(**options)).cut(population)
 
 
 @pytest.mark.parametrize("inner", [False, True])
 @pytest.mark.parametrize(("name", "options"), ALL)
-def test_no_subject_is_on_two_sides(
-    population: Population, name: str, options: ProtocolOptions, inner: bool
-) -> None:
-    for fold in cut_folds(name, population, replace(options, inner=inner)).folds:
+def test_no_subject_is_on_two_sides(population: Population, name: str, options: Options, inner: bool) -> None:
+    for fold in cut(name, population, **options, inner=inner).folds:
         sides = [set(population.subjects[index]) for index in (fold.train, fold.test, fold.inner)]
         assert not (sides[0] & sides[1] or sides[0] & sides[2] or sides[1] & sides[2])
         assert sides[0] and sides[1]
@@ -41,21 +40,38 @@ def test_no_subject_is_on_two_sides(
 
 
 @pytest.mark.parametrize(("name", "options"), COVERING)
-def test_every_sample_is_tested_once(population: Population, name: str, options: ProtocolOptions) -> None:
-    folds = cut_folds(name, population, options)
-    tested = np.concatenate([fold.test for fold in folds.folds])
+def test_every_sample_is_tested_once(population: Population, name: str, options: Options) -> None:
+    tested = np.concatenate([fold.test for fold in cut(name, population, **options).folds])
     assert sorted(tested.tolist()) == list(range(len(population.labels)))
+
+
+@pytest.mark.parametrize(("name", "options"), ALL)
+def test_a_protocol_splits_as_a_splitter_of_scikit_learn(
+    population: Population, name: str, options: Options
+) -> None:
+    from sklearn.dummy import DummyClassifier
+    from sklearn.model_selection import cross_validate
+
+    protocol = get_protocol(name, ProtocolOptions(**options))
+    pairs, folds = list(protocol.split(population)), protocol.cut(population).folds
+    assert protocol.get_n_splits(population) == len(pairs) == len(folds)
+    for (train, test), fold in zip(pairs, folds, strict=True):
+        np.testing.assert_array_equal(train, fold.train)
+        np.testing.assert_array_equal(test, fold.test)
+    maps = np.zeros((len(population.labels), 1))
+    found = cross_validate(DummyClassifier(), maps, population.labels, cv=protocol.split(population))
+    assert len(found["test_score"]) == len(folds)
 
 
 @pytest.mark.parametrize("inner", [False, True])
 @pytest.mark.parametrize(("name", "options"), ALL)
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_row_order_is_irrelevant(
-    population: Population, name: str, options: ProtocolOptions, inner: bool, seed: int
+    population: Population, name: str, options: Options, inner: bool, seed: int
 ) -> None:
-    options = replace(options, inner=inner)
-    other = shuffled(population, seed)
-    a, b = cut_folds(name, population, options), cut_folds(name, other, options)
+    order = np.random.default_rng(seed).permutation(len(population.labels))
+    other = replace(population, **{column: getattr(population, column)[order] for column in COLUMNS})
+    a, b = (cut(name, samples, **options, inner=inner) for samples in (population, other))
     assert a.names == b.names
     assert a.digest() == b.digest()
     for one, two in zip(a.folds, b.folds, strict=True):
@@ -65,17 +81,13 @@ def test_row_order_is_irrelevant(
 
 
 def test_the_digest_sees_the_folds(population: Population) -> None:
-    digests = {
-        cut_folds("kfold", population, ProtocolOptions(k=k, fold_seed=seed)).digest()
-        for k in (3, 4)
-        for seed in (0, 1)
-    }
-    digests.add(cut_folds("kfold", population, ProtocolOptions(k=3, inner=True)).digest())
+    digests = {cut("kfold", population, k=k, fold_seed=seed).digest() for k in (3, 4) for seed in (0, 1)}
+    digests.add(cut("kfold", population, k=3, inner=True).digest())
     assert len(digests) == 5
 
 
 def test_cde_holds_out_each_subject_of_all_databases(population: Population) -> None:
-    folds = cut_folds("cde", population)
+    folds = cut("cde", population)
     assert set(folds.names) == set(population.subjects)
     for fold in folds.folds:
         assert set(population.subjects[fold.test]) == {fold.name}
@@ -84,7 +96,7 @@ def test_cde_holds_out_each_subject_of_all_databases(population: Population) -> 
 
 
 def test_hde_holds_out_each_database_once(population: Population) -> None:
-    folds = cut_folds("hde", population)
+    folds = cut("hde", population)
     assert folds.names == ("casme2", "samm", "smic")
     for fold in folds.folds:
         assert set(population.databases[fold.test]) == {fold.name}
@@ -92,8 +104,7 @@ def test_hde_holds_out_each_database_once(population: Population) -> None:
 
 
 def test_cross_db_trains_on_one_side_and_tests_on_the_other(population: Population) -> None:
-    options = ProtocolOptions(train_databases=("smic",), test_databases=("samm",))
-    (fold,) = cut_folds("cross-db", population, options).folds
+    (fold,) = cut("cross-db", population, train_databases=("smic",), test_databases=("samm",)).folds
     assert fold.name == "smic->samm"
     assert set(population.databases[fold.train]) == {"smic"}
     assert set(population.databases[fold.test]) == {"samm"}
@@ -101,58 +112,48 @@ def test_cross_db_trains_on_one_side_and_tests_on_the_other(population: Populati
 
 def test_kfold_is_stratified_as_far_as_subjects_allow(populate: Callable[..., Population]) -> None:
     population = populate(subjects=20, clips=6, seed=3)
-    folds = cut_folds("kfold", population, ProtocolOptions(k=5))
     share = population.counts() / 5
-    for fold in folds.folds:
+    for fold in cut("kfold", population, k=5).folds:
         assert np.abs(population.counts(fold.test) - share).max() <= 0.25 * share.max()
 
 
 def test_kfold_fills_every_fold_even_with_one_subject_each(populate: Callable[..., Population]) -> None:
     population = populate(subjects=5, databases=("samm",))
-    folds = cut_folds("kfold", population, ProtocolOptions(k=5))
-    assert [len(set(population.subjects[fold.test])) for fold in folds.folds] == [1] * 5
+    folds = cut("kfold", population, k=5).folds
+    assert [len(set(population.subjects[fold.test])) for fold in folds] == [1] * 5
 
 
 @pytest.mark.parametrize("k", [1, 13])
 def test_kfold_refuses_an_impossible_k(population: Population, k: int) -> None:
     with pytest.raises(ProtocolError, match=f"k={k}"):
-        cut_folds("kfold", population, ProtocolOptions(k=k))
+        cut("kfold", population, k=k)
 
 
 def test_a_subject_with_one_sample_is_a_fold(populate: Callable[..., Population]) -> None:
-    population = populate(subjects=3, clips=1)
-    folds = cut_folds("cde", population)
-    assert all(len(fold.test) == 1 for fold in folds.folds)
+    assert all(len(fold.test) == 1 for fold in cut("cde", populate(subjects=3, clips=1)).folds)
 
 
 def test_a_class_absent_from_a_training_fold_is_a_warning(population: Population) -> None:
     labels = np.zeros_like(population.labels)
     labels[population.subjects == "samm/s00"] = 2
-    folds = cut_folds("cde", replace(population, labels=labels))
-    assert any(
-        "fold 'samm/s00'" in text and "'surprise' has no training sample" in text for text in folds.warnings
-    )
-    assert any("'positive'" in text and "no sample at all" in text for text in folds.warnings)
-    assert len(folds.warnings) == 2
+    everything, fold = cut("cde", replace(population, labels=labels)).warnings
+    assert "'positive'" in everything and "no sample at all" in everything
+    assert "fold 'samm/s00'" in fold and "'surprise' has no training sample" in fold
 
 
 def test_inner_takes_the_stated_share_and_keeps_every_class(populate: Callable[..., Population]) -> None:
     population = populate(subjects=20, clips=6)
-    for fold in cut_folds("cde", population, ProtocolOptions(inner=True, inner_fraction=0.2)).folds:
+    for fold in cut("cde", population, inner=True, inner_fraction=0.2).folds:
         assert len(set(population.subjects[fold.inner])) == round(0.2 * 59)
-        assert (population.counts(fold.train) > 0).all()
-        share = population.counts(fold.inner) / (
-            population.counts(fold.inner) + population.counts(fold.train)
-        )
-        assert (np.abs(share - 0.2) < 0.05).all()
+        inner, train = population.counts(fold.inner), population.counts(fold.train)
+        assert (train > 0).all()
+        assert (np.abs(inner / (inner + train) - 0.2) < 0.05).all()
 
 
 def test_inner_depends_on_its_seed_and_fold_alone(population: Population) -> None:
     def reserved(seed: int) -> list[list[str]]:
-        options = ProtocolOptions(inner=True, fold_seed=seed)
-        return [
-            sorted(set(population.subjects[f.inner])) for f in cut_folds("cde", population, options).folds
-        ]
+        folds = cut("cde", population, inner=True, fold_seed=seed).folds
+        return [sorted(set(population.subjects[fold.inner])) for fold in folds]
 
     assert reserved(0) == reserved(0)
     assert reserved(0) != reserved(1)
@@ -163,47 +164,43 @@ def test_inner_never_takes_the_last_of_a_class(population: Population) -> None:
     labels[population.subjects == "smic/s01"] = 1
     labels[population.subjects == "samm/s02"] = 2
     rare = replace(population, labels=labels)
-    for fold in cut_folds("cde", rare, ProtocolOptions(inner=True)).folds:
+    for fold in cut("cde", rare, inner=True).folds:
         assert not {"smic/s01", "samm/s02"} & set(rare.subjects[fold.inner])
 
 
 def test_inner_that_would_lose_a_class_is_refused(populate: Callable[..., Population]) -> None:
-    population = populate(subjects=3, clips=1, databases=("samm",))
     with pytest.raises(ProtocolError, match="without losing a class"):
-        cut_folds("loso", population, ProtocolOptions(inner=True))
+        cut("loso", populate(subjects=3, clips=1, databases=("samm",)), inner=True)
 
 
 @pytest.mark.parametrize("fraction", [0.0, 1.0, -0.5])
 def test_a_fraction_outside_its_range_is_refused(population: Population, fraction: float) -> None:
     with pytest.raises(UsageError, match="between 0 and 1"):
-        cut_folds("cde", population, ProtocolOptions(inner=True, inner_fraction=fraction))
+        cut("cde", population, inner=True, inner_fraction=fraction)
 
 
-def test_one_subject_cannot_be_left_out(populate: Callable[..., Population]) -> None:
-    with pytest.raises(ProtocolError, match="at least 2 subjects"):
-        cut_folds("loso", populate(subjects=1, databases=("samm",)))
-
-
-def test_a_subject_of_two_databases_is_refused(population: Population) -> None:
-    subjects = population.subjects.copy()
-    subjects[population.subjects == "samm/s00"] = "smic/s00"
-    with pytest.raises(ProtocolError, match=r"'smic/s00' occurs in (samm and smic|smic and samm)"):
-        replace(population, subjects=subjects)
+@pytest.mark.parametrize(
+    ("name", "message"), [("loso", "at least 2 subjects, got 1: samm/s00"), ("hde", "2 with labels .* samm")]
+)
+def test_one_group_cannot_be_left_out(populate: Callable[..., Population], name: str, message: str) -> None:
+    with pytest.raises(ProtocolError, match=message):
+        cut(name, populate(subjects=1, databases=("samm",)))
 
 
 def test_a_population_is_checked(population: Population) -> None:
-    ids = population.sample_ids.copy()
+    subjects, ids = population.subjects.copy(), population.sample_ids.copy()
+    subjects[population.subjects == "samm/s00"] = "smic/s00"
     ids[1] = ids[0]
-    with pytest.raises(ProtocolError, match="more than once"):
-        replace(population, sample_ids=ids)
-    with pytest.raises(ProtocolError, match=r"expected 0\.\.2"):
-        replace(population, labels=population.labels + 1)
-    with pytest.raises(ProtocolError, match="differ in length"):
-        replace(population, labels=population.labels[1:])
-
-
-def fold_set(population: Population, *folds: Fold, covers: bool = False) -> FoldSet:
-    return FoldSet("test", population, folds, covers)
+    none: dict[str, Any] = {column: getattr(population, column)[:0] for column in COLUMNS}
+    for changes, message in (
+        ({"subjects": subjects}, r"'smic/s00' occurs in (samm and smic|smic and samm)"),
+        ({"sample_ids": ids}, "more than once"),
+        ({"labels": population.labels + 1}, r"expected 0\.\.2"),
+        ({"labels": population.labels[1:]}, "differ in length"),
+        (none, "no sample carries a label"),
+    ):
+        with pytest.raises(ProtocolError, match=message):
+            replace(population, **changes)
 
 
 def test_a_fold_set_checks_itself(population: Population) -> None:
@@ -211,66 +208,69 @@ def test_a_fold_set_checks_itself(population: Population) -> None:
     mine = rows[population.subjects == "samm/s00"]
     rest = rows[population.subjects != "samm/s00"]
     good = Fold("a", rest, mine)
-    assert len(fold_set(population, good)) == 1
-    with pytest.raises(ProtocolError, match="both train and test"):
-        fold_set(population, Fold("a", np.sort(np.append(rest, mine[0])), mine[1:]))
-    with pytest.raises(ProtocolError, match="both train and inner"):
-        fold_set(population, Fold("a", rest[1:], mine, rest[:1]))
-    with pytest.raises(ProtocolError, match="not ascending"):
-        fold_set(population, Fold("a", rest[::-1], mine))
-    with pytest.raises(ProtocolError, match="0 test samples"):
-        fold_set(population, Fold("a", rest, mine[:0]))
-    with pytest.raises(ProtocolError, match="unique names"):
-        fold_set(population, good, good)
-    with pytest.raises(ProtocolError, match="tested 0 times"):
-        fold_set(population, good, covers=True)
+    assert len(FoldSet("test", population, (good,), False)) == 1
+    for folds, covers, message in (
+        ((Fold("a", np.sort(np.append(rest, mine[0])), mine[1:]),), False, "both train and test"),
+        ((Fold("a", rest[1:], mine, rest[:1]),), False, "both train and inner"),
+        ((Fold("a", rest[::-1], mine),), False, "not ascending"),
+        ((Fold("a", rest, mine[:0]),), False, "0 test samples"),
+        ((good, good), False, "unique names"),
+        ((good,), True, "tested 0 times"),
+    ):
+        with pytest.raises(ProtocolError, match=message):
+            FoldSet("test", population, folds, covers)
 
 
 def test_unknown_protocol_and_scheme(population: Population) -> None:
     with pytest.raises(UsageError, match="did you mean 'cde'"):
         get_protocol("cdee")
     with pytest.raises(UsageError, match="megc3, not 'casme2-5'"):
-        cut_folds("cde", replace(population, scheme="casme2-5"))
+        cut("cde", replace(population, scheme="casme2-5"))
 
 
-def test_databases_needed() -> None:
-    store = ("casme2", "casme3", "samm", "smic")
-    need = lambda name, **options: databases_needed(get_protocol(name), ProtocolOptions(**options), store)  # noqa: E731
-    assert need("cde") == ("casme2", "samm", "smic")
-    assert need("loso", databases=("samm",)) == ("samm",)
-    assert need("hde") == store
-    assert need("kfold", databases=("smic", "samm")) == ("samm", "smic")
-    assert need("cross-db", train_databases=("casme3",), test_databases=("samm",)) == ("casme3", "samm")
-    for name, options, message in (
+STORE = ("smic", "casme2", "casme3", "samm")
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "expected"),
+    [
+        ("cde", {}, ("casme2", "samm", "smic")),
+        ("cde", {"databases": ("smic", "samm", "casme2")}, ("casme2", "samm", "smic")),
+        ("loso", {"databases": ("samm",)}, ("samm",)),
+        ("hde", {}, tuple(sorted(STORE))),
+        ("kfold", {"databases": ("smic", "samm")}, ("samm", "smic")),
+        ("cross-db", {"train_databases": ("samm",), "test_databases": ("casme3",)}, ("casme3", "samm")),
+    ],
+)
+def test_databases_needed(name: str, options: Options, expected: tuple[str, ...]) -> None:
+    assert get_protocol(name, ProtocolOptions(**options)).databases(STORE) == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
         ("cde", {"databases": ("samm",)}, "takes no other --db"),
-        ("loso", {}, "exactly one --db"),
-        ("loso", {"databases": ("samm", "smic")}, "exactly one --db"),
+        ("loso", {}, "exactly one --db; the store holds casme2, casme3"),
+        ("loso", {"databases": ("samm", "smic")}, "exactly one --db; got samm, smic"),
         ("cross-db", {"train_databases": ("samm",)}, "--test-db"),
-        ("cross-db", {"train_databases": ("samm",), "test_databases": ("samm",)}, "both sides"),
+        ("cross-db", {"train_databases": ("samm",), "test_databases": ("samm",)}, "samm is on both sides"),
+        (
+            "cross-db",
+            {"train_databases": ("samm",), "test_databases": ("smic",), "databases": ("samm",)},
+            "not --db",
+        ),
         ("hde", {"train_databases": ("samm",)}, "belong to protocol 'cross-db'"),
-    ):
-        with pytest.raises(UsageError, match=message):
-            need(name, **options)
+    ],
+)
+def test_options_that_do_not_fit_are_refused(name: str, options: Options, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        get_protocol(name, ProtocolOptions(**options)).databases(STORE)
 
 
-def official() -> Population:
-    ids, subjects, databases, labels = [], [], [], []
-    for database, (count, classes) in MEGC2019.items():
-        every = [c for c, n in enumerate(classes) for _ in range(n)]
-        for i, label in enumerate(every):
-            subjects.append(f"{database}/s{i % count:02d}")
-            ids.append(f"{subjects[-1]}/c{i}")
-            databases.append(database)
-            labels.append(label)
-    return Population(
-        np.array(ids), np.array(subjects), np.array(databases), np.array(labels), ("n", "p", "s"), "megc3"
-    )
-
-
-def test_the_official_composite_has_68_folds_of_442_samples() -> None:
-    population = official()
+def test_the_official_composite_has_68_folds_of_442_samples(official_data: Any) -> None:
+    population = official_data.population
     assert len(population.labels) == 442
-    assert len(cut_folds("cde", population)) == 68
+    assert len(cut("cde", population)) == sum(subjects for subjects, _ in MEGC2019.values()) == 68
     assert composite_deviations(population) == ()
 
 

@@ -34,7 +34,7 @@ def protocols_command(
     as_json: bool,
 ) -> None:
     """Lists the protocols; with NAME and a store, the folds that it cuts."""
-    from mer_bench.protocols.splits import PROTOCOLS, ProtocolOptions, cut_folds, get_protocol
+    from mer_bench.protocols.splits import PROTOCOLS, ProtocolOptions, get_protocol
     from mer_bench.report.terminal import align
 
     if name is None:
@@ -49,7 +49,7 @@ def protocols_command(
 
     options = ProtocolOptions(db, train_db, test_db, k, fold_seed, inner)
     population = read_population(find_store(store), name, options, scheme)
-    folds = cut_folds(name, population, options)
+    folds = get_protocol(name, options).cut(population)
     rows = [
         {
             "fold": fold.name,

@@ -6,9 +6,8 @@ import numpy as np
 
 from mer_bench.protocols.folds import Population
 
-#: What the organisers' composite holds: database -> (subjects, samples per class negative, positive,
-#: surprise).
-MEGC2019: dict[str, tuple[int, tuple[int, int, int]]] = {
+#: Database -> (subjects, samples per class negative, positive, surprise).
+MEGC2019 = {
     "casme2": (24, (88, 32, 25)),
     "samm": (28, (92, 26, 15)),
     "smic": (16, (70, 51, 43)),
@@ -16,25 +15,18 @@ MEGC2019: dict[str, tuple[int, tuple[int, int, int]]] = {
 
 
 def composite_deviations(population: Population) -> tuple[str, ...]:
-    """Lists where a composite differs from the 442 samples of MEGC2019; empty where it does not.
+    """Say, a sentence per database, where the samples of a `cde` run differ from the 442 of MEGC2019.
 
     Scores of a composite that differs must not be read beside published ones.
-
-    Args:
-        population: The samples of a `cde` run.
-
-    Returns:
-        One sentence per deviating database.
     """
     found = []
-    for database, (subjects, classes) in MEGC2019.items():
-        index = np.flatnonzero(population.databases == database)
-        have_subjects = len(set(population.subjects[index].tolist()))
-        have: list[int] = population.counts(index).tolist()
-        if (have_subjects, tuple(have)) != (subjects, classes):
-            found.append(
-                f"{database}: {have_subjects} subjects, {sum(have)} samples ({'/'.join(map(str, have))}); "
-                f"the composite has {subjects} subjects, "
-                f"{sum(classes)} samples ({'/'.join(map(str, classes))})"
-            )
+    for database, wanted in MEGC2019.items():
+        rows = np.flatnonzero(population.databases == database)
+        have = len(np.unique(population.subjects[rows])), tuple(population.counts(rows).tolist())
+        if have != wanted:
+            found.append(f"{database}: {_told(*have)}; the composite has {_told(*wanted)}")
     return tuple(found)
+
+
+def _told(subjects: int, classes: tuple[int, ...]) -> str:
+    return f"{subjects} subjects, {sum(classes)} samples ({'/'.join(map(str, classes))})"

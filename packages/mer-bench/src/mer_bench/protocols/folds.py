@@ -30,7 +30,7 @@ class Fold:
 
 @dataclass(frozen=True)
 class Population:
-    """The labelled samples a protocol cuts: who they are, not what they look like.
+    """The labelled samples a protocol cuts: who they are, not what they look like. Checked on construction.
 
     Attributes:
         sample_ids: `(N,)` str, unique.
@@ -39,10 +39,6 @@ class Population:
         labels: `(N,)` int64 in `[0, len(classes))`.
         classes: The label scheme's classes, in order.
         scheme: The label scheme's name.
-
-    Raises:
-        ProtocolError: The columns differ in length, an id occurs twice, a label is out of range, or one
-            subject's name occurs in two databases.
     """
 
     sample_ids: np.ndarray
@@ -53,25 +49,20 @@ class Population:
     scheme: str
 
     def __post_init__(self) -> None:
-        lengths = {
-            name: len(getattr(self, name)) for name in ("sample_ids", "subjects", "databases", "labels")
-        }
+        columns = ("sample_ids", "subjects", "databases", "labels")
+        lengths = {name: len(getattr(self, name)) for name in columns}
         if len(set(lengths.values())) != 1:
             raise ProtocolError(f"the columns of the population differ in length: {lengths}")
+        of_scheme = f"of scheme '{self.scheme}'"
         if not len(self.labels):
-            raise ProtocolError(
-                f"no sample carries a label of scheme '{self.scheme}'; nothing can be cut into folds"
-            )
+            raise ProtocolError(f"no sample carries a label {of_scheme}; nothing can be cut into folds")
         ids, counts = np.unique(self.sample_ids, return_counts=True)
         if (counts > 1).any():
-            raise ProtocolError(
-                f"sample ids occur more than once: {', '.join(map(str, ids[counts > 1][:5]))}"
-            )
-        if self.labels.min() < 0 or self.labels.max() >= len(self.classes):
-            raise ProtocolError(
-                f"labels span {self.labels.min()}..{self.labels.max()}, expected 0..{len(self.classes) - 1} "
-                f"of scheme '{self.scheme}'"
-            )
+            named = ", ".join(map(str, ids[counts > 1][:5]))
+            raise ProtocolError(f"sample ids occur more than once: {named}")
+        low, high, last = self.labels.min(), self.labels.max(), len(self.classes) - 1
+        if low < 0 or high > last:
+            raise ProtocolError(f"labels span {low}..{high}, expected 0..{last} {of_scheme}")
         home: dict[str, str] = {}
         for subject, database in zip(self.subjects.tolist(), self.databases.tolist(), strict=True):
             if home.setdefault(subject, database) != database:
@@ -80,10 +71,9 @@ class Population:
                     "unique across databases (as in 'samm/006'), or folds would mix different people"
                 )
 
-    def counts(self, index: np.ndarray | None = None) -> np.ndarray:
-        """Returns `(C,)` int64, samples per class among the rows `index` (all rows by default)."""
-        labels = self.labels if index is None else self.labels[index]
-        return np.bincount(labels, minlength=len(self.classes))
+    def counts(self, index: np.ndarray | slice = slice(None)) -> np.ndarray:
+        """Return `(C,)` int64, samples per class among the rows `index` (all rows by default)."""
+        return np.bincount(self.labels[index], minlength=len(self.classes))
 
 
 @dataclass(frozen=True)
@@ -96,10 +86,6 @@ class FoldSet:
         folds: In a stable order (by name).
         covers: Whether every sample must be tested exactly once.
         warnings: What a reader of the scores should know, such as a class absent from a training fold.
-
-    Raises:
-        ProtocolError: A fold is empty, unsorted, shares a sample or a subject between its sides, or (with
-            `covers`) a sample is tested never or twice.
     """
 
     protocol: str
@@ -109,29 +95,25 @@ class FoldSet:
     warnings: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        names = [fold.name for fold in self.folds]
-        if len(set(names)) != len(names) or not names:
-            raise ProtocolError(f"protocol '{self.protocol}' needs folds with unique names, got {names[:5]}")
+        if len(set(self.names)) != len(self) or not self.names:
+            named = self.names[:5]
+            raise ProtocolError(f"protocol '{self.protocol}' needs folds with unique names, got {named}")
         for fold in self.folds:
             self._check_fold(fold)
-        if self.covers:
-            tested = np.bincount(
-                np.concatenate([f.test for f in self.folds]), minlength=len(self.population.labels)
+        every = np.concatenate([fold.test for fold in self.folds])
+        tested = np.bincount(every, minlength=len(self.population.labels))
+        if self.covers and (tested != 1).any():
+            wrong = int(np.argmax(tested != 1))
+            raise ProtocolError(
+                f"protocol '{self.protocol}' must test every sample exactly once; "
+                f"{self.population.sample_ids[wrong]} is tested {tested[wrong]} times"
             )
-            wrong = np.flatnonzero(tested != 1)
-            if wrong.size:
-                raise ProtocolError(
-                    f"protocol '{self.protocol}' must test every sample exactly once; "
-                    f"{self.population.sample_ids[wrong[0]]} is tested {tested[wrong[0]]} times"
-                )
 
     def _check_fold(self, fold: Fold) -> None:
-        where = f"protocol '{self.protocol}', fold '{fold.name}'"
+        where, rows = f"protocol '{self.protocol}', fold '{fold.name}'", len(self.population.labels)
         sides = {"train": fold.train, "test": fold.test, "inner": fold.inner}
         for side, index in sides.items():
-            if index.size and (
-                np.any(np.diff(index) <= 0) or index[0] < 0 or index[-1] >= len(self.population.labels)
-            ):
+            if index.size and (np.any(np.diff(index) <= 0) or index[0] < 0 or index[-1] >= rows):
                 raise ProtocolError(f"{where}: the {side} indices are not ascending and within the data")
         if not fold.train.size or not fold.test.size:
             raise ProtocolError(f"{where}: {fold.train.size} training and {fold.test.size} test samples")
@@ -146,21 +128,18 @@ class FoldSet:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The folds' names, in order."""
+        """Names of the folds, in order."""
         return tuple(fold.name for fold in self.folds)
 
     def digest(self) -> str:
-        """Returns the SHA-256, in hex, of the folds as sets of sample ids, whatever the order of rows."""
+        """Return the SHA-256, in hex, of the folds as sets of sample ids, whatever the order of rows."""
         ids = self.population.sample_ids
-        content = {
-            fold.name: [sorted(map(str, ids[index])) for index in (fold.train, fold.test, fold.inner)]
-            for fold in self.folds
-        }
+        content = {f.name: [sorted(map(str, ids[i])) for i in (f.train, f.test, f.inner)] for f in self.folds}
         text = json.dumps({"protocol": self.protocol, "folds": content}, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
 
 
 def absent_class_note(name: str | int) -> str:
-    """Says that a fold cannot learn a class: the sentence that fold sets and records share."""
+    """Say that a fold cannot learn a class: the sentence that fold sets and records share."""
     shown = f"'{name}'" if isinstance(name, str) else name
     return f"class {shown} has no training sample, so it cannot be predicted there"

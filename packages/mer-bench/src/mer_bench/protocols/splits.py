@@ -1,18 +1,22 @@
 """Protocols cut samples into folds; no subject is ever on both sides of one.
 
 Everything is decided by sample ids, subjects and seeds, never by the order of rows, so two stores that hold
-the same samples in another order give the same folds under the same names.
+the same samples in another order give the same folds under the same names. A new protocol is one more class
+here, listed in `PROTOCOLS`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
 from mer_bench.errors import ProtocolError, UsageError
+from mer_bench.protocols.composite import MEGC2019
 from mer_bench.protocols.folds import Fold, FoldSet, Population, absent_class_note
+from mer_bench.protocols.inner import reserve_inner
 from mer_flow.work.suggest import unknown
 
 
@@ -39,238 +43,213 @@ class ProtocolOptions:
     inner_fraction: float = 0.2
 
 
-Cut = list[tuple[str, np.ndarray, np.ndarray]]
+#: `(name, train, test)` of a fold; the sides are `(N,)` bool masks.
+Cut = tuple[str, np.ndarray, np.ndarray]
 
 
-@dataclass(frozen=True)
 class Protocol:
-    """One way to cut a population.
+    """One way to cut samples into folds, used as scikit-learn's splitters are.
 
     Attributes:
         name: As on the command line.
         title: The name a table prints.
         summary: What it does, one sentence.
-        cut: From a population and options to `(name, train mask, test mask)` of every fold; masks are `(N,)`
-            bool.
-        databases: The databases it is defined on; empty where the options say.
         schemes: The label schemes it is defined for; empty means any.
         covers: Whether every sample is tested exactly once.
     """
 
-    name: str
-    title: str
-    summary: str
-    cut: Callable[[Population, ProtocolOptions], Cut]
-    databases: tuple[str, ...] = ()
-    schemes: tuple[str, ...] = ()
-    covers: bool = True
+    name: ClassVar[str]
+    title: ClassVar[str]
+    summary: ClassVar[str]
+    schemes: ClassVar[tuple[str, ...]] = ()
+    covers: ClassVar[bool] = True
+
+    def __init__(self, options: ProtocolOptions | None = None) -> None:
+        self.options = options or ProtocolOptions()
+
+    def _cuts(self, samples: Population) -> Iterable[Cut]:
+        raise NotImplementedError
+
+    def databases(self, available: Iterable[str]) -> tuple[str, ...]:
+        """Return the databases that it reads, of those `available` in a store; sorted.
+
+        Raises:
+            UsageError: The options do not fit the protocol.
+        """
+        if self.options.train_databases or self.options.test_databases:
+            raise UsageError(f"--train-db and --test-db belong to protocol 'cross-db', not to '{self.name}'")
+        return tuple(sorted(set(self.options.databases or available)))
+
+    def check_scheme(self, scheme: str) -> None:
+        """Raise UsageError where the protocol is not defined for a label scheme."""
+        if self.schemes and scheme not in self.schemes:
+            known = ", ".join(self.schemes)
+            raise UsageError(f"protocol '{self.name}' is defined for label scheme {known}, not '{scheme}'")
+
+    def cut(self, samples: Population) -> FoldSet:
+        """Cut samples into folds: checked, ordered by name, with `inner` each with its reserved subjects.
+
+        Raises:
+            UsageError: The protocol is not defined for their label scheme.
+            ProtocolError: They cannot be cut so.
+        """
+        self.check_scheme(samples.scheme)
+        present = samples.counts() > 0
+        warnings = [
+            f"class '{samples.classes[c]}' of scheme '{samples.scheme}' has no sample at all; "
+            "it stays in every score as 0"
+            for c in np.flatnonzero(~present)
+        ]
+        folds = []
+        for name, train_mask, test_mask in sorted(self._cuts(samples), key=lambda cut: cut[0]):
+            train, inner = np.flatnonzero(train_mask), np.empty(0, np.int64)
+            if self.options.inner:
+                fraction, seed = self.options.inner_fraction, self.options.fold_seed
+                train, inner = reserve_inner(samples, train, name, fraction, seed)
+            missing = np.flatnonzero((samples.counts(train) == 0) & present)
+            warnings += [f"fold '{name}': {absent_class_note(samples.classes[c])}" for c in missing]
+            folds.append(Fold(name, train, np.flatnonzero(test_mask), inner))
+        return FoldSet(self.name, samples, tuple(folds), self.covers, tuple(warnings))
+
+    def split(self, samples: Population) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Yield `(train, test)` of each fold in the order of `cut`, both int64 row indices."""
+        for fold in self.cut(samples).folds:
+            yield fold.train, fold.test
+
+    def get_n_splits(self, samples: Population) -> int:
+        """Return the number of folds."""
+        return len(self.cut(samples))
 
 
-def _leave_one_out(groups: np.ndarray) -> Cut:
-    return [(str(name), groups != name, groups == name) for name in np.unique(groups)]
-
-
-def _loso(population: Population, options: ProtocolOptions) -> Cut:
-    names = np.unique(population.subjects)
+def _leave_one_out(groups: np.ndarray, needs: str, remedy: str = "") -> Iterator[Cut]:
+    names = np.unique(groups)
     if names.size < 2:
-        raise ProtocolError(
-            f"leave-one-subject-out needs at least 2 subjects, got {names.size}: {', '.join(names)}"
-        )
-    return _leave_one_out(population.subjects)
+        raise ProtocolError(f"{needs}, got {names.size}: {', '.join(names)}{remedy}")
+    return ((str(name), groups != name, groups == name) for name in names)
 
 
-def _hde(population: Population, options: ProtocolOptions) -> Cut:
-    names = np.unique(population.databases)
-    if names.size < 2:
-        raise ProtocolError(
-            f"holding out one database needs at least 2 with labels of scheme '{population.scheme}', got "
-            f"{', '.join(names)}; build another into the store, or use --protocol loso"
-        )
-    return _leave_one_out(population.databases)
+class _LeaveOneSubjectOut(Protocol):
+    name = "loso"
+    title = "Leave one subject out"
+    summary = "one database (--db), any label scheme that covers it"
 
-
-def _cross(population: Population, options: ProtocolOptions) -> Cut:
-    train = np.isin(population.databases, options.train_databases)
-    test = np.isin(population.databases, options.test_databases)
-    return [(f"{'+'.join(options.train_databases)}->{'+'.join(options.test_databases)}", train, test)]
-
-
-def _kfold(population: Population, options: ProtocolOptions) -> Cut:
-    """Deals whole subjects to k folds, keeping the classes' shares as equal as whole subjects allow.
-
-    Subjects, shuffled by the seed and then taken from the largest to the smallest, each go to the fold whose
-    class counts they leave closest to an even share.
-    """
-    names, owner = np.unique(population.subjects, return_inverse=True)
-    if not 2 <= options.k <= names.size:
-        raise ProtocolError(f"kfold needs 2 <= k <= number of subjects ({names.size}), got k={options.k}")
-    per_subject = np.zeros((names.size, len(population.classes)))
-    np.add.at(per_subject, (owner, population.labels), 1)
-    share = np.maximum(per_subject.sum(0), 1)
-    shuffled = np.random.default_rng(options.fold_seed).permutation(names.size)
-    order = shuffled[np.argsort(-per_subject[shuffled].sum(1), kind="stable")]
-    filled = np.zeros((options.k, len(population.classes)))
-    members = np.zeros(options.k, np.int64)
-    assigned = np.empty(names.size, np.int64)
-    for position, subject in enumerate(order):
-        # An empty fold must still be reachable with the subjects that are left.
-        left = names.size - position
-        candidates = np.flatnonzero(members == 0) if (members == 0).sum() == left else np.arange(options.k)
-        cost = []
-        for fold in candidates:
-            trial = filled.copy()
-            trial[fold] += per_subject[subject]
-            cost.append(
-                (round(float(((trial / share).std(0)).sum()), 12), float(trial[fold].sum()), int(fold))
+    def databases(self, available: Iterable[str]) -> tuple[str, ...]:
+        chosen = super().databases(())
+        if len(chosen) != 1:
+            given = (
+                f"got {', '.join(chosen)}" if chosen else f"the store holds {', '.join(sorted(available))}"
             )
-        best = min(cost)[-1]
-        filled[best] += per_subject[subject]
-        members[best] += 1
-        assigned[subject] = best
-    width = len(str(options.k))
-    fold_of = assigned[owner]
-    return [(f"fold-{k + 1:0{width}d}", fold_of != k, fold_of == k) for k in range(options.k)]
+            raise UsageError(
+                f"protocol 'loso' takes exactly one --db; {given}. For the composite use --protocol cde"
+            )
+        return chosen
+
+    def _cuts(self, samples: Population) -> Iterable[Cut]:
+        return _leave_one_out(samples.subjects, "leave-one-subject-out needs at least 2 subjects")
 
 
-PROTOCOLS: dict[str, Protocol] = {
-    protocol.name: protocol
-    for protocol in (
-        Protocol(
-            "cde",
-            "Composite database evaluation (MEGC2019)",
-            "SMIC, SAMM and CASME II as one set, 3 classes, leave one subject out over all of them; "
-            "scores Full and per database",
-            _loso,
-            databases=("casme2", "samm", "smic"),
-            schemes=("megc3",),
-        ),
-        Protocol(
-            "loso", "Leave one subject out", "one database (--db), any label scheme that covers it", _loso
-        ),
-        Protocol(
-            "hde",
-            "Hold out one database",
-            "each database (--db, default all) tested once, trained on the rest",
-            _hde,
-        ),
-        Protocol(
-            "cross-db", "Cross database", "train on --train-db, test on --test-db", _cross, covers=False
-        ),
-        Protocol(
-            "kfold",
-            "Subject-disjoint k-fold",
-            "k folds (--k) of whole subjects, stratified by class, seeded",
-            _kfold,
-        ),
+class _Composite(_LeaveOneSubjectOut):
+    name = "cde"
+    title = "Composite database evaluation (MEGC2019)"
+    summary = (
+        "SMIC, SAMM and CASME II as one set, 3 classes, leave one subject out over all of them; "
+        "scores Full and per database"
     )
+    schemes = ("megc3",)
+
+    def databases(self, available: Iterable[str]) -> tuple[str, ...]:
+        composite = tuple(MEGC2019)
+        if Protocol.databases(self, composite) != composite:
+            raise UsageError(
+                f"protocol 'cde' is defined on {', '.join(composite)}; "
+                "it takes no other --db. Use --protocol loso for one database, kfold for any set"
+            )
+        return composite
+
+
+class _HoldOutDatabase(Protocol):
+    name = "hde"
+    title = "Hold out one database"
+    summary = "each database (--db, default all) tested once, trained on the rest"
+
+    def _cuts(self, samples: Population) -> Iterable[Cut]:
+        needs = f"holding out one database needs at least 2 with labels of scheme '{samples.scheme}'"
+        remedy = "; build another into the store, or use --protocol loso"
+        return _leave_one_out(samples.databases, needs, remedy)
+
+
+class _CrossDatabase(Protocol):
+    name = "cross-db"
+    title = "Cross database"
+    summary = "train on --train-db, test on --test-db"
+    covers = False
+
+    def databases(self, available: Iterable[str]) -> tuple[str, ...]:
+        train, test = set(self.options.train_databases), set(self.options.test_databases)
+        if not train or not test:
+            fault = " needs --train-db and --test-db (each may be given several times)"
+        elif train & test:
+            fault = f": {', '.join(sorted(train & test))} is on both sides; train and test must differ"
+        elif self.options.databases:
+            fault = " takes --train-db and --test-db, not --db"
+        else:
+            return tuple(sorted(train | test))
+        raise UsageError(f"protocol 'cross-db'{fault}")
+
+    def _cuts(self, samples: Population) -> Iterable[Cut]:
+        sides = self.options.train_databases, self.options.test_databases
+        train, test = (np.isin(samples.databases, side) for side in sides)
+        return [("->".join("+".join(side) for side in sides), train, test)]
+
+
+class _SubjectKFold(Protocol):
+    name = "kfold"
+    title = "Subject-disjoint k-fold"
+    summary = "k folds (--k) of whole subjects, stratified by class, seeded"
+
+    def _cuts(self, samples: Population) -> Iterable[Cut]:
+        # Subjects, shuffled by the seed and then taken from the largest to the smallest, each go to the fold
+        # whose class counts they leave closest to an even share.
+        k = self.options.k
+        names, owner = np.unique(samples.subjects, return_inverse=True)
+        if not 2 <= k <= names.size:
+            raise ProtocolError(f"kfold needs 2 <= k <= number of subjects ({names.size}), got k={k}")
+        counts = np.stack([samples.counts(owner == subject) for subject in range(names.size)])
+        share = np.maximum(counts.sum(0), 1)
+        shuffled = np.random.default_rng(self.options.fold_seed).permutation(names.size)
+        filled, assigned = np.zeros((k, len(samples.classes))), np.full(names.size, -1)
+
+        def cost(fold: int, subject: int) -> tuple[float, float]:
+            trial = filled.copy()
+            trial[fold] += counts[subject]
+            return round(float((trial / share).std(0).sum()), 12), float(trial[fold].sum())
+
+        for done, subject in enumerate(shuffled[np.argsort(-counts[shuffled].sum(1), kind="stable")]):
+            # An empty fold must still be reachable with the subjects that are left.
+            empty = np.setdiff1d(np.arange(k), assigned)
+            folds = empty if empty.size == names.size - done else np.arange(k)
+            best = assigned[subject] = min(folds, key=lambda fold: cost(fold, subject))
+            filled[best] += counts[subject]
+        named = np.array([f"fold-{fold + 1:0{len(str(k))}d}" for fold in assigned])
+        return _leave_one_out(named[owner], "kfold needs 2 folds")
+
+
+PROTOCOLS: dict[str, type[Protocol]] = {
+    protocol.name: protocol
+    for protocol in (_Composite, _LeaveOneSubjectOut, _HoldOutDatabase, _CrossDatabase, _SubjectKFold)
 }
 
 
-def get_protocol(name: str) -> Protocol:
-    """Returns a protocol by name.
+def get_protocol(name: str, options: ProtocolOptions | None = None) -> Protocol:
+    """Return a protocol by name.
 
     Raises:
         UsageError: No protocol has that name; the nearest one is suggested.
+
+    >>> population = Population(*map(np.array, (["a/1", "b/1"], ["a", "b"], ["x", "x"], [0, 0])), ("c",), "s")
+    >>> [(train.tolist(), test.tolist()) for train, test in get_protocol("loso").split(population)]
+    [([1], [0]), ([0], [1])]
     """
     if name not in PROTOCOLS:
         raise UsageError(str(unknown("protocol", name, PROTOCOLS)))
-    return PROTOCOLS[name]
-
-
-def check_scheme(protocol: Protocol, scheme: str) -> None:
-    """Refuses a label scheme that a protocol is not defined for.
-
-    Raises:
-        UsageError: It is not.
-    """
-    if protocol.schemes and scheme not in protocol.schemes:
-        raise UsageError(
-            f"protocol '{protocol.name}' is defined for label scheme "
-            f"{', '.join(protocol.schemes)}, not '{scheme}'"
-        )
-
-
-def databases_needed(
-    protocol: Protocol, options: ProtocolOptions, available: Sequence[str]
-) -> tuple[str, ...]:
-    """Returns the databases that a protocol reads, sorted.
-
-    Args:
-        protocol: The protocol.
-        options: Its options.
-        available: The databases of the store.
-
-    Raises:
-        UsageError: The options do not fit the protocol.
-    """
-    chosen = options.databases
-    cross = (*options.train_databases, *options.test_databases)
-    if protocol.name != "cross-db" and cross:
-        raise UsageError(f"--train-db and --test-db belong to protocol 'cross-db', not to '{protocol.name}'")
-    if protocol.databases:
-        if chosen and set(chosen) != set(protocol.databases):
-            raise UsageError(
-                f"protocol '{protocol.name}' is defined on {', '.join(protocol.databases)}; "
-                "it takes no other --db. Use --protocol loso for one database, kfold for any set"
-            )
-        return protocol.databases
-    if protocol.name == "cross-db":
-        if not options.train_databases or not options.test_databases:
-            raise UsageError(
-                "protocol 'cross-db' needs --train-db and --test-db (each may be given several times)"
-            )
-        both = set(options.train_databases) & set(options.test_databases)
-        if both:
-            raise UsageError(
-                f"protocol 'cross-db': {', '.join(sorted(both))} is on both sides; train and test must differ"
-            )
-        if chosen:
-            raise UsageError("protocol 'cross-db' takes --train-db and --test-db, not --db")
-        return tuple(sorted(set(cross)))
-    if protocol.name == "loso" and len(chosen) != 1:
-        given = f"got {', '.join(chosen)}" if chosen else f"the store holds {', '.join(sorted(available))}"
-        raise UsageError(
-            f"protocol 'loso' takes exactly one --db; {given}. For the composite use --protocol cde"
-        )
-    return tuple(sorted(set(chosen or available)))
-
-
-def cut_folds(name: str, population: Population, options: ProtocolOptions | None = None) -> FoldSet:
-    """Cuts a population into the folds of a protocol.
-
-    Args:
-        name: One of `PROTOCOLS`.
-        population: The labelled samples.
-        options: The protocol's options.
-
-    Returns:
-        The checked folds, ordered by name; with `inner`, each with its reserved subjects.
-
-    Raises:
-        UsageError: No such protocol, or a label scheme it is not defined for.
-        ProtocolError: The population cannot be cut so.
-    """
-    from mer_bench.protocols.inner import reserve_inner
-
-    options = options or ProtocolOptions()
-    protocol = get_protocol(name)
-    check_scheme(protocol, population.scheme)
-    warnings = [
-        f"class '{population.classes[c]}' of scheme '{population.scheme}' has no sample at all; "
-        "it stays in every score as 0"
-        for c in np.flatnonzero(population.counts() == 0)
-    ]
-    folds = []
-    for fold_name, train_mask, test_mask in sorted(protocol.cut(population, options), key=lambda cut: cut[0]):
-        train, test = np.flatnonzero(train_mask), np.flatnonzero(test_mask)
-        inner = np.empty(0, np.int64)
-        if options.inner:
-            train, inner = reserve_inner(
-                population, train, fold_name, options.inner_fraction, options.fold_seed
-            )
-        missing = (
-            np.flatnonzero((population.counts(train) == 0) & (population.counts() > 0)) if train.size else ()
-        )
-        warnings += [f"fold '{fold_name}': {absent_class_note(population.classes[c])}" for c in missing]
-        folds.append(Fold(fold_name, train, test, inner))
-    return FoldSet(name, population, tuple(folds), protocol.covers, tuple(warnings))
+    return PROTOCOLS[name](options)

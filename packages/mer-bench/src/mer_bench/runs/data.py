@@ -15,7 +15,7 @@ import numpy as np
 from mer_bench.errors import DataError, UsageError
 from mer_bench.models.spec import ModelSpec
 from mer_bench.protocols.folds import Population
-from mer_bench.protocols.splits import ProtocolOptions, check_scheme, databases_needed, get_protocol
+from mer_bench.protocols.splits import ProtocolOptions, get_protocol
 from mer_flow.work.suggest import unknown
 
 if TYPE_CHECKING:
@@ -238,13 +238,13 @@ def _databases(
     from mer_flow.labels import get_scheme
 
     if protocol is not None:
-        check_scheme(get_protocol(protocol), scheme)
+        get_protocol(protocol).check_scheme(scheme)
     # Unless told otherwise, databases that the scheme has no classes for are left out.
     labelled = [name for name in store.databases if name in get_scheme(scheme).databases]
     if protocol is None:
         needed = tuple(sorted(set(options.databases or labelled)))
     else:
-        needed = databases_needed(get_protocol(protocol), options, labelled)
+        needed = get_protocol(protocol, options).databases(labelled)
     for name in needed:
         if name not in DATABASES and name not in store.databases:
             raise UsageError(str(unknown("database", name, {*DATABASES, *store.databases})))

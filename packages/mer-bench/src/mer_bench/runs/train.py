@@ -12,7 +12,7 @@ from mer_bench.errors import TrainingError, UsageError
 from mer_bench.models.registry import Registered
 from mer_bench.models.spec import ModelSpec
 from mer_bench.protocols.folds import FoldSet
-from mer_bench.protocols.splits import cut_folds
+from mer_bench.protocols.splits import get_protocol
 from mer_bench.recipe import Recipe
 from mer_bench.runs.data import BenchData, DataCache, load_data
 from mer_bench.runs.directory import RunDirectory, RunStatus
@@ -122,7 +122,7 @@ def prepare_data(
     run = request.run
     if run.shuffle_labels is not None:
         data = data.shuffled(run.shuffle_labels)
-    folds = cut_folds(run.protocol, data.population, run.protocol_options())
+    folds = get_protocol(run.protocol, run.protocol_options()).cut(data.population)
     _check_training(registered.spec, run, resolved, data)
     parameters = count_parameters(registered.spec, resolved, data)
     manifest = build_manifest(registered, run, resolved, data, folds, parameters)
