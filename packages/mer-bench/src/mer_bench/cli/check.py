@@ -33,18 +33,13 @@ def check_command(store: Path | None, scheme: str, models: tuple[str, ...], as_j
     if models:
         _check_models(models, as_json)
         return
-    from mer_bench.conformance.environment import check_environment, check_plugins, check_store
+    from mer_bench.cli.environment import look_around
 
-    lines = check_environment()
-    found, problems = check_plugins()
-    lines += found
-    more, faults = check_store(store, scheme)
-    lines += more
-    problems += faults
+    facts, problems = look_around(store, scheme)
     if as_json:
-        click.echo(json.dumps({"facts": lines, "problems": problems}, indent=1))
+        click.echo(json.dumps({"facts": facts, "problems": problems}, indent=1))
     else:
-        for line in lines:
+        for line in facts:
             click.echo(line)
         for problem in problems:
             click.echo(f"problem: {problem}")

@@ -1,4 +1,8 @@
-"""The list of checks, and a runner that turns each into a finding."""
+"""The list of checks, and a runner that turns each into a finding.
+
+A check takes the model under test, returns what it saw in a few words, and raises where the model does not
+conform: ConformanceError, or the error that a run would end with. Its message says how to mend it.
+"""
 
 from __future__ import annotations
 
@@ -15,11 +19,10 @@ from mer_flow.work.errors import MerFlowError
 
 @dataclass(frozen=True)
 class Check:
-    """One thing that every model of a kind must keep.
+    """One thing that every model of a kind must keep; call it with the model.
 
     Attributes:
         name: Short, for a test's id and a list.
-        run: Takes the model, returns what it saw in a few words, raises where the model does not conform.
         trains: Whether it is repeated for each of the model's ways to be trained.
     """
 
@@ -28,17 +31,7 @@ class Check:
     trains: bool = False
 
     def __call__(self, subject: Subject) -> str:
-        """Runs the check.
-
-        Args:
-            subject: The model.
-
-        Returns:
-            What was seen.
-
-        Raises:
-            ConformanceError: The model does not conform; the message says how to mend it.
-        """
+        """Return what was seen."""
         if not self.trains:
             return self.run(subject)
         seen = {name: self.run(subject.of_variant(name)) for name in subject.ways_to_train}
@@ -50,7 +43,6 @@ class Finding:
     """What one check found.
 
     Attributes:
-        check: Its name.
         passed: Whether the model conforms.
         detail: What was seen, or why it does not conform.
         seconds: Wall time.
@@ -66,6 +58,7 @@ _COMMON = (
     Check("describes-itself", description.describes_itself),
     Check("is-fed", description.is_fed),
     Check("pickles", description.pickles),
+    Check("other-maps", description.refuses_other_maps),
 )
 
 #: Those of a network that train it.
@@ -76,13 +69,12 @@ TRAINING_CHECKS = (
     Check("memorising", training.memorises, trains=True),
 )
 
-#: What a network must keep, cheap checks first.
-NETWORK_CHECKS = (
+#: Cheap checks first.
+_NETWORK = (
     *_COMMON,
     Check("recipes", description.recipes_are_valid),
     Check("variants", description.variants_build),
     Check("parameter-count", description.counts_parameters),
-    Check("other-maps", description.refuses_other_maps),
     Check("logits", network.gives_logits, trains=True),
     Check("gradients", network.every_parameter_learns, trains=True),
     Check("companions", network.ignores_companions, trains=True),
@@ -91,10 +83,8 @@ NETWORK_CHECKS = (
     *TRAINING_CHECKS,
 )
 
-#: What a classifier must keep.
-CLASSIFIER_CHECKS = (
+_CLASSIFIER = (
     *_COMMON,
-    Check("other-maps", description.refuses_other_maps),
     Check("features", classifier.describes_each_alone),
     Check("classes", classifier.predicts_classes),
     Check("fitting", classifier.fits),
@@ -105,19 +95,12 @@ CLASSIFIER_CHECKS = (
 
 
 def checks_for(spec: ModelSpec) -> tuple[Check, ...]:
-    """Returns the checks of a model's kind."""
-    return NETWORK_CHECKS if spec.kind == "network" else CLASSIFIER_CHECKS
+    """Return the checks of a model's kind."""
+    return _NETWORK if spec.kind == "network" else _CLASSIFIER
 
 
 def examine(subject: Subject) -> Iterator[Finding]:
-    """Runs every check on a model; one that fails does not keep the others from running.
-
-    Args:
-        subject: The model.
-
-    Yields:
-        A finding as soon as a check is done.
-    """
+    """Yield a finding as soon as a check is done; one that fails does not keep the others from running."""
     for check in checks_for(subject.spec):
         begin = time.perf_counter()
         try:

@@ -8,27 +8,22 @@ import numpy as np
 
 from mer_bench.conformance.network import TOLERANCE
 from mer_bench.conformance.subject import Subject
-from mer_bench.conformance.training import MEMORISED, train
+from mer_bench.conformance.training import MEMORISED
 from mer_bench.errors import ConformanceError
 from mer_bench.training.features import build_classifier
 
 
 def predicts_classes(subject: Subject) -> str:
-    """Fitted, it gives one class per map, and probabilities that sum to one where it gives any.
-
-    Raises:
-        ConformanceError: An output has another shape or range, or the two disagree.
-    """
-    inputs, labels = subject.features, subject.data.population.labels
-    fitted = _fit(subject, inputs[:18], labels[:18])
-    predicted = np.asarray(fitted.predict(inputs[18:]))
-    if predicted.shape != (6,) or not np.isin(predicted, np.arange(subject.data.num_classes)).all():
+    """Fitted, it gives one class per map, and probabilities that sum to one where it gives any."""
+    inputs, fitted = subject.features[18:], _fitted(subject, slice(18))
+    predicted = np.asarray(fitted.predict(inputs))
+    if predicted.shape != (6,) or not np.isin(predicted, np.arange(subject.classes)).all():
         raise ConformanceError(
-            f"predict gives {predicted!r} for 6 maps, expected classes 0 to {subject.data.num_classes - 1}"
+            f"predict gives {predicted!r} for 6 maps, expected classes 0 to {subject.classes - 1}"
         )
     if not hasattr(fitted, "predict_proba"):
         return "classes"
-    chances = np.asarray(fitted.predict_proba(inputs[18:]))
+    chances = np.asarray(fitted.predict_proba(inputs))
     if chances.ndim != 2 or len(chances) != 6 or not np.allclose(chances.sum(1), 1, atol=1e-6):
         raise ConformanceError(
             f"predict_proba gives {chances.shape} with rows summing to {chances.sum(1).round(3)}"
@@ -37,29 +32,20 @@ def predicts_classes(subject: Subject) -> str:
 
 
 def fits(subject: Subject) -> str:
-    """Fitted to 16 samples, it gets 15 of them right at least; a baseline need not.
-
-    Raises:
-        ConformanceError: It gets fewer.
-    """
-    inputs, labels = subject.features[:16], subject.data.population.labels[:16]
-    right = int((np.asarray(_fit(subject, inputs, labels).predict(inputs)) == labels).sum())
+    """Fitted to 16 samples, it gets 15 of them right at least; a baseline need not."""
+    predicted = np.asarray(_fitted(subject, slice(16)).predict(subject.features[:16]))
+    right = int((predicted == subject.labels[:16]).sum())
     if right < MEMORISED and subject.spec.exactness != "baseline":
         raise ConformanceError(f"fitted to 16 samples of three clear classes, it gets {right} of them right")
     return f"{right} of 16"
 
 
 def predicts_each_alone(subject: Subject) -> str:
-    """A map's prediction does not depend on the maps that are predicted with it.
-
-    Raises:
-        ConformanceError: It does.
-    """
-    inputs, labels = subject.features, subject.data.population.labels
-    fitted = _fit(subject, inputs[:18], labels[:18])
-    together = _scores(fitted, inputs[18:])
-    alone = np.concatenate([_scores(fitted, one[None]) for one in inputs[18:]])
-    mirrored = _scores(fitted, inputs[:17:-1])[::-1]
+    """A map's prediction does not depend on the maps that are predicted with it."""
+    inputs, fitted = subject.features[18:], _fitted(subject, slice(18))
+    together = _scores(fitted, inputs)
+    alone = np.concatenate([_scores(fitted, one[None]) for one in inputs])
+    mirrored = _scores(fitted, inputs[::-1])[::-1]
     for other, company in ((alone, "alone"), (mirrored, "in another order")):
         worst = float(np.abs(together - other).max())
         if worst > TOLERANCE:
@@ -70,12 +56,8 @@ def predicts_each_alone(subject: Subject) -> str:
 
 
 def repeats_itself(subject: Subject) -> str:
-    """Fitted twice to the same folds it predicts the same, through the bench's own engine.
-
-    Raises:
-        ConformanceError: It does not; `random_state` or numpy's global generator has to be used.
-    """
-    first, again = (train(subject, subject.recipe, "serial", 0) for _ in range(2))
+    """Fitted twice to the same folds it predicts the same, through the bench's own engine."""
+    first, again = (subject.train(subject.job()) for _ in range(2))
     for name, record in first.items():
         if not np.array_equal(record.logits, again[name].logits):
             raise ConformanceError(
@@ -86,31 +68,20 @@ def repeats_itself(subject: Subject) -> str:
 
 
 def misses_a_class(subject: Subject) -> str:
-    """Fitted without samples of a class it still predicts, and never that class.
-
-    Raises:
-        ConformanceError: It predicts the class that it never saw.
-    """
-    inputs, labels = subject.features, subject.data.population.labels
-    seen = labels != 1
-    predicted = np.asarray(_fit(subject, inputs[seen], labels[seen]).predict(inputs))
+    """Fitted without samples of a class it still predicts, and never that class."""
+    predicted = np.asarray(_fitted(subject, subject.labels != 1).predict(subject.features))
     if (predicted == 1).any():
         raise ConformanceError("it predicts class 1 without having seen a sample of it")
     return "classes 0 and 2 of 3"
 
 
 def describes_each_alone(subject: Subject) -> str:
-    """Where it makes features, those of a map do not depend on the maps beside it, and repeat themselves.
-
-    Raises:
-        ConformanceError: They do.
-        TrainingError: They have another shape or are not finite.
-    """
+    """Where it makes features, those of a map do not depend on the maps beside it, and repeat themselves."""
     classifier = _build(subject)
     if not hasattr(classifier, "features"):
         return "it makes none"
-    maps = subject.data.maps[:4]
-    together = np.asarray(classifier.features(maps.copy(), subject.view))
+    job = subject.job()
+    together = np.asarray(classifier.features(subject.data.maps[:4].copy(), job.view))
     # Made one by one, by another instance.
     alone = subject.features[:4]
     if together.shape != alone.shape or np.abs(together - alone).max() > TOLERANCE:
@@ -119,12 +90,12 @@ def describes_each_alone(subject: Subject) -> str:
 
 
 def _build(subject: Subject) -> Any:
-    return build_classifier(subject.spec, subject.options, subject.data.num_classes, subject.shape)
+    return build_classifier(subject.spec, subject.options, subject.classes, subject.shape)
 
 
-def _fit(subject: Subject, inputs: np.ndarray, labels: np.ndarray) -> Any:
+def _fitted(subject: Subject, rows: np.ndarray | slice) -> Any:
     classifier = _build(subject)
-    classifier.fit(inputs, labels)
+    classifier.fit(subject.features[rows], subject.labels[rows])
     return classifier
 
 

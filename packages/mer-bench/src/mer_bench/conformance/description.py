@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import pickle
 import re
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -13,18 +14,14 @@ from torch import Tensor
 from mer_bench.conformance.subject import Subject, count_trainable
 from mer_bench.errors import ConformanceError, MerBenchError
 from mer_bench.runs.train import try_network
-from mer_bench.settings import check_recipe, option_types
+from mer_bench.settings import option_types
 from mer_bench.training.demands import meet_recipe
-from mer_bench.training.folds import check_request
+from mer_bench.training.folds import check_job
 from mer_bench.training.optim import check_layer_depths
 
 
 def describes_itself(subject: Subject) -> str:
-    """A table and a reader of its scores find what they need.
-
-    Raises:
-        ConformanceError: Something is missing or contradicts the rest.
-    """
+    """A table and a reader of its scores find what they need."""
     spec = subject.spec
     problems = []
     if not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", spec.name):
@@ -49,8 +46,8 @@ def describes_itself(subject: Subject) -> str:
         if recipe.name != name
     ]
     known, open_ended = option_types(spec)
+    foreign = {key for options in spec.variants.values() for key in options} - set(known)
     if not open_ended:
-        foreign = {key for options in spec.variants.values() for key in options} - set(known)
         problems += [f"variants set '{key}', which the builder does not take" for key in sorted(foreign)]
     if problems:
         raise ConformanceError("; ".join(problems))
@@ -58,12 +55,7 @@ def describes_itself(subject: Subject) -> str:
 
 
 def is_fed(subject: Subject) -> str:
-    """Every input it lists is a view that a store with flow, faces and clips can give.
-
-    Raises:
-        UsageError: A view or normalisation is unknown.
-        DataError: The reference store cannot give it.
-    """
+    """Every input it lists is a view that a store with flow, faces and clips can give."""
     spec = subject.spec
     views = dict.fromkeys((*spec.views, *itertools.chain.from_iterable(spec.variant_views.values())))
     shapes = {view: subject.data_of(view).maps.shape[1:] for view in views}
@@ -71,55 +63,33 @@ def is_fed(subject: Subject) -> str:
 
 
 def recipes_are_valid(subject: Subject) -> str:
-    """Every recipe passes what a run checks before training, for every input and for its network.
-
-    Raises:
-        UsageError: A value is out of range, or does not fit the input or the classes.
-    """
+    """Every recipe passes what a run checks before training, for every input and for its network."""
     network = subject.on_meta(subject.spec.default_variant)
     for recipe in subject.spec.recipes.values():
-        check_recipe(recipe)
         check_layer_depths(network, recipe)
         meet_recipe(network, recipe)
         for view in subject.spec.views:
-            check_request(
-                subject.spec, recipe, device="cpu", engine="auto", workers=None, chunk=None, view=view,
-                num_classes=subject.data.num_classes,
-            )  # fmt: skip
+            check_job(replace(subject.job(recipe), view=view))
     return ", ".join(subject.spec.recipes)
 
 
 def variants_build(subject: Subject) -> str:
-    """Every variant is built for every input and gives logits of the right shape, without using memory.
-
-    Raises:
-        ConformanceError: One cannot be built on the meta device.
-        UsageError: One cannot read an input, or its logits have another shape.
-    """
+    """Every variant is built for every input and gives logits of the right shape, without using memory."""
     for name, options in subject.spec.variants.items():
-        # One input of each shape.
-        inputs = {
-            subject.data_of(view).maps.shape: subject.data_of(view)
-            for view in reversed(subject.spec.inputs(name))
-        }
-        for data in inputs.values():
+        inputs = [subject.data_of(view) for view in reversed(subject.spec.inputs(name))]
+        for data in {data.maps.shape: data for data in inputs}.values():
             try_network(subject.spec, options, data)
     return ", ".join(f"{name} {count:,}" for name, count in subject.sizes.items())
 
 
 def counts_parameters(subject: Subject) -> str:
-    """The default variant has as many trainable parameters as `ModelSpec.parameters` says, and runs on meta.
-
-    Raises:
-        ConformanceError: The counts differ, or its output has another shape.
-    """
+    """The default variant has as many parameters as `ModelSpec.parameters` says, and runs on meta."""
     spec = subject.spec
     network = subject.on_meta(spec.default_variant)
     count = count_trainable(network)
     if count != spec.parameters:
         raise ConformanceError(
-            f"variant '{spec.default_variant}' has {count:,} trainable parameters on "
-            f"{spec.inputs()[0]}, but "
+            f"variant '{spec.default_variant}' has {count:,} trainable parameters on {spec.inputs()[0]}, but "
             f"ModelSpec.parameters says {spec.parameters}; correct one of them"
         )
     with torch.no_grad():
@@ -130,12 +100,7 @@ def counts_parameters(subject: Subject) -> str:
 
 
 def refuses_other_maps(subject: Subject) -> str:
-    """Maps of a size or with channels that it cannot take are refused on building, in words.
-
-    Raises:
-        ConformanceError: The builder, or the network it returns, raises an error of torch or Python instead
-            of one of mer-bench.
-    """
+    """Maps of a size or with channels that it cannot take are refused on building, in words."""
     channels, side, _ = subject.shape
     taken, refused = [], []
     for wanted in ((channels, side - 1), (channels, side // 2), (channels, 2 * side), (channels, 1),
@@ -163,7 +128,7 @@ def refuses_other_maps(subject: Subject) -> str:
 
 
 def _try(subject: Subject, channels: int, side: int) -> Tensor | None:
-    """Builds the model for other maps and shows it two; a network's logits come back."""
+    """Build the model for other maps and show it two; a network's logits come back."""
     options = {"num_classes": 3, "in_channels": channels, "map_size": side, **subject.options}
     if subject.spec.kind == "network":
         with torch.device("meta"), torch.no_grad():
@@ -177,13 +142,9 @@ def _try(subject: Subject, channels: int, side: int) -> Tensor | None:
 
 
 def pickles(subject: Subject) -> str:
-    """What a worker process is told of the training survives pickling, so that folds can be spread.
-
-    Raises:
-        ConformanceError: It cannot be pickled, or comes back as something else.
-    """
+    """What a worker process is told of the training survives pickling, so that folds can be spread."""
     try:
-        copied = pickle.loads(pickle.dumps(subject.plan()))
+        copied = pickle.loads(pickle.dumps(subject.job()))
     except Exception as error:  # pickle raises many kinds
         raise ConformanceError(
             f"the spec cannot be pickled ({type(error).__name__}: {error}); "
@@ -193,4 +154,4 @@ def pickles(subject: Subject) -> str:
         raise ConformanceError(
             "the spec comes back from pickling as another one; its builder must be importable"
         )
-    return "spec and plan"
+    return "spec and job"

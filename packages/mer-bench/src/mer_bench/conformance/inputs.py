@@ -6,6 +6,7 @@ those of a real store. Nothing is trained on it to be scored.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -35,15 +36,7 @@ _Y, _X = np.mgrid[0:SIDE, 0:SIDE].astype(np.float32)
 
 
 def write_reference_store(path: Path, seed: int = 0) -> Path:
-    """Writes the store: 24 samples of one database, 4 subjects, the three classes of `megc3` alike.
-
-    Args:
-        path: The HDF5 file to make.
-        seed: Decides faces and movements.
-
-    Returns:
-        `path`.
-    """
+    """Write the store to `path`: 24 samples of 4 subjects, the three classes of `megc3` alike."""
     rng = np.random.default_rng(seed)
     options = EncodeOptions(compression=1)
     pipeline = {"map_kind": {"kind": "computed", "map_size": SIDE, "values": "px"}}
@@ -53,13 +46,14 @@ def write_reference_store(path: Path, seed: int = 0) -> Path:
         writer.begin(DATABASE, SampleTable(samples))
         for sample in samples:
             # A face for each clip: networks that read frames could hardly tell clips of one face apart.
-            skin, field = _Skin(rng), _displacement(sample.emotion, rng)
+            skin = int(rng.integers(2**32)), rng.uniform(0.6, 1.0, 3).astype(np.float32)
+            field = _displacement(sample.emotion, rng)
             record = SampleRecord(
                 sample,
                 np.concatenate([field, optical_strain(field)[None]]).astype(np.float32),
                 regions=CENTRES,
-                faces=skin.frames(field, np.array([0.0, 1.0])),
-                clips=skin.frames(field, np.sin(np.linspace(0.0, np.pi, FRAMES))),
+                faces=_frames(*skin, field, [0.0, 1.0]),
+                clips=_frames(*skin, field, np.sin(np.linspace(0.0, np.pi, FRAMES))),
                 notes={"fallbacks": []},
             )
             writer.commit(sample.sample_id, encode_sample(record, options))
@@ -76,7 +70,7 @@ def _sample(subject: int, clip: int) -> Sample:
 
 
 def _displacement(emotion: str, rng: np.random.Generator) -> np.ndarray:
-    """Returns `(2, SIDE, SIDE)` px: a bump per moved region, each sample's own in place and strength."""
+    """Return `(2, SIDE, SIDE)` px: a bump per moved region, each sample's own in place and strength."""
     field = 0.1 * np.stack([_waves(rng, _X, _Y), _waves(rng, _X, _Y)])
     for region, right, down in MOVEMENTS[emotion]:
         x, y = CENTRES[region] + rng.normal(0, 3, 2)
@@ -86,34 +80,20 @@ def _displacement(emotion: str, rng: np.random.Generator) -> np.ndarray:
 
 
 def _waves(rng: np.random.Generator, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Returns a smooth pattern of unit variance at the points x, y."""
-    total = np.zeros_like(x)
-    for wavelength, turn, phase in zip(
-        rng.uniform(8, 80, _WAVES),
-        rng.uniform(0, np.pi, _WAVES),
-        rng.uniform(0, 2 * np.pi, _WAVES),
-        strict=True,
-    ):
-        k = 2 * np.pi / wavelength
-        total += np.cos(
-            np.float32(k * np.cos(turn)) * x + np.float32(k * np.sin(turn)) * y + np.float32(phase)
-        )
-    return total * np.float32((2 / _WAVES) ** 0.5)
+    """Return a smooth pattern of unit variance at the points x, y."""
+    number = 2 * np.pi / rng.uniform(8, 80, _WAVES)
+    turn, phase = rng.uniform(0, np.pi, _WAVES), rng.uniform(0, 2 * np.pi, _WAVES)
+    waves = np.stack([number * np.cos(turn), number * np.sin(turn), phase]).astype(np.float32)
+    across, down, phase = waves[..., None, None]
+    return np.cos(across * x + down * y + phase).sum(0) * np.float32((2 / _WAVES) ** 0.5)
 
 
-class _Skin:
-    """A face: a pattern that can be looked up between pixels, and its colour."""
-
-    def __init__(self, rng: np.random.Generator) -> None:
-        self._seed = int(rng.integers(2**32))
-        self._colour = rng.uniform(0.6, 1.0, 3).astype(np.float32)
-
-    def frames(self, field: np.ndarray, strengths: np.ndarray) -> np.ndarray:
-        """Returns `(K, SIDE, SIDE, 3)` uint8: the face displaced by each strength times the field."""
-        shown = []
-        for strength in strengths.astype(np.float32):
-            # Backwards by the displacement at the target: for a smooth field as good as its inverse.
-            u, v = field.astype(np.float32) * strength
-            grey = 128 + 40 * _waves(np.random.default_rng(self._seed), _X - u, _Y - v)
-            shown.append(grey[..., None] * self._colour)
-        return np.clip(np.rint(shown), 0, 255).astype(np.uint8)
+def _frames(seed: int, colour: np.ndarray, field: np.ndarray, strengths: Sequence[float]) -> np.ndarray:
+    """Return `(K, SIDE, SIDE, 3)` uint8: a face's pattern displaced by each strength times the field."""
+    shown = []
+    for strength in np.asarray(strengths, np.float32):
+        # Backwards by the displacement at the target: for a smooth field as good as its inverse.
+        u, v = field.astype(np.float32) * strength
+        grey = 128 + 40 * _waves(np.random.default_rng(seed), _X - u, _Y - v)
+        shown.append(grey[..., None] * colour)
+    return np.clip(np.rint(shown), 0, 255).astype(np.uint8)

@@ -10,49 +10,36 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mer_bench.conformance.subject import CPU, Subject
+from mer_bench.conformance.subject import Subject
 from mer_bench.errors import ConformanceError
 from mer_bench.training.losses import batch_loss, loss_terms, sample_losses
 from mer_bench.training.network import training_output
-from mer_bench.training.stacked_network import StackedNetwork
+from mer_bench.training.networks import StackedNetworks
 
 #: What rounding may change in logits of size one, and in larger ones in proportion.
 TOLERANCE = 1e-5
 
 
 def gives_logits(subject: Subject) -> str:
-    """One or two maps, in training and in evaluation, 3 or 5 classes: a row of finite logits for each map.
-
-    Raises:
-        ConformanceError: An output has another shape or holds NaN.
-    """
+    """One or two maps, in training and in evaluation, 3 or 5 classes: a row of finite logits for each map."""
     for num_classes in (3, 5):
         network = subject.build(num_classes=num_classes)
         for count in (1, 2):
             maps, labels = subject.samples(count)
             for training in (True, False):
-                network.train(training)
-                logits = _logits(network, maps, labels)
-                mode = "training" if training else "evaluation"
+                logits = _logits(network.train(training), maps, labels)
+                seen = f"{count} map(s) in {'training' if training else 'evaluation'} give logits"
                 if tuple(logits.shape) != (count, num_classes):
-                    raise ConformanceError(
-                        f"{count} map(s) in {mode} give logits of shape {tuple(logits.shape)}, "
-                        f"expected {(count, num_classes)}"
-                    )
+                    expected = (count, num_classes)
+                    raise ConformanceError(f"{seen} of shape {tuple(logits.shape)}, expected {expected}")
                 if not logits.isfinite().all():
-                    raise ConformanceError(f"{count} map(s) in {mode} give logits that are not finite")
+                    raise ConformanceError(f"{seen} that are not finite")
     return f"variant '{subject.variant}'"
 
 
 def every_parameter_learns(subject: Subject) -> str:
-    """Every parameter gets a gradient, except those that `untrained_parameters()` of the network names.
-
-    Raises:
-        ConformanceError: A parameter gets none, or a named one gets one.
-    """
+    """Every parameter gets a gradient, except those that `untrained_parameters()` of the network names."""
     reached: set[str] = set()
-    declared: set[str] = set()
-    names: list[str] = []
     # A rectifier may be silent for a whole batch under one draw of weights, not under all.
     for seed in range(3):
         network = subject.build(seed=seed)
@@ -81,21 +68,16 @@ def every_parameter_learns(subject: Subject) -> str:
     return f"{len(reached)} of {len(names)}" + (f", {len(declared)} declared without" if declared else "")
 
 
+@torch.no_grad()
 def ignores_companions(subject: Subject) -> str:
-    """In evaluation a map's logits do not depend on the batch around it, and repeat themselves.
-
-    Raises:
-        ConformanceError: They differ by more than 1e-5 of the logits' size, or evaluation changes the
-            network.
-    """
+    """In evaluation a map's logits do not depend on the batch around it, and repeat themselves."""
     network, (maps, _) = _warmed_up(subject), subject.samples(8, seed=1)
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
-    with torch.no_grad():
-        together, again = network(maps), network(maps)
-        alone = torch.cat([network(one[None]) for one in maps])
-        mirrored = network(maps.flip(0)).flip(0)
+    together, again = network(maps), network(maps)
     if not torch.equal(together, again):
         raise ConformanceError("the same maps give other logits the second time; draw nothing in evaluation")
+    alone = torch.cat([network(one[None]) for one in maps])
+    mirrored = network(maps.flip(0)).flip(0)
     changed = [name for name, tensor in network.state_dict().items() if not torch.equal(tensor, before[name])]
     if changed:
         raise ConformanceError(f"evaluation changes {', '.join(changed[:5])}")
@@ -107,53 +89,46 @@ def ignores_companions(subject: Subject) -> str:
     return f"within {worst:.0e}"
 
 
+@torch.no_grad()
 def saves_and_loads(subject: Subject) -> str:
     """A saved state, loaded strictly into a network of another seed, gives the same logits to the last bit.
 
-    Raises:
-        ConformanceError: It does not; something that decides the logits is not in `state_dict()`, or the
-            network's own `save_pretrained` and `from_pretrained` lose something.
+    The network's own `save_pretrained` and `from_pretrained`, where it has them, lose nothing.
     """
     network, (maps, _) = _warmed_up(subject), subject.samples(4, seed=1)
     file = io.BytesIO()
     torch.save(network.state_dict(), file)
     file.seek(0)
-    other = subject.build(seed=99)
+    other, expected = subject.build(seed=99), network(maps)
     other.load_state_dict(torch.load(file, weights_only=True), strict=True)
-    with torch.no_grad():
-        expected = network(maps)
-        if not torch.equal(other.eval()(maps), expected):
-            raise ConformanceError(
-                "a loaded state gives other logits; keep what decides them in parameters or buffers"
-            )
-        published: Any = network
-        if not hasattr(published, "save_pretrained"):
-            return "state"
-        metadata = {"classes": list(subject.data.population.classes), "view": subject.data.view}
-        with tempfile.TemporaryDirectory() as folder:
-            published.save_pretrained(Path(folder), metadata)
-            if not any(Path(folder).iterdir()):
-                raise ConformanceError("save_pretrained wrote nothing")
-            if not hasattr(published, "from_pretrained"):
-                return "state and save_pretrained"
-            found = published.from_pretrained(Path(folder))
-        if _difference(found.eval()(maps), expected) > TOLERANCE:
-            raise ConformanceError("from_pretrained gives other logits than the network that was saved")
+    if not torch.equal(other.eval()(maps), expected):
+        raise ConformanceError(
+            "a loaded state gives other logits; keep what decides them in parameters or buffers"
+        )
+    published: Any = network
+    if not hasattr(published, "save_pretrained"):
+        return "state"
+    metadata = {"classes": list(subject.data.population.classes), "view": subject.data.view}
+    with tempfile.TemporaryDirectory() as folder:
+        published.save_pretrained(Path(folder), metadata)
+        if not any(Path(folder).iterdir()):
+            raise ConformanceError("save_pretrained wrote nothing")
+        if not hasattr(published, "from_pretrained"):
+            return "state and save_pretrained"
+        found = published.from_pretrained(Path(folder))
+    if _difference(found.eval()(maps), expected) > TOLERANCE:
+        raise ConformanceError("from_pretrained gives other logits than the network that was saved")
     return "state and from_pretrained"
 
 
+@torch.no_grad()
 def stacks(subject: Subject) -> str:
-    """Networks stacked under `torch.func.vmap` give each its own logits, as evaluated alone.
-
-    Raises:
-        ConformanceError: They differ by more than 1e-5 of the logits' size.
-    """
+    """Networks stacked under `torch.func.vmap` give each its own logits, as evaluated alone."""
     seeds = (0, 1, 2)
     maps, _ = subject.samples(5)
-    stacked = StackedNetwork(subject.plan(), seeds, subject.shape, CPU)
+    stacked = StackedNetworks(subject.job(), seeds, subject.shape)
     together = stacked.predict(maps.expand(len(seeds), *maps.shape))
-    with torch.no_grad():
-        alone = torch.stack([subject.build(seed=seed).eval()(maps) for seed in seeds])
+    alone = torch.stack([subject.build(seed=seed).eval()(maps) for seed in seeds])
     worst = _difference(alone, together)
     if worst > TOLERANCE:
         raise ConformanceError(f"stacked and alone, logits differ by {worst:.1e} of their size")
@@ -164,34 +139,31 @@ def stacks(subject: Subject) -> str:
     return f"within {worst:.0e}"
 
 
+@torch.no_grad()
 def _logits(network: nn.Module, maps: Tensor, labels: Tensor) -> Tensor:
-    with torch.no_grad():
-        if not network.training:
-            found = network(maps)
-            if not isinstance(found, Tensor):
-                raise ConformanceError(
-                    f"in evaluation the network returned {type(found).__name__}, expected logits"
-                )
-            return found
+    if network.training:
         output = training_output(network, maps, labels, torch.zeros(()))
         return output[0] if isinstance(output, tuple) else output
+    found = network(maps)
+    if not isinstance(found, Tensor):
+        raise ConformanceError(f"in evaluation the network returned {type(found).__name__}, expected logits")
+    return found
 
 
 def _loss(subject: Subject, network: nn.Module, maps: Tensor, labels: Tensor) -> Tensor:
     """The loss of the model's own recipe in the middle of its training, penalty included."""
-    terms = loss_terms(subject.recipe, torch.bincount(labels, minlength=subject.data.num_classes))
+    terms = loss_terms(subject.recipe, torch.bincount(labels, minlength=subject.classes))
     output = training_output(network, maps, labels, torch.tensor(0.5))
     logits, penalty = output if isinstance(output, tuple) else (output, torch.zeros(len(labels)))
     return batch_loss(sample_losses(logits, labels, terms) + penalty, labels, terms)
 
 
+@torch.no_grad()
 def _warmed_up(subject: Subject) -> nn.Module:
     """A network whose running statistics have seen a batch, in evaluation mode."""
-    network = subject.build()
-    maps, labels = subject.samples(16)
-    with torch.no_grad():
-        for _ in range(3):
-            training_output(network, maps, labels, torch.zeros(()))
+    network, (maps, labels) = subject.build(), subject.samples(16)
+    for _ in range(3):
+        training_output(network, maps, labels, torch.zeros(()))
     return network.eval()
 
 

@@ -6,12 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from mer_bench.report.summary import RunSummary
 from mer_bench.scores.metrics import FULL
 from mer_bench.scores.published import DATABASE_NOTES, SELECTS_ON_TEST, PublishedScore
 from mer_bench.scores.selection import SELECTION_TITLES
+from mer_bench.scores.summary import RunSummary
 
-_SHOWN = {"uf1": "UF1", "uar": "UAR", "accuracy": "Acc"}
+SHOWN = {"uf1": "UF1", "uar": "UAR", "accuracy": "Acc"}
+#: The two that published scores have.
+PAIR = (("uf1", "UF1"), ("uar", "UAR"))
 _DATABASE_TITLES = {"smic": "SMIC", "samm": "SAMM", "casme2": "CASME II", "casme3": "CAS(ME)^3"}
 
 
@@ -56,124 +58,106 @@ class Table:
 
 
 def database_title(name: str) -> str:
-    """Returns how a table prints a database or a pool."""
+    """Return how a table prints a database or a pool."""
     return _DATABASE_TITLES.get(name, name)
 
 
+def grouped(summaries: Sequence[RunSummary]) -> list[list[RunSummary]]:
+    """Return runs by the samples that they were tested on, groups in the order of their first runs."""
+    groups: dict[tuple[Any, ...], list[RunSummary]] = {}
+    for summary in summaries:
+        groups.setdefault(summary.group, []).append(summary)
+    return list(groups.values())
+
+
 def build_tables(summaries: Sequence[RunSummary], published: bool = True) -> tuple[Table, ...]:
-    """Builds one table per group of runs that were tested on the same samples.
+    """Build one table per group of runs that were tested on the same samples.
 
     Args:
         summaries: Complete runs.
         published: Set published scores below runs of the official composite.
-
-    Returns:
-        The tables, in the order in which their first run was given.
     """
-    groups: dict[tuple[str, str, str, int, int], list[RunSummary]] = {}
-    for summary in summaries:
-        groups.setdefault(summary.group, []).append(summary)
-    return tuple(_table(group, published) for group in groups.values())
+    return tuple(_table(group, published) for group in grouped(summaries))
 
 
 def _table(summaries: Sequence[RunSummary], published: bool) -> Table:
-    first = summaries[0]
-    pools = list(first.selections["last"])
+    pools = list(summaries[0].selections["last"])
     columns = []
     for pool in pools:
-        name = database_title(pool)
-        columns += [(f"{pool}.{metric}", f"{name} {_SHOWN[metric]}") for metric in ("uf1", "uar", "accuracy")]
+        columns += [(f"{pool}.{key}", f"{database_title(pool)} {shown}") for key, shown in SHOWN.items()]
         if pool == FULL:
-            columns += [(f"{FULL}.{m}.interval", f"{FULL} {_SHOWN[m]} 95 %") for m in ("uf1", "uar")]
-    columns += [("gap.uf1", "gap UF1"), ("gap.uar", "gap UAR"), ("seeds", "seeds")]
-    columns += [
-        ("train_accuracy", "train acc"),
-        ("parameters", "parameters"),
-        ("epoch", "epoch"),
-        ("source", "source"),
-    ]
+            columns += [(f"{FULL}.{key}.interval", f"{FULL} {shown} 95 %") for key, shown in PAIR]
+    columns += [(f"gap.{key}", f"gap {shown}") for key, shown in PAIR]
+    columns += [("seeds", "seeds"), ("train_accuracy", "train acc"), ("parameters", "parameters")]
+    columns += [("epoch", "epoch"), ("source", "source")]
+    beside = published_beside(summaries) if published else ()
     rows = [row for summary in summaries for row in _run_rows(summary, pools)]
     notes = [
         "UF1, UAR and accuracy are of predictions pooled over all folds; "
         "± is the standard deviation over seeds; the 95 % interval is a bootstrap over subjects.",
         *run_notes(summaries),
+        *published_notes(beside),
+        *(f"{score.method}: {score.note}." for score in beside if score.note),
     ]
-    if published:
-        beside, said = published_beside(summaries)
-        rows += [_published_row(score) for score in beside]
-        notes += [*said, *(f"{score.method}: {score.note}." for score in beside if score.note)]
-    printed = (".uf1", ".uar", "seeds")
-    wide = frozenset(key for key, _ in columns if not key.endswith(printed))
-    return Table(table_title(first), tuple(columns), tuple(rows), tuple(dict.fromkeys(notes)), wide=wide)
-
-
-def table_title(summary: RunSummary) -> str:
-    """Returns what runs of one group share: protocol, classes, samples and folds."""
-    manifest = summary.manifest
-    return (
-        f"{manifest['protocol']}, label scheme {manifest['identity']['scheme']} "
-        f"({'/'.join(manifest['classes'])}), {summary.samples} samples of {summary.subjects} subjects, "
-        f"{len(manifest['folds'])} folds"
+    return Table(
+        table_title(summaries[0]),
+        tuple(columns),
+        (*rows, *map(_published_row, beside)),
+        tuple(dict.fromkeys(notes)),
+        wide=frozenset(key for key, _ in columns if not key.endswith((".uf1", ".uar", "seeds"))),
     )
-
-
-def published_beside(summaries: Sequence[RunSummary]) -> tuple[tuple[PublishedScore, ...], tuple[str, ...]]:
-    """Returns the published scores that may stand beside runs of one group.
-
-    Args:
-        summaries: Runs that were tested on the same samples.
-
-    Returns:
-        The scores, and notes: what to know of them, or why there are none.
-    """
-    scored = [summary for summary in summaries if not summary.is_control]
-    if not scored or not scored[0].beside:
-        return (), ()
-    if not all(summary.comparable for summary in scored):
-        deviations = next(s.manifest["deviations"] for s in scored if s.manifest["deviations"])
-        reason = "Published scores are left out: these samples are not the MEGC2019 composite"
-        return (), (f"{reason} ({'; '.join(deviations)}).",)
-    beside = scored[0].beside
-    databases = {database for score in beside for database in score.databases}
-    return beside, tuple(note for database, note in DATABASE_NOTES.items() if database in databases)
 
 
 def _run_rows(summary: RunSummary, pools: Sequence[str]) -> list[Row]:
     rows = []
-    for selection, by_pool in summary.selections.items():
-        values: dict[str, Any] = {}
-        for pool in pools:
-            for metric in _SHOWN:
-                figure = by_pool[pool].figures[metric]
-                values[f"{pool}.{metric}"] = figure
-                if pool == FULL:
-                    values[f"{FULL}.{metric}.interval"] = (figure.low, figure.high)
+    for selection, found in summary.selections.items():
+        full = found[FULL].figures
+        values: dict[str, Any] = {
+            **{f"{pool}.{key}": found[pool].figures[key] for pool in pools for key in SHOWN},
+            **{f"{FULL}.{key}.interval": (full[key].low, full[key].high) for key, _ in PAIR},
+            "seeds": len(summary.seeds),
+            "train_accuracy": summary.train_accuracy,
+            "parameters": summary.manifest.parameters,
+            "epoch": f"{summary.chosen_epochs[selection]:g} of {summary.epochs}",
+            "source": "this run",
+        }
         if selection != "last":
-            for metric in ("uf1", "uar"):
-                values[f"gap.{metric}"] = summary.gap(selection, FULL, metric)
-        values["seeds"] = len(summary.seeds)
-        values["train_accuracy"] = summary.train_accuracy
-        values["parameters"] = summary.manifest["parameters"]
-        values["epoch"] = f"{summary.chosen_epochs[selection]:g} of {summary.epochs}"
-        values["source"] = "this run"
+            values |= {f"gap.{key}": summary.gap(selection, FULL, key) for key, _ in PAIR}
         rows.append(Row(summary.title, SELECTION_TITLES[selection], selection == "oracle", values))
     return rows
 
 
 def _published_row(score: PublishedScore) -> Row:
     values: dict[str, Any] = {"source": score.source}
-    for pool, (uf1, uar) in score.scores.items():
-        values[f"{pool}.uf1"], values[f"{pool}.uar"] = uf1, uar
-    leaks = score.selects_on_test == "yes"
-    return Row(f"{score.method} (published)", SELECTS_ON_TEST[score.selects_on_test], leaks, values)
+    for pool, figures in score.scores.items():
+        values |= {f"{pool}.{key}": figure for (key, _), figure in zip(PAIR, figures, strict=True)}
+    selection, leaks = SELECTS_ON_TEST[score.selects_on_test][0], score.selects_on_test == "yes"
+    return Row(f"{score.method} (published)", selection, leaks, values)
+
+
+def table_title(summary: RunSummary) -> str:
+    """Return what runs of one group share: protocol, classes, samples and folds."""
+    manifest = summary.manifest
+    return (
+        f"{manifest.protocol}, label scheme {manifest.identity.scheme} ({'/'.join(manifest.classes)}), "
+        f"{summary.samples} samples of {summary.subjects} subjects, {len(manifest.folds)} folds"
+    )
+
+
+def published_beside(summaries: Sequence[RunSummary]) -> tuple[PublishedScore, ...]:
+    """Return the published scores that may stand beside runs of one group."""
+    scored = [summary for summary in summaries if not summary.is_control]
+    return scored[0].beside if scored and all(summary.comparable for summary in scored) else ()
+
+
+def published_notes(beside: Sequence[PublishedScore]) -> list[str]:
+    """Return what a reader must know of all published scores of their databases."""
+    databases = {database for score in beside for database in score.databases}
+    return [note for database, note in DATABASE_NOTES.items() if database in databases]
 
 
 def run_notes(summaries: Sequence[RunSummary]) -> list[str]:
-    """Returns what a reader of these runs must know.
-
-    Args:
-        summaries: Runs of one table.
-    """
+    """Return what a reader of these runs of one group must know."""
     notes = []
     if any("oracle" in summary.selections for summary in summaries):
         notes.append(
@@ -181,27 +165,42 @@ def run_notes(summaries: Sequence[RunSummary]) -> list[str]:
             "published figures that were made so; gap is what a selection gains over the last epoch."
         )
     for summary in summaries:
-        if summary.is_control:
-            notes.append(f"{summary.title}: a sanity control on permuted labels, not a score.")
-        said = (*summary.manifest["warnings"], *summary.notes)
-        notes += [f"{summary.title}: {warning}." for warning in said]
-        for pool, found in summary.selections["last"].items():
-            names = ", ".join(summary.manifest["classes"][c] for c in found.absent)
-            if names:
-                notes.append(
-                    f"{database_title(pool)} has no sample of {names}: it stays in UF1 and UAR as 0."
-                )
-        if summary.manifest["passed_over"]:
-            identity = summary.manifest["identity"]
-            notes.append(
-                f"{summary.title} reads {identity['view']}:{identity['normalisation']}, as its better inputs "
-                f"were not to be had ({passed_over_text(summary.manifest['passed_over'])})."
-            )
+        notes += [f"{summary.title}: {note}" for note in notes_of_run(summary)]
+        notes += notes_of_samples(summary)
+    return notes
+
+
+def notes_of_run(summary: RunSummary, limit: int | None = None) -> list[str]:
+    """Return what is to be said of one run, with at most `limit` of its manifest's warnings."""
+    manifest = summary.manifest
+    notes = ["a sanity control on permuted labels, not a score."] if summary.is_control else []
+    notes += [f"{warning}." for warning in manifest.warnings[:limit]]
+    if limit is not None and len(manifest.warnings) > limit:
+        notes.append(f"{len(manifest.warnings) - limit} more warnings in {summary.path}/manifest.json.")
+    notes += [f"{note}." for note in summary.notes]
+    if manifest.passed_over:
+        missed = passed_over_text(manifest.passed_over)
+        notes.append(
+            f"it reads {manifest.identity.input}, as its better inputs were not to be had ({missed})."
+        )
+    return notes
+
+
+def notes_of_samples(summary: RunSummary) -> list[str]:
+    """Return what is to be said of the samples of a run, which those of its group share."""
+    manifest, notes = summary.manifest, []
+    for pool, found in summary.selections["last"].items():
+        names = ", ".join(manifest.classes[c] for c in found.absent)
+        if names and pool != FULL:  # the manifest warns of a class without any sample
+            notes.append(f"{database_title(pool)} has no sample of {names}: it stays in UF1 and UAR as 0.")
+    if manifest.deviations:
+        reason = "Published scores are left out: these samples are not the MEGC2019 composite"
+        notes.append(f"{reason} ({'; '.join(manifest.deviations)}).")
     return notes
 
 
 def passed_over_text(passed_over: Sequence[Sequence[str]]) -> str:
-    """Says which inputs a store could not give, those of one reason together.
+    """Say which inputs a store could not give, those of one reason together.
 
     Args:
         passed_over: `(view:normalisation, reason)`; only the fault is said of a reason, not the remedy.

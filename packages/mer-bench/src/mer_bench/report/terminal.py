@@ -1,20 +1,30 @@
-"""The table at the end of a run, honest figures first, leaking ones marked, then the confusion."""
+"""What a terminal shows: a run's own table and a leaderboard, honest figures first, leaking ones marked."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
-from mer_bench.report.summary import Figure, RunSummary
-from mer_bench.report.tables import database_title
+from mer_bench.report.render import number_text
+from mer_bench.report.tables import (
+    PAIR,
+    SHOWN,
+    Row,
+    Table,
+    database_title,
+    notes_of_run,
+    notes_of_samples,
+)
 from mer_bench.scores.metrics import FULL
+from mer_bench.scores.summary import RunSummary
 from mer_flow.work.progress import duration
 
 _HEADS = {"last": "last epoch", "inner": "inner", "oracle": "oracle (LEAKS)"}
-_METRICS = {"uf1": "UF1", "uar": "UAR", "accuracy": "acc"}
+#: Warnings of a run that are printed; its manifest has them all.
+_WARNINGS = 10
 
 
 def align(rows: Sequence[Sequence[str]], left: int = 1) -> list[str]:
-    """Sets columns to equal width; the first `left` columns flush left, the others flush right."""
+    """Set columns to equal width; the first `left` columns flush left, the others flush right."""
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     return [
         "  ".join(
@@ -25,80 +35,103 @@ def align(rows: Sequence[Sequence[str]], left: int = 1) -> list[str]:
     ]
 
 
-def _figure(figure: Figure) -> str:
-    return f"{figure.mean:.4f}" + (f" ±{figure.sd:.4f}" if figure.sd is not None else "")
+def _plural(count: int, what: str) -> str:
+    return f"{count:,} {what}{'' if count == 1 else 's'}"
+
+
+def _tight(text: str) -> str:
+    return text.replace("± ", "±")
 
 
 def render_run(summary: RunSummary) -> str:
-    """Writes a run's scores, Full and per database, with the confusion of the honest selection.
+    """Write a run's scores, Full and per database, with the confusion of the honest selection.
 
     Args:
         summary: A complete run.
-
-    Returns:
-        Plain text of several lines.
     """
-    manifest = summary.manifest
-    identity = manifest["identity"]
-    parameters = f", {manifest['parameters']:,} parameters" if manifest["parameters"] else ""
-    lines = [
-        f"{summary.title}: {manifest['protocol']}, {identity['scheme']}, {summary.samples} samples of "
-        f"{summary.subjects} subjects, {len(manifest['folds'])} folds, "
-        f"{len(summary.seeds)} seed{'s' if len(summary.seeds) > 1 else ''}{parameters}",
-        f"input {identity['view']}:{identity['normalisation']}; {summary.epochs} epoch"
-        f"{'s' if summary.epochs > 1 else ''}; train accuracy {summary.train_accuracy:.3f}; "
-        f"trained {duration(summary.seconds)} on {', '.join(summary.devices)}",
-        "",
-    ]
-    selections = list(summary.selections)
-    header = ["", "", *(_HEADS[name] for name in selections)]
-    if "oracle" in selections:
-        header.append("leakage gap")
-    rows = [[*header, "last, 95 %"]]
+    manifest, selections = summary.manifest, list(summary.selections)
+    parameters = f", {_plural(manifest.parameters, 'parameter')}" if manifest.parameters else ""
+    gap = ["leakage gap"] if "oracle" in selections else []
+    rows = [["", "", *(_HEADS[name] for name in selections), *gap, "last, 95 %"]]
     for pool, found in summary.selections["last"].items():
-        for metric, shown in _METRICS.items():
-            row = [database_title(pool) if metric == "uf1" else "", shown]
-            row += [_figure(summary.selections[name][pool].figures[metric]) for name in selections]
-            if "oracle" in selections:
-                row.append(f"{summary.gap('oracle', pool, metric):+.4f}")
-            figure = found.figures[metric]
-            rows.append([*row, f"{figure.low:.3f} to {figure.high:.3f}"])
-    lines += align(rows, left=2)
-    lines += ["", *_confusion(summary)]
-    lines += [f"note: {note}" for note in _warnings(summary)]
-    return "\n".join(lines)
+        for key, shown in SHOWN.items():
+            figures = [summary.selections[name][pool].figures[key] for name in selections]
+            row = [database_title(pool) if key == "uf1" else "", shown]
+            row += [_tight(number_text(figure)) for figure in figures]
+            row += [f"{summary.gap('oracle', pool, key):+.4f}"] if gap else []
+            rows.append([*row, number_text((found.figures[key].low, found.figures[key].high))])
+    notes = [*notes_of_run(summary, _WARNINGS), *notes_of_samples(summary)]
+    return "\n".join(
+        [
+            f"{summary.title}: {manifest.protocol}, {manifest.identity.scheme}, {summary.samples} samples of "
+            f"{summary.subjects} subjects, {len(manifest.folds)} folds, "
+            f"{_plural(len(summary.seeds), 'seed')}{parameters}",
+            f"input {manifest.identity.input}; {_plural(summary.epochs, 'epoch')}; "
+            f"train accuracy {summary.train_accuracy:.3f}; "
+            f"trained {duration(summary.seconds)} on {', '.join(summary.devices)}",
+            "",
+            *align(rows, left=2),
+            "",
+            *_confusion(summary),
+            *(f"note: {note}" for note in notes),
+        ]
+    )
 
 
 def _confusion(summary: RunSummary) -> list[str]:
-    classes = summary.manifest["classes"]
     full = summary.selections["last"][FULL]
-    f1, recall = full.per_class("f1"), full.per_class("recall")
     over = f", {len(summary.seeds)} seeds summed" if len(summary.seeds) > 1 else ""
-    rows = [["true \\ predicted", *classes, "F1", "recall"]]
-    for c, name in enumerate(classes):
-        rows.append([name, *map(str, full.confusion[c].tolist()), f"{f1[c]:.3f}", f"{recall[c]:.3f}"])
+    rows = [["true \\ predicted", *summary.manifest.classes, "F1", "recall"]]
+    lines = zip(
+        summary.manifest.classes, full.confusion, full.per_class("f1"), full.per_class("recall"), strict=True
+    )
+    rows += [[name, *map(str, counts), f"{f1:.3f}", f"{recall:.3f}"] for name, counts, f1, recall in lines]
     return [f"confusion, last epoch, Full{over}", *align(rows)]
 
 
-def _warnings(summary: RunSummary) -> list[str]:
-    manifest = summary.manifest
-    found = list(manifest["warnings"][:10])
-    if len(manifest["warnings"]) > 10:
-        found.append(f"{len(manifest['warnings']) - 10} more warnings in {summary.path}/manifest.json")
-    found += summary.notes
-    if summary.is_control:
-        found.insert(0, "this is a sanity control on permuted labels, not a score")
-    for pool, pooled in summary.selections["last"].items():
-        for c in pooled.absent:
-            if pool == FULL:
-                continue  # the manifest warns of a class without any sample
-            found.append(
-                f"{database_title(pool)} has no sample of '{manifest['classes'][c]}'; it counts as 0"
-            )
-    found += [f"its better input was passed over: {why}" for _, why in manifest["passed_over"]]
-    if manifest["deviations"]:
-        found.append(
-            "not the MEGC2019 composite, so not to be read beside its published scores: "
-            + "; ".join(manifest["deviations"])
-        )
-    return found
+def render_leaderboard(table: Table) -> str:
+    """Write a leaderboard: honest against leaking figures, then databases and published ones.
+
+    Args:
+        table: As `build_leaderboards` makes them.
+    """
+    headings = dict(table.columns)
+
+    def cell(key: str) -> Callable[[Row], str]:
+        return lambda row: _tight(number_text(row.values.get(key), key))
+
+    def pair(prefix: str) -> Callable[[Row], str]:
+        def write(row: Row) -> str:
+            values = [row.values.get(f"{prefix}{key}") for key, _ in PAIR]
+            means = [number_text(getattr(value, "mean", value)) for value in values]
+            return " / ".join(means) if values[0] is not None else "–"
+
+        return write
+
+    def lines(columns: list[tuple[str, Callable[[Row], str]]], left: int) -> list[str]:
+        rows = [["#", "model", *(heading for heading, _ in columns)]]
+        for number, row in enumerate(table.rows, 1):
+            rows.append([str(number), row.method, *(write(row) for _, write in columns)])
+        return align(rows, left)
+
+    keys = ("variant", "recipe", "parameters", "seeds", f"{FULL}.uf1", f"{FULL}.uar")
+    first = [(headings[key].removesuffix(" (last)"), cell(key)) for key in keys]
+    first += [("inner UF1 / UAR", pair(f"inner.{FULL}."))] if f"inner.{FULL}.uf1" in headings else []
+    first += [("oracle (LEAKS)", pair(f"oracle.{FULL}.")), ("gap UF1", cell("gap.uf1"))]
+    others = (f"{FULL}.", "gap.", "inner.", "oracle.")
+    pools = [key[:-4] for key in headings if key.endswith(".uf1") and not key.startswith(others)]
+    second = [(database_title(pool), pair(f"{pool}.")) for pool in pools]
+    second += [("published", pair("published_"))] if "published_uf1" in headings else []
+    second += [("specification", cell("exactness")), (headings["selects"], cell("selects"))]
+    return "\n".join(
+        [
+            f"{table.title}; by UF1 of the last epoch",
+            "",
+            *lines(first, left=4),
+            "",
+            "UF1 / UAR of the last epoch per database" if pools else "beside them",
+            *lines(second, left=2),
+            "",
+            *(f"note: {note}" for note in table.notes),
+        ]
+    )

@@ -1,26 +1,28 @@
 """Uncertainty over subjects: bootstrap intervals and paired tests.
 
-Subjects, not samples, are the independent units: one person's clips share a face, a session and a mood.
+Subjects, not samples, are the independent units: one person's clips share a face, a session and a mood. Each
+carries a confusion matrix per seed, and a resample is a weight per subject.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from math import comb
 
 import numpy as np
 
-Metric = Callable[[np.ndarray], np.ndarray]
+from mer_bench.scores.metrics import Metric
 
 # Resamples handled at once; bounds the memory of (chunk, seeds, C, C) arrays.
 _CHUNK = 1024
+#: Of an interval of 95 %.
+_ENDS = (0.025, 0.975)
 
 
 def subject_confusions(
     labels: np.ndarray, predicted: np.ndarray, subjects: np.ndarray, num_classes: int
 ) -> np.ndarray:
-    """Counts each subject's predictions, for every seed.
+    """Count each subject's predictions, for every seed.
 
     Args:
         labels: `(N,)` int, true classes.
@@ -29,36 +31,35 @@ def subject_confusions(
         num_classes: Number of classes C.
 
     Returns:
-        `(K, S, C, C)` int64, subjects in sorted order.
+        `(K, S, C, C)` int64, subjects in sorted order, rows true.
     """
     names, owner = np.unique(subjects, return_inverse=True)
     counts = np.zeros((len(predicted), names.size, num_classes, num_classes), np.int64)
-    seeds = np.broadcast_to(np.arange(len(predicted))[:, None], predicted.shape)
-    np.add.at(
-        counts,
-        (seeds, np.broadcast_to(owner, predicted.shape), np.broadcast_to(labels, predicted.shape), predicted),
-        1,
-    )
+    np.add.at(counts, (np.arange(len(predicted))[:, None], owner, labels, predicted), 1)
     return counts
 
 
-def _resamples(subjects: int, draws: int, seed: int) -> Iterator[np.ndarray]:
-    rng = np.random.default_rng(seed)
+def _chunks(draws: int) -> Iterator[int]:
     for start in range(0, draws, _CHUNK):
-        size = min(_CHUNK, draws - start)
+        yield min(_CHUNK, draws - start)
+
+
+def _resamples(subjects: int, draws: int, seed: int) -> Iterator[np.ndarray]:
+    """Yield `(B, S)` int: how often each subject is drawn, with replacement."""
+    rng = np.random.default_rng(seed)
+    for size in _chunks(draws):
         yield rng.multinomial(subjects, np.full(subjects, 1 / subjects), size=size)
 
 
-def _weighted(metric: Metric, confusions: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Returns `(B,)`: the metric of the pool under subject weights `(B, S)`, averaged over seeds."""
-    pooled = np.einsum("bs,ksij->bkij", weights, confusions, optimize=True)
-    return metric(pooled).mean(1)
+def _pooled(confusions: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Return `(B, K, C, C)`: the pools under subject weights `(B, S)`."""
+    return np.einsum("bs,ksij->bkij", weights, confusions, optimize=True)
 
 
 def bootstrap_interval(
-    metric: Metric, confusions: np.ndarray, *, draws: int = 2000, seed: int = 0, level: float = 0.95
+    metric: Metric, confusions: np.ndarray, *, draws: int = 2000, seed: int = 0
 ) -> tuple[float, float]:
-    """Percentile interval of a pooled metric under resampling of subjects with replacement.
+    """Return the 95 % percentile interval of a pooled metric under resampling of subjects with replacement.
 
     Every seed sees the same resample and the metric is averaged over seeds, so the interval is that of the
     reported mean.
@@ -68,16 +69,10 @@ def bootstrap_interval(
         confusions: `(K, S, C, C)`, from `subject_confusions`.
         draws: Number of resamples.
         seed: Decides them.
-        level: Coverage.
-
-    Returns:
-        Lower and upper end.
     """
-    values = np.concatenate(
-        [_weighted(metric, confusions, w) for w in _resamples(confusions.shape[1], draws, seed)]
-    )
-    tail = (1 - level) / 2
-    low, high = np.quantile(values, [tail, 1 - tail])
+    resamples = _resamples(confusions.shape[1], draws, seed)
+    values = np.concatenate([metric(_pooled(confusions, weights)).mean(1) for weights in resamples])
+    low, high = np.quantile(values, _ENDS)
     return float(low), float(high)
 
 
@@ -101,7 +96,7 @@ class PairedTest:
 def paired_test(
     metric: Metric, a: np.ndarray, b: np.ndarray, *, draws: int = 10000, seed: int = 0
 ) -> PairedTest:
-    """Tests whether two runs differ, subject by subject.
+    """Test whether two runs differ, subject by subject.
 
     The permutation test exchanges the two runs' predictions for a random half of the subjects (all seeds of a
     subject together); `p = (1 + exchanges at least as extreme) / (1 + draws)`.
@@ -116,27 +111,30 @@ def paired_test(
     Returns:
         The difference with its interval and p-value.
     """
-    subjects = a.shape[1]
-    observed = float(metric(a.sum(1)).mean() - metric(b.sum(1)).mean())
+
+    def difference(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+        return metric(one).mean(-1) - metric(other).mean(-1)
+
+    subjects, rng = a.shape[1], np.random.default_rng([seed, 1])
+    observed = float(difference(a.sum(1), b.sum(1)))
     differences = np.concatenate(
-        [_weighted(metric, a, w) - _weighted(metric, b, w) for w in _resamples(subjects, draws, seed)]
+        [
+            difference(_pooled(a, weights), _pooled(b, weights))
+            for weights in _resamples(subjects, draws, seed)
+        ]
     )
-    rng = np.random.default_rng([seed, 1])
     extreme = 0
-    for start in range(0, draws, _CHUNK):
-        keep = rng.integers(0, 2, size=(min(_CHUNK, draws - start), subjects))
-        first = np.einsum("bs,ksij->bkij", keep, a, optimize=True) + np.einsum(
-            "bs,ksij->bkij", 1 - keep, b, optimize=True
-        )
-        second = (a + b).sum(1) - first
-        exchanged = metric(first).mean(1) - metric(second).mean(1)
+    for size in _chunks(draws):
+        keep = rng.integers(0, 2, size=(size, subjects))
+        first = _pooled(a, keep) + _pooled(b, 1 - keep)
+        exchanged = difference(first, (a + b).sum(1) - first)
         extreme += int((np.abs(exchanged) >= abs(observed) - 1e-12).sum())
-    low, high = np.quantile(differences, [0.025, 0.975])
+    low, high = np.quantile(differences, _ENDS)
     return PairedTest(observed, float(low), float(high), (1 + extreme) / (1 + draws))
 
 
 def mcnemar(labels: np.ndarray, a: np.ndarray, b: np.ndarray) -> tuple[int, int, float]:
-    """Exact McNemar test on samples (McNemar 1947, doi:10.1007/BF02295996).
+    """Return the exact McNemar test on samples (McNemar 1947, doi:10.1007/BF02295996).
 
     It takes samples for independent, which clips of one subject are not; the subject-wise tests come first.
 
@@ -151,8 +149,9 @@ def mcnemar(labels: np.ndarray, a: np.ndarray, b: np.ndarray) -> tuple[int, int,
     >>> mcnemar(np.zeros(6, int), np.zeros(6, int), np.ones(6, int))
     (6, 0, 0.03125)
     """
+    from scipy.stats import binomtest
+
     only_a = int(((a == labels) & (b != labels)).sum())
     only_b = int(((b == labels) & (a != labels)).sum())
-    n, k = only_a + only_b, min(only_a, only_b)
-    tail = sum(comb(n, i) for i in range(k + 1))
-    return only_a, only_b, min(1.0, 2 * tail / 2**n)
+    differing = only_a + only_b
+    return only_a, only_b, float(binomtest(only_a, differing).pvalue) if differing else 1.0

@@ -8,17 +8,15 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 
-from mer_bench.errors import DataError
+from mer_bench.scores.metrics import FULL
 
-#: What `selects_on_test` may say, and how a table puts it.
+#: What `selects_on_test` may say: how a table puts it, and the same in one word or two for a column.
 SELECTS_ON_TEST = {
-    "yes": "as published; its code LEAKS (test subject chooses)",
-    "no": "as published; its code does not select on test",
-    "unknown": "as published; selection unknown",
-    "none": "as published; nothing to select",
+    "yes": ("as published; its code LEAKS (test subject chooses)", "yes (LEAKS)"),
+    "no": ("as published; its code does not select on test", "no"),
+    "unknown": ("as published; selection unknown", "unknown"),
+    "none": ("as published; nothing to select", "no epochs"),
 }
-#: The same in one word or two, for a column.
-SELECTS_ON_TEST_SHORT = {"yes": "yes (LEAKS)", "no": "no", "unknown": "unknown", "none": "no epochs"}
 _COMPOSITE = ("casme2", "samm", "smic")
 
 #: What a reader must know of all published figures of a database.
@@ -61,10 +59,7 @@ class PublishedScore:
 
 @cache
 def published_scores() -> tuple[PublishedScore, ...]:
-    """Returns every published score, in the file's order.
-
-    Raises:
-        DataError: The packaged file is not as documented.
+    """Return every published score, in the file's order.
 
     >>> [s.scores["Full"] for s in published_scores() if s.method == "AHMSA-Net" and s.protocol == "cde"]
     [(0.804, 0.7821)]
@@ -72,36 +67,20 @@ def published_scores() -> tuple[PublishedScore, ...]:
     content = tomllib.loads(files("mer_bench.scores").joinpath("published.toml").read_text(encoding="utf-8"))
     found = []
     for entry in content["score"]:
-        if entry["selects_on_test"] not in SELECTS_ON_TEST or not entry["sources"]:
-            raise DataError(f"published.toml: '{entry['method']}' lacks a source or a valid selects_on_test")
-        strange = [key for key in entry["sources"] if key not in content["sources"]]
-        if strange:
-            raise DataError(f"published.toml: '{entry['method']}' names unknown sources {', '.join(strange)}")
-        scores = {
-            name: (float(entry[key][0]), float(entry[key][1]) if len(entry[key]) > 1 else None)
-            for name, key in (("Full", "full"), *((d, d) for d in _COMPOSITE))
-            if key in entry
+        read = {pool: entry.pop(pool.lower(), None) for pool in (FULL, *_COMPOSITE)}
+        entry |= {
+            "protocol": entry.get("protocol", "cde"),
+            "databases": tuple(sorted(entry.get("databases", _COMPOSITE))),
+            "classes": entry.get("classes", 3),
+            "scores": {pool: (*pair, None)[:2] for pool, pair in read.items() if pair},
+            "source": "; ".join(content["sources"][key] for key in entry.pop("sources")),
         }
-        found.append(
-            PublishedScore(
-                entry["method"],
-                entry.get("protocol", "cde"),
-                tuple(sorted(entry.get("databases", _COMPOSITE))),
-                entry.get("classes", 3),
-                scores,
-                entry["selects_on_test"],
-                "; ".join(content["sources"][key] for key in entry["sources"]),
-                entry.get("model", ""),
-                entry.get("variant", ""),
-                entry.get("recipe", ""),
-                entry.get("note", ""),
-            )
-        )
+        found.append(PublishedScore(**entry))
     return tuple(found)
 
 
 def scores_beside(protocol: str, databases: Collection[str], classes: int) -> tuple[PublishedScore, ...]:
-    """Returns the published scores of a protocol on databases with so many classes, in the file's order.
+    """Return the published scores of a protocol on databases with so many classes, in the file's order.
 
     >>> {s.method for s in scores_beside("loso", ["casme3"], 4)}
     {'MER-CLIP'}
@@ -113,7 +92,7 @@ def scores_beside(protocol: str, databases: Collection[str], classes: int) -> tu
 def scores_of(
     model: str, variant: str, recipe: str, beside: Collection[PublishedScore]
 ) -> tuple[PublishedScore, ...]:
-    """Returns the published scores of one model, those of just this variant and recipe first.
+    """Return the published scores of one model, those of just this variant and recipe first.
 
     Args:
         model: Registry name.

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 
@@ -18,8 +17,6 @@ from mer_bench.scores.metrics import confusion_matrix, uf1
 from mer_bench.training.result import FoldResult
 from mer_flow.work.suggest import unknown
 
-SelectionName = Literal["last", "inner", "oracle"]
-SELECTIONS: tuple[SelectionName, ...] = ("last", "inner", "oracle")
 #: How a table names them; a leaking figure is never printed without saying so.
 SELECTION_TITLES = {
     "last": "last epoch",
@@ -49,22 +46,21 @@ def _last(record: FoldResult, labels: np.ndarray) -> int:
 
 def _inner(record: FoldResult, labels: np.ndarray) -> int:
     """The epoch of the best inner UF1; ties go to the lower inner loss, then to the earlier epoch."""
+    from scipy.special import log_softmax
+
     if not record.inner_index.size:
         raise RunError(
             f"fold '{record.fold}' reserved no training subjects; selection 'inner' needs a run with --inner"
         )
     truth = labels[record.inner_index]
     logits = record.inner_logits.astype(np.float64)
-    num_classes = logits.shape[2]
-    scores = [float(uf1(confusion_matrix(truth, step.argmax(1), num_classes))) for step in logits]
-    shifted = logits - logits.max(2, keepdims=True)
-    log_probability = shifted - np.log(np.exp(shifted).sum(2, keepdims=True))
-    losses = -log_probability[:, np.arange(len(truth)), truth].mean(1)
-    return min(range(len(scores)), key=lambda e: (-scores[e], losses[e], e))
+    scores = [float(uf1(confusion_matrix(truth, step.argmax(1), logits.shape[2]))) for step in logits]
+    losses = -log_softmax(logits, axis=2)[:, np.arange(len(truth)), truth].mean(1)
+    return min(range(len(scores)), key=lambda epoch: (-scores[epoch], losses[epoch], epoch))
 
 
 def _oracle(record: FoldResult, labels: np.ndarray) -> int:
-    """The epoch of the best accuracy on the held-out samples; the latest of equals.
+    """The epoch of the best accuracy on the held-out samples.
 
     HTNet's script keeps an epoch where `best <= accuracy`, so the latest of equally good epochs wins; the
     same here.
@@ -73,34 +69,29 @@ def _oracle(record: FoldResult, labels: np.ndarray) -> int:
     return int(len(hits) - 1 - np.argmax(hits[::-1]))
 
 
-_RULES = {"last": _last, "inner": _inner, "oracle": _oracle}
+#: Rule to the place of the epoch that it chooses in a fold; honest rules first.
+SELECTIONS = {"last": _last, "inner": _inner, "oracle": _oracle}
 
 
 def select(records: Sequence[FoldResult], labels: np.ndarray, rule: str = "last") -> Selected:
-    """Pools one prediction per tested sample, from the epoch that a rule chooses in each fold.
+    """Pool one prediction per tested sample, from the epoch that a rule chooses in each fold.
 
     Args:
         records: Every fold of one seed.
         labels: `(N,)` int64, labels of the run's data.
         rule: `last`, `inner` or `oracle`.
 
-    Returns:
-        The pooled predictions.
-
     Raises:
         UsageError: No such rule.
         RunError: `inner` without inner subjects, or a sample tested twice.
     """
-    if rule not in _RULES:
-        raise UsageError(str(unknown("selection", rule, _RULES)))
-    epochs, index, predicted = {}, [], []
-    for record in records:
-        epoch = _RULES[rule](record, labels)
-        epochs[record.fold] = epoch + 1
-        index.append(record.test_index)
-        predicted.append(record.logits[epoch].argmax(1))
-    rows, classes = np.concatenate(index), np.concatenate(predicted)
+    if rule not in SELECTIONS:
+        raise UsageError(str(unknown("selection", rule, SELECTIONS)))
+    chosen = [SELECTIONS[rule](record, labels) for record in records]
+    rows = np.concatenate([record.test_index for record in records])
+    predicted = [record.logits[epoch].argmax(1) for record, epoch in zip(records, chosen, strict=True)]
     order = np.argsort(rows, kind="stable")
     if np.any(np.diff(rows[order]) == 0):
         raise RunError("a sample is tested by more than one fold; its predictions cannot be pooled")
-    return Selected(rows[order], classes[order].astype(np.int64), epochs)
+    epochs = {record.fold: epoch + 1 for record, epoch in zip(records, chosen, strict=True)}
+    return Selected(rows[order], np.concatenate(predicted)[order].astype(np.int64), epochs)

@@ -11,11 +11,14 @@ import numpy as np
 
 from mer_bench.errors import RunError, UsageError
 from mer_bench.runs.directory import RunDirectory
+from mer_bench.runs.manifest import RunManifest
 from mer_bench.scores.bootstrap import bootstrap_interval, subject_confusions
-from mer_bench.scores.metrics import METRICS, Scores, pools
+from mer_bench.scores.metrics import CLASS_METRICS, METRICS, pools
 from mer_bench.scores.published import PublishedScore, scores_beside
 from mer_bench.scores.selection import Selected, select
 from mer_bench.training.result import FoldResult
+
+Records = Mapping[int, Sequence[FoldResult]]
 
 
 @dataclass(frozen=True)
@@ -23,7 +26,6 @@ class Figure:
     """One metric over seeds.
 
     Attributes:
-        mean: Over seeds.
         sd: Over seeds (n-1); None for one seed.
         low: Lower end of the 95 % bootstrap interval over subjects.
         high: Upper end.
@@ -43,20 +45,25 @@ class PoolSummary:
 
     Attributes:
         figures: Metric name (`uf1`, `uar`, `accuracy`) to its figure.
-        scores: Per seed.
-        confusion: `(C, C)` int64, rows true, summed over seeds.
-        absent: Indices of classes without a sample here; they count as 0.
+        confusions: `(K, C, C)` int64, one per seed, rows true.
     """
 
     figures: dict[str, Figure]
-    scores: tuple[Scores, ...]
-    confusion: np.ndarray
-    absent: tuple[int, ...]
+    confusions: np.ndarray
+
+    @property
+    def confusion(self) -> np.ndarray:
+        """`(C, C)` int64, rows true, summed over seeds."""
+        return self.confusions.sum(0)
+
+    @property
+    def absent(self) -> tuple[int, ...]:
+        """Indices of classes without a sample here; they count as 0."""
+        return tuple(np.flatnonzero(self.confusion.sum(1) == 0).tolist())
 
     def per_class(self, name: str) -> np.ndarray:
-        """Returns `(C,)`: `f1`, `recall` or `precision` per class, averaged over seeds."""
-        mean: np.ndarray = np.mean([getattr(score, name) for score in self.scores], axis=0)
-        return mean
+        """Return `(C,)`: `f1`, `recall` or `precision` per class, averaged over seeds."""
+        return CLASS_METRICS[name](self.confusions).mean(0)
 
 
 @dataclass(frozen=True)
@@ -64,7 +71,6 @@ class RunSummary:
     """A complete run.
 
     Attributes:
-        manifest: The run's manifest.
         path: Its directory.
         seeds: The seeds summarised.
         selections: Selection (`last`, then `inner` and `oracle` where they say more) to pool to summary.
@@ -78,7 +84,7 @@ class RunSummary:
         notes: What training noted of folds, beyond the manifest's warnings, and a change of device.
     """
 
-    manifest: dict[str, Any]
+    manifest: RunManifest
     path: str
     seeds: tuple[int, ...]
     selections: dict[str, dict[str, PoolSummary]]
@@ -97,109 +103,90 @@ class RunSummary:
         return run_title(self.manifest)
 
     @property
+    def recipe(self) -> str:
+        """Name of the recipe; empty for a classifier."""
+        recipe = self.manifest.identity.recipe
+        return recipe.name if recipe else ""
+
+    @property
     def is_control(self) -> bool:
         """Whether the labels were shuffled."""
-        return self.manifest["identity"]["shuffle_labels"] is not None
+        return self.manifest.identity.shuffle_labels is not None
 
     @property
     def comparable(self) -> bool:
         """Whether published scores may stand beside this run; a composite must be the official one."""
-        return bool(self.beside) and not self.manifest["deviations"] and not self.is_control
+        return bool(self.beside) and not self.manifest.deviations and not self.is_control
 
     @property
     def beside(self) -> tuple[PublishedScore, ...]:
         """The published scores of this protocol, these databases and as many classes."""
-        databases = set(self.manifest["samples"]["databases"])
-        return scores_beside(self.manifest["protocol"], databases, len(self.manifest["classes"]))
+        manifest = self.manifest
+        return scores_beside(manifest.protocol, manifest.samples.databases, len(manifest.classes))
 
     @property
-    def group(self) -> tuple[str, str, str, int, int]:
+    def group(self) -> tuple[str, str, tuple[str, ...], int, int]:
         """Runs of one group were tested on the same samples in as many folds and share a table."""
-        identity = self.manifest["identity"]
-        databases = "+".join(sorted(set(self.manifest["samples"]["databases"])))
-        folds = len(self.manifest["folds"])
-        return identity["protocol"], identity["scheme"], databases, self.samples, folds
+        identity, databases = self.manifest.identity, tuple(sorted(set(self.manifest.samples.databases)))
+        return identity.protocol, identity.scheme, databases, self.samples, len(self.manifest.folds)
 
     def gap(self, selection: str, pool: str, metric: str) -> float:
-        """Returns how much a selection gains over `last`; for `oracle` that is the leakage gap."""
-        chosen = self.selections[selection][pool].figures[metric].mean
-        return chosen - self.selections["last"][pool].figures[metric].mean
+        """Return how much a selection gains over `last`; for `oracle` that is the leakage gap."""
+        chosen, last = (self.selections[name][pool].figures[metric].mean for name in (selection, "last"))
+        return chosen - last
 
     def to_json(self) -> dict[str, Any]:
-        """Returns plain numbers, lists and text."""
+        """Return plain numbers, lists and text."""
+        told = ("model", "protocol", "classes", "parameters", "deviations", "warnings")
+        mine = ("path", "title", "seeds", "epochs", "samples", "subjects", "devices", "notes")
         return {
-            "path": self.path,
-            "model": self.manifest["model"],
-            "title": self.title,
-            "protocol": self.manifest["protocol"],
-            "scheme": self.manifest["identity"]["scheme"],
-            "classes": self.manifest["classes"],
-            "seeds": list(self.seeds),
-            "samples": self.samples,
-            "subjects": self.subjects,
-            "folds": len(self.manifest["folds"]),
-            "epochs": self.epochs,
-            "view": f"{self.manifest['identity']['view']}:{self.manifest['identity']['normalisation']}",
-            "parameters": self.manifest["parameters"],
-            "train_accuracy": self.train_accuracy,
+            **{name: getattr(self.manifest, name) for name in told},
+            **{name: getattr(self, name) for name in (*mine, "train_accuracy", "chosen_epochs")},
+            "scheme": self.manifest.identity.scheme,
+            "folds": len(self.manifest.folds),
+            "view": self.manifest.identity.input,
             "training_seconds": self.seconds,
-            "devices": list(self.devices),
             "control": self.is_control,
             "comparable_with_published": self.comparable,
-            "deviations": self.manifest["deviations"],
-            "warnings": self.manifest["warnings"],
-            "notes": list(self.notes),
-            "chosen_epochs": self.chosen_epochs,
             "selections": {
-                selection: {
-                    pool: {
-                        "figures": {
-                            name: {
-                                "mean": figure.mean,
-                                "sd": figure.sd,
-                                "interval": [figure.low, figure.high],
-                                "per_seed": list(figure.per_seed),
-                                "gap": self.gap(selection, pool, name),
-                            }
-                            for name, figure in summary.figures.items()
-                        },
-                        "per_class": {
-                            name: summary.per_class(name).tolist() for name in ("f1", "recall", "precision")
-                        },
-                        "confusion": summary.confusion.tolist(),
-                        "absent_classes": [self.manifest["classes"][c] for c in summary.absent],
-                    }
-                    for pool, summary in by_pool.items()
-                }
+                selection: {pool: self._pool_fields(selection, pool) for pool in by_pool}
                 for selection, by_pool in self.selections.items()
             },
         }
 
+    def _pool_fields(self, selection: str, pool: str) -> dict[str, Any]:
+        found = self.selections[selection][pool]
+        figures = {
+            name: {
+                "mean": figure.mean,
+                "sd": figure.sd,
+                "interval": [figure.low, figure.high],
+                "per_seed": figure.per_seed,
+                "gap": self.gap(selection, pool, name),
+            }
+            for name, figure in found.figures.items()
+        }
+        return {
+            "figures": figures,
+            "per_class": {name: found.per_class(name).tolist() for name in CLASS_METRICS},
+            "confusion": found.confusion.tolist(),
+            "absent_classes": [self.manifest.classes[c] for c in found.absent],
+        }
 
-def run_title(manifest: Mapping[str, Any], named: bool = True) -> str:
-    """Returns the model's title, with what sets a run apart from its default.
 
-    Args:
-        manifest: The run's manifest.
-        named: Name variant and recipe too.
-    """
-    aside = [] if manifest["variant"] == "default" or not named else [manifest["variant"]]
-    recipe, control = manifest["identity"]["recipe"], manifest["identity"]["shuffle_labels"]
-    if recipe is not None and named:
-        aside.append(recipe["name"])
-    aside += [f"{key}={value}" for key, value in manifest.get("changes", {}).items()]
-    if manifest["settings"]["inner"]:
-        aside.append("inner subjects reserved")
-    parts = [manifest["title"]]
-    if aside:
-        parts.append(f"({', '.join(aside)})")
-    if control is not None:
-        parts.append(f"[CONTROL: labels shuffled, seed {control}]")
-    return " ".join(parts)
+def run_title(manifest: RunManifest, named: bool = True) -> str:
+    """Return the model's title, with what sets a run apart; `named`: variant and recipe too."""
+    recipe, control = manifest.identity.recipe, manifest.identity.shuffle_labels
+    aside = [manifest.variant] if named and manifest.variant != "default" else []
+    aside += [recipe.name] if named and recipe is not None else []
+    aside += [f"{key}={value}" for key, value in manifest.changes.items()]
+    aside += ["inner subjects reserved"] if manifest.settings.inner else []
+    shuffled = "" if control is None else f" [CONTROL: labels shuffled, seed {control}]"
+    return manifest.title + (f" ({', '.join(aside)})" if aside else "") + shuffled
 
 
 def complete_records(run: RunDirectory, seeds: Sequence[int] | None = None) -> dict[int, list[FoldResult]]:
-    """Reads every record of a run, or refuses.
+    """Read every record of a run, or refuse.
 
     Args:
         run: The run.
@@ -225,68 +212,59 @@ def complete_records(run: RunDirectory, seeds: Sequence[int] | None = None) -> d
     return {seed: run.records(seed) for seed in wanted}
 
 
-def selections_of(records: dict[int, list[FoldResult]]) -> tuple[str, ...]:
-    """Returns `last`, `inner` where subjects were reserved, `oracle` where there are several epochs."""
-    first = next(iter(records.values()))
-    names = ["last"]
-    if all(record.inner_index.size for record in first):
-        names.append("inner")
-    if any(len(record.logits) > 1 for record in first):
-        names.append("oracle")
-    return tuple(names)
-
-
 def summarise(run: RunDirectory, seeds: Sequence[int] | None = None, draws: int = 2000) -> RunSummary:
-    """Computes every figure of a complete run.
+    """Compute every figure of a complete run.
 
     Args:
         run: The run.
         seeds: Seeds to summarise; all by default.
         draws: Resamples of the bootstrap.
 
-    Returns:
-        The summary.
-
     Raises:
         RunError: The run is incomplete.
     """
     records = complete_records(run, seeds)
-    labels, subjects, databases = run.column("labels"), run.column("subjects"), run.column("databases")
-    num_classes = len(run.manifest["classes"])
-    selections: dict[str, dict[str, PoolSummary]] = {}
-    chosen: dict[str, float] = {}
-    for rule in selections_of(records):
-        picked = [select(folds, labels, rule) for folds in records.values()]
-        chosen[rule] = float(np.median([epoch for one in picked for epoch in one.epochs.values()]))
-        selections[rule] = _pool_summaries(picked, labels, subjects, databases, num_classes, draws)
+    labels = run.column("labels")
     every = [record for folds in records.values() for record in folds]
-    tested = np.unique(np.concatenate([record.test_index for record in every]))
+    picked = {
+        rule: [select(folds, labels, rule) for folds in records.values()] for rule in _selections_of(every)
+    }
+    tested = picked["last"][0].index
+    known = run.manifest.warnings
+    noted = [
+        (record.fold, note)
+        for record in every
+        for note in record.notes
+        if f"fold '{record.fold}': {note}" not in known
+    ]
     return RunSummary(
         manifest=run.manifest,
         path=str(run.path),
         seeds=tuple(records),
-        selections=selections,
+        selections={rule: _pool_summaries(run, each, draws) for rule, each in picked.items()},
         epochs=max(len(record.logits) for record in every),
-        chosen_epochs=chosen,
+        chosen_epochs={
+            rule: float(np.median([epoch for one in each for epoch in one.epochs.values()]))
+            for rule, each in picked.items()
+        },
         train_accuracy=float(np.mean([record.train_accuracy[-1] for record in every])),
         seconds=float(sum(record.seconds for record in every)),
         devices=tuple(sorted({f"{record.device} ({record.engine})" for record in every})),
         samples=len(tested),
-        subjects=len(set(subjects[tested].tolist())),
-        notes=(
-            *_mixed_devices(every),
-            *run.describe_notes(
-                (record.fold, note)
-                for record in every
-                for note in record.notes
-                if f"fold '{record.fold}': {note}" not in run.manifest["warnings"]
-            ),
-        ),
+        subjects=len(np.unique(run.column("subjects")[tested])),
+        notes=(*_mixed_devices(every), *run.describe_notes(noted)),
     )
 
 
+def _selections_of(records: Sequence[FoldResult]) -> list[str]:
+    """Return `last`, `inner` where subjects were reserved, `oracle` where there are several epochs."""
+    inner = all(record.inner_index.size for record in records)
+    oracle = any(len(record.logits) > 1 for record in records)
+    return ["last", *["inner"] * inner, *["oracle"] * oracle]
+
+
 def _mixed_devices(records: Sequence[FoldResult]) -> tuple[str, ...]:
-    """Says that a run was resumed on another device or with another precision."""
+    """Say that a run was resumed on another device or with another precision."""
     counts = Counter(record.device for record in records)
     if len(counts) < 2:
         return ()
@@ -294,33 +272,25 @@ def _mixed_devices(records: Sequence[FoldResult]) -> tuple[str, ...]:
     return (f"folds were trained on more than one device or precision ({named}), which agree up to rounding",)
 
 
-def _pool_summaries(
-    picked: Sequence[Selected],
-    labels: np.ndarray,
-    subjects: np.ndarray,
-    databases: np.ndarray,
-    num_classes: int,
-    draws: int,
-) -> dict[str, PoolSummary]:
+def _pool_summaries(run: RunDirectory, picked: Sequence[Selected], draws: int) -> dict[str, PoolSummary]:
     index = picked[0].index
+    labels, subjects, databases = (run.column(name)[index] for name in ("labels", "subjects", "databases"))
     predicted = np.stack([one.predicted for one in picked])
     found = {}
-    for name, mask in pools(databases[index]).items():
-        rows = index[mask]
-        confusions = subject_confusions(labels[rows], predicted[:, mask], subjects[rows], num_classes)
-        scores = tuple(Scores.of(pooled) for pooled in confusions.sum(1))
-        figures = {}
-        for metric, function in METRICS.items():
-            values = [getattr(score, metric) for score in scores]
-            low, high = bootstrap_interval(function, confusions, draws=draws)
-            figures[metric] = Figure(
-                float(np.mean(values)),
-                float(np.std(values, ddof=1)) if len(values) > 1 else None,
-                low,
-                high,
-                tuple(values),
+    for name, mask in pools(databases).items():
+        confusions = subject_confusions(
+            labels[mask], predicted[:, mask], subjects[mask], len(run.manifest.classes)
+        )
+        figures = {
+            metric: _figure(
+                function(confusions.sum(1)), *bootstrap_interval(function, confusions, draws=draws)
             )
-        confusion = confusions.sum((0, 1))
-        absent = tuple(np.flatnonzero(confusion.sum(1) == 0).tolist())
-        found[name] = PoolSummary(figures, scores, confusion, absent)
+            for metric, function in METRICS.items()
+        }
+        found[name] = PoolSummary(figures, confusions.sum(1))
     return found
+
+
+def _figure(values: np.ndarray, low: float, high: float) -> Figure:
+    sd = float(values.std(ddof=1)) if len(values) > 1 else None
+    return Figure(float(values.mean()), sd, low, high, tuple(values.tolist()))
