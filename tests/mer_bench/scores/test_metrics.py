@@ -7,7 +7,7 @@ import pytest
 from sklearn import metrics as reference
 
 from mer_bench.errors import DataError
-from mer_bench.scores.metrics import FULL, METRICS, Scores, confusion_matrix, pools, score
+from mer_bench.scores.metrics import CLASS_METRICS, FULL, METRICS, confusion_matrix, pools
 
 
 def pool(seed: int) -> tuple[np.ndarray, np.ndarray, int]:
@@ -23,28 +23,20 @@ def pool(seed: int) -> tuple[np.ndarray, np.ndarray, int]:
 @pytest.mark.parametrize("seed", range(200))
 def test_agrees_with_scikit_learn(seed: int) -> None:
     labels, predicted, num_classes = pool(seed)
-    found = Scores.of(confusion_matrix(labels, predicted, num_classes))
+    found = confusion_matrix(labels, predicted, num_classes)
     every = list(range(num_classes))
-    options = {"labels": every, "zero_division": 0}
-    np.testing.assert_array_equal(
-        found.confusion, reference.confusion_matrix(labels, predicted, labels=every)
-    )
-    assert found.uf1 == pytest.approx(
-        reference.f1_score(labels, predicted, average="macro", **options), abs=1e-12
-    )
-    assert found.uar == pytest.approx(
-        reference.recall_score(labels, predicted, average="macro", **options), abs=1e-12
-    )
-    assert found.accuracy == pytest.approx(reference.accuracy_score(labels, predicted), abs=1e-12)
-    np.testing.assert_allclose(
-        found.f1, reference.f1_score(labels, predicted, average=None, **options), atol=1e-12
-    )
-    np.testing.assert_allclose(
-        found.recall, reference.recall_score(labels, predicted, average=None, **options), atol=1e-12
-    )
-    np.testing.assert_allclose(
-        found.precision, reference.precision_score(labels, predicted, average=None, **options), atol=1e-12
-    )
+    np.testing.assert_array_equal(found, reference.confusion_matrix(labels, predicted, labels=every))
+    assert METRICS["accuracy"](found) == pytest.approx(reference.accuracy_score(labels, predicted), abs=1e-12)
+    for ours, theirs, pooled in (
+        ("f1", reference.f1_score, "uf1"),
+        ("recall", reference.recall_score, "uar"),
+        ("precision", reference.precision_score, None),
+    ):
+        expected = theirs(labels, predicted, labels=every, average=None, zero_division=0)
+        np.testing.assert_allclose(CLASS_METRICS[ours](found), expected, atol=1e-12)
+        if pooled:
+            expected = theirs(labels, predicted, labels=every, average="macro", zero_division=0)
+            assert METRICS[pooled](found) == pytest.approx(expected, abs=1e-12)
 
 
 def test_the_random_pools_do_have_absent_classes() -> None:
@@ -52,55 +44,42 @@ def test_the_random_pools_do_have_absent_classes() -> None:
     assert sum(count > 0 for count in absent) > 50
 
 
-def test_an_absent_class_keeps_its_place() -> None:
-    perfect = np.array([0, 0, 1, 1])
-    found = Scores.of(confusion_matrix(perfect, perfect, 3))
-    assert found.uf1 == pytest.approx(2 / 3)
-    assert found.uar == pytest.approx(2 / 3)
-    assert found.absent.tolist() == [2]
+@pytest.mark.parametrize(
+    ("labels", "predicted", "expected"),
+    [
+        # An absent class keeps its place.
+        ([0, 0, 1, 1], [0, 0, 1, 1], (2 / 3, 2 / 3, 1)),
+        # The majority floor of the composite.
+        (np.repeat([0, 1, 2], [250, 109, 83]), [0] * 442, (0.241, 0.333, 0.566)),
+    ],
+)
+def test_known_scores(labels: list[int], predicted: list[int], expected: tuple[float, ...]) -> None:
+    found = confusion_matrix(np.array(labels), np.array(predicted), 3)
+    assert [float(metric(found)) for metric in METRICS.values()] == pytest.approx(expected, abs=5e-4)
 
 
-def test_the_majority_floor_of_the_composite() -> None:
-    labels = np.repeat([0, 1, 2], [250, 109, 83])
-    found = Scores.of(confusion_matrix(labels, np.zeros(442, int), 3))
-    assert (round(found.uf1, 3), round(found.uar, 3), round(found.accuracy, 3)) == (0.241, 0.333, 0.566)
-
-
-def test_the_order_of_rows_does_not_matter() -> None:
-    rng = np.random.default_rng(0)
-    labels, predicted = rng.integers(0, 3, 90), rng.integers(0, 3, 90)
-    databases = rng.choice(["samm", "smic"], 90)
-    order = rng.permutation(90)
-    a = score(labels, predicted, databases, 3)
-    b = score(labels[order], predicted[order], databases[order], 3)
-    assert {k: v.to_json() for k, v in a.items()} == {k: v.to_json() for k, v in b.items()}
-
-
-def test_a_database_is_the_same_pool_restricted() -> None:
+def test_pools_are_everything_and_each_database() -> None:
     rng = np.random.default_rng(1)
     labels, predicted = rng.integers(0, 3, 90), rng.integers(0, 3, 90)
     databases = rng.choice(["samm", "smic", "casme2"], 90)
-    found = score(labels, predicted, databases, 3)
+    found = {
+        name: confusion_matrix(labels[mask], predicted[mask], 3) for name, mask in pools(databases).items()
+    }
     assert list(found) == [FULL, "casme2", "samm", "smic"]
+    np.testing.assert_array_equal(found[FULL], found["casme2"] + found["samm"] + found["smic"])
+    own = databases == "samm"
     np.testing.assert_array_equal(
-        found[FULL].confusion, sum(found[d].confusion for d in ("casme2", "samm", "smic"))
+        found["samm"], reference.confusion_matrix(labels[own], predicted[own], labels=[0, 1, 2])
     )
-    mask = databases == "samm"
-    assert found["samm"].uf1 == pytest.approx(
-        reference.f1_score(labels[mask], predicted[mask], labels=[0, 1, 2], average="macro", zero_division=0)
-    )
-
-
-def test_one_database_is_not_scored_twice() -> None:
     assert list(pools(np.array(["samm", "samm"]))) == [FULL]
 
 
-def test_metrics_take_stacks_of_matrices() -> None:
+@pytest.mark.parametrize("name", [*METRICS, *CLASS_METRICS])
+def test_metrics_take_stacks_of_matrices(name: str) -> None:
+    metric = {**METRICS, **CLASS_METRICS}[name]
     stack = np.random.default_rng(2).integers(0, 9, (4, 5, 3, 3))
-    for metric in METRICS.values():
-        values = metric(stack)
-        assert values.shape == (4, 5)
-        assert values[1, 2] == pytest.approx(float(metric(stack[1, 2])))
+    assert metric(stack).shape[:2] == (4, 5)
+    np.testing.assert_allclose(metric(stack)[1, 2], metric(stack[1, 2]))
 
 
 @pytest.mark.parametrize(

@@ -12,12 +12,12 @@ from mer_bench.report.tables import (
     database_title,
     grouped,
     published_beside,
-    published_notes,
     run_notes,
     table_title,
 )
 from mer_bench.scores.metrics import FULL
 from mer_bench.scores.published import SELECTS_ON_TEST, PublishedScore, scores_of
+from mer_bench.scores.selection import SELECTION_TITLES
 from mer_bench.scores.summary import RunSummary, run_title
 
 _ORACLE = frozenset(f"oracle.{FULL}.{key}" for key, _ in PAIR)
@@ -53,12 +53,17 @@ def _pair(key: str, heading: str) -> list[tuple[str, str]]:
 
 
 def _leaderboard(summaries: Sequence[RunSummary], published: bool) -> Table:
-    beside = published_beside(summaries) if published else ()
+    beside = published_beside(summaries, published)
     own = [
         () if s.is_control else scores_of(s.manifest.model, s.manifest.variant, s.recipe, beside)
         for s in summaries
     ]
-    columns = [("variant", "variant"), ("recipe", "recipe"), ("parameters", "parameters")]
+    columns = [
+        ("method", "model"),
+        ("variant", "variant"),
+        ("recipe", "recipe"),
+        ("parameters", "parameters"),
+    ]
     columns += [("exactness", "specification"), ("seeds", "seeds"), *_pair(f"{FULL}.{{}}", "{} (last)")]
     if any("inner" in summary.selections for summary in summaries):
         columns += _pair(f"inner.{FULL}.{{}}", "{} (inner)")
@@ -70,9 +75,8 @@ def _leaderboard(summaries: Sequence[RunSummary], published: bool) -> Table:
     columns += [("published_source", "published in")] if beside else []
     notes = [
         "UF1 and UAR are of predictions pooled over all folds; ± is the standard deviation over seeds.",
-        *run_notes(summaries),
+        *run_notes(summaries, beside),
         *(note for summary in summaries for note in _model_notes(summary)),
-        *published_notes(beside),
     ]
     for summary, scores in zip(summaries, own, strict=True):
         notes += [_also(summary, score) for score in scores[1:]]
@@ -82,14 +86,15 @@ def _leaderboard(summaries: Sequence[RunSummary], published: bool) -> Table:
         tuple(columns),
         tuple(map(_row, summaries, own)),
         tuple(dict.fromkeys(notes)),
-        shows_selection=False,
-        wide=frozenset({"exactness", "gap.uar", "published_source"}),
+        frozenset({"exactness", "gap.uar", "published_source"}),
     )
 
 
 def _row(summary: RunSummary, scores: Sequence[PublishedScore]) -> Row:
     manifest = summary.manifest
     values: dict[str, Any] = {
+        "method": run_title(manifest, named=False),
+        "selection": SELECTION_TITLES["last"],
         "variant": manifest.variant,
         "recipe": summary.recipe or None,
         "parameters": manifest.parameters,
@@ -110,7 +115,7 @@ def _row(summary: RunSummary, scores: Sequence[PublishedScore]) -> Row:
         values["published_source"] = score.source
         values["selects"] = SELECTS_ON_TEST[score.selects_on_test][1]
         leaking |= _PUBLISHED if score.selects_on_test == "yes" else frozenset()
-    return Row(run_title(manifest, named=False), "last epoch", False, values, leaking)
+    return Row(values, leaking=leaking)
 
 
 def _model_notes(summary: RunSummary) -> list[str]:

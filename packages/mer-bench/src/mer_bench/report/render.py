@@ -12,6 +12,9 @@ from mer_bench.scores.summary import Figure
 
 Columns = Sequence[tuple[str, str]]
 
+#: Columns that are flush left.
+_TEXTS = ("method", "selection")
+
 
 def number_text(value: Any, key: str = "") -> str:
     """Write a cell for people, with four decimals.
@@ -31,18 +34,12 @@ def number_text(value: Any, key: str = "") -> str:
     return f"{value:,}" if isinstance(value, int) else str(value)
 
 
-def _heads(table: Table, columns: Columns) -> list[str]:
-    lead = ["method", "selection"] if table.shows_selection else ["model"]
-    return [*lead, *(heading for _, heading in columns)]
-
-
-def _cells(row: Row, table: Table, columns: Columns, write: Callable[[str], str], mark: str) -> list[str]:
+def _cells(row: Row, columns: Columns, write: Callable[[str], str], mark: str) -> list[str]:
     """Return a row's texts; `write` escapes one, the format `mark` sets apart one that leaks."""
-    texts = [("", row.method), *([("", row.selection)] if table.shows_selection else [])]
-    texts += [(key, number_text(row.values.get(key), key)) for key, _ in columns]
+    texts = {key: number_text(row.values.get(key), key) for key, _ in columns}
     return [
         mark.format(write(text)) if (row.leaks or key in row.leaking) and text != "–" else write(text)
-        for key, text in texts
+        for key, text in texts.items()
     ]
 
 
@@ -50,13 +47,11 @@ def to_markdown(tables: Sequence[Table]) -> str:
     """Render tables as Markdown; what leaks is set in italics."""
     lines: list[str] = []
     for table in tables:
-        heads = _heads(table, table.columns)
-        rows = [
-            _cells(row, table, table.columns, lambda text: text.replace("|", "\\|"), "*{}*")
-            for row in table.rows
+        rows = [[heading for _, heading in table.columns], ["---"] * len(table.columns)]
+        rows += [
+            _cells(row, table.columns, lambda text: text.replace("|", "\\|"), "*{}*") for row in table.rows
         ]
-        lines += [f"### {table.title}", "", f"| {' | '.join(heads)} |", "|" + " --- |" * len(heads)]
-        lines += [f"| {' | '.join(row)} |" for row in rows]
+        lines += [f"### {table.title}", "", *(f"| {' | '.join(row)} |" for row in rows)]
         lines += ["", *(f"- {note}" for note in table.notes), ""]
     return "\n".join(lines)
 
@@ -71,17 +66,16 @@ def _fields(key: str) -> list[str]:
 
 def to_csv(tables: Sequence[Table]) -> str:
     """Render tables as one CSV, every number in full."""
-    keys = list(dict.fromkeys(key for table in tables for key, _ in table.columns))
     lead = ("table", "method", "selection", "leaks")
+    keys = list(dict.fromkeys(key for table in tables for key, _ in table.columns if key not in lead))
+    names = [*lead, *(name for key in keys for name in _fields(key))]
     buffer = io.StringIO()
-    writer = csv.DictWriter(
-        buffer, [*lead, *(name for key in keys for name in _fields(key))], lineterminator="\n"
-    )
+    writer = csv.DictWriter(buffer, names, lineterminator="\n")
     writer.writeheader()
     for table in tables:
         for row in table.rows:
-            start = (table.title, row.method, row.selection, "yes" if row.leaks else "")
-            record: dict[str, Any] = dict(zip(lead, start, strict=True))
+            record = {"table": table.title, "leaks": "yes" if row.leaks else ""}
+            record |= {key: row.values[key] for key in _TEXTS}
             for key in keys:
                 value = row.values.get(key)
                 parts = (value.mean, value.sd) if isinstance(value, Figure) else value
@@ -104,26 +98,25 @@ def to_latex(tables: Sequence[Table]) -> str:
     """
     lines: list[str] = []
     for table in tables:
-        shown = [(key, head) for key, head in table.columns if key not in table.wide]
-        heads = _heads(table, shown)
+        shown = [(key, heading) for key, heading in table.columns if key not in table.wide]
         lines += [
             r"\begin{table}",
             r"\centering\scriptsize\setlength{\tabcolsep}{3pt}",
             rf"\caption{{{table.title.translate(_LATEX)}}}",
-            rf"\begin{{tabular}}{{{'l' * (len(heads) - len(shown))}{'r' * len(shown)}}}",
+            rf"\begin{{tabular}}{{{''.join('l' if key in _TEXTS else 'r' for key, _ in shown)}}}",
             r"\toprule",
-            " & ".join(head.translate(_LATEX) for head in heads) + r" \\",
+            " & ".join(heading.translate(_LATEX) for _, heading in shown) + r" \\",
             r"\midrule",
         ]
-        published, sources = False, []
+        sources: list[str] = []
         for row in table.rows:
+            method, source = row.values["method"], row.values["source"]
             if "published_source" in row.values:
-                sources.append(f"{row.method}, as published: {row.values['published_source']}.")
-            if row.values["source"] != "this run":
-                sources.append(f"{row.method}: {row.values['source']}.")
-                lines += [] if published else [r"\midrule"]
-                published = True
-            cells = _cells(row, table, shown, lambda text: text.translate(_LATEX), r"\emph{{{}}}")
+                sources.append(f"{method}, as published: {row.values['published_source']}.")
+            if source != "this run":
+                lines += [] if sources else [r"\midrule"]
+                sources.append(f"{method}: {source}.")
+            cells = _cells(row, shown, lambda text: text.translate(_LATEX), r"\emph{{{}}}")
             lines.append(" & ".join(cells) + r" \\")
         lines += [r"\bottomrule", r"\end{tabular}", *(f"% {note}" for note in (*table.notes, *sources))]
         lines += [r"\end{table}", ""]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from mer_bench.scores.metrics import FULL
@@ -22,17 +22,13 @@ class Row:
     """One line of a table.
 
     Attributes:
-        method: The model or the published method.
-        selection: Which epoch counts, or what is known of it.
-        leaks: Whether the figures are known to be chosen on the test subject.
         values: Column key to a figure, a number or text; a key that is absent prints as a dash.
+        leaks: Whether the figures are known to be chosen on the test subject.
         leaking: Keys of single cells that leak, where the others do not.
     """
 
-    method: str
-    selection: str
-    leaks: bool
-    values: dict[str, Any] = field(default_factory=dict)
+    values: dict[str, Any]
+    leaks: bool = False
     leaking: frozenset[str] = frozenset()
 
 
@@ -42,10 +38,9 @@ class Table:
 
     Attributes:
         title: Protocol, scheme, samples.
-        columns: `(key, heading)` after method and selection.
+        columns: `(key, heading)`.
         rows: Ours, honest first, then the published ones.
         notes: What a reader must know.
-        shows_selection: Whether people are shown the column of selections.
         wide: Keys of columns that are too many for a printed page; LaTeX leaves them out.
     """
 
@@ -53,8 +48,7 @@ class Table:
     columns: tuple[tuple[str, str], ...]
     rows: tuple[Row, ...]
     notes: tuple[str, ...]
-    shows_selection: bool = True
-    wide: frozenset[str] = frozenset()
+    wide: frozenset[str]
 
 
 def database_title(name: str) -> str:
@@ -81,8 +75,8 @@ def build_tables(summaries: Sequence[RunSummary], published: bool = True) -> tup
 
 
 def _table(summaries: Sequence[RunSummary], published: bool) -> Table:
-    pools = list(summaries[0].selections["last"])
-    columns = []
+    pools, beside = list(summaries[0].selections["last"]), published_beside(summaries, published)
+    columns = [("method", "method"), ("selection", "selection")]
     for pool in pools:
         columns += [(f"{pool}.{key}", f"{database_title(pool)} {shown}") for key, shown in SHOWN.items()]
         if pool == FULL:
@@ -90,13 +84,12 @@ def _table(summaries: Sequence[RunSummary], published: bool) -> Table:
     columns += [(f"gap.{key}", f"gap {shown}") for key, shown in PAIR]
     columns += [("seeds", "seeds"), ("train_accuracy", "train acc"), ("parameters", "parameters")]
     columns += [("epoch", "epoch"), ("source", "source")]
-    beside = published_beside(summaries) if published else ()
+    printed = ("method", "selection", ".uf1", ".uar", "seeds")
     rows = [row for summary in summaries for row in _run_rows(summary, pools)]
     notes = [
         "UF1, UAR and accuracy are of predictions pooled over all folds; "
         "± is the standard deviation over seeds; the 95 % interval is a bootstrap over subjects.",
-        *run_notes(summaries),
-        *published_notes(beside),
+        *run_notes(summaries, beside),
         *(f"{score.method}: {score.note}." for score in beside if score.note),
     ]
     return Table(
@@ -104,7 +97,7 @@ def _table(summaries: Sequence[RunSummary], published: bool) -> Table:
         tuple(columns),
         (*rows, *map(_published_row, beside)),
         tuple(dict.fromkeys(notes)),
-        wide=frozenset(key for key, _ in columns if not key.endswith((".uf1", ".uar", "seeds"))),
+        frozenset(key for key, _ in columns if not key.endswith(printed)),
     )
 
 
@@ -113,6 +106,8 @@ def _run_rows(summary: RunSummary, pools: Sequence[str]) -> list[Row]:
     for selection, found in summary.selections.items():
         full = found[FULL].figures
         values: dict[str, Any] = {
+            "method": summary.title,
+            "selection": SELECTION_TITLES[selection],
             **{f"{pool}.{key}": found[pool].figures[key] for pool in pools for key in SHOWN},
             **{f"{FULL}.{key}.interval": (full[key].low, full[key].high) for key, _ in PAIR},
             "seeds": len(summary.seeds),
@@ -123,16 +118,16 @@ def _run_rows(summary: RunSummary, pools: Sequence[str]) -> list[Row]:
         }
         if selection != "last":
             values |= {f"gap.{key}": summary.gap(selection, FULL, key) for key, _ in PAIR}
-        rows.append(Row(summary.title, SELECTION_TITLES[selection], selection == "oracle", values))
+        rows.append(Row(values, leaks=selection == "oracle"))
     return rows
 
 
 def _published_row(score: PublishedScore) -> Row:
-    values: dict[str, Any] = {"source": score.source}
-    for pool, figures in score.scores.items():
-        values |= {f"{pool}.{key}": figure for (key, _), figure in zip(PAIR, figures, strict=True)}
-    selection, leaks = SELECTS_ON_TEST[score.selects_on_test][0], score.selects_on_test == "yes"
-    return Row(f"{score.method} (published)", selection, leaks, values)
+    selection = SELECTS_ON_TEST[score.selects_on_test][0]
+    values: dict[str, Any] = {"method": f"{score.method} (published)", "selection": selection}
+    for pool, (uf1, uar) in score.scores.items():
+        values |= {f"{pool}.uf1": uf1, f"{pool}.uar": uar}
+    return Row({**values, "source": score.source}, leaks=score.selects_on_test == "yes")
 
 
 def table_title(summary: RunSummary) -> str:
@@ -144,20 +139,15 @@ def table_title(summary: RunSummary) -> str:
     )
 
 
-def published_beside(summaries: Sequence[RunSummary]) -> tuple[PublishedScore, ...]:
-    """Return the published scores that may stand beside runs of one group."""
+def published_beside(summaries: Sequence[RunSummary], wanted: bool = True) -> tuple[PublishedScore, ...]:
+    """Return the published scores, if any are wanted, that may stand beside runs of one group."""
     scored = [summary for summary in summaries if not summary.is_control]
-    return scored[0].beside if scored and all(summary.comparable for summary in scored) else ()
+    fit = wanted and scored and all(summary.comparable for summary in scored)
+    return scored[0].beside if fit else ()
 
 
-def published_notes(beside: Sequence[PublishedScore]) -> list[str]:
-    """Return what a reader must know of all published scores of their databases."""
-    databases = {database for score in beside for database in score.databases}
-    return [note for database, note in DATABASE_NOTES.items() if database in databases]
-
-
-def run_notes(summaries: Sequence[RunSummary]) -> list[str]:
-    """Return what a reader of these runs of one group must know."""
+def run_notes(summaries: Sequence[RunSummary], beside: Sequence[PublishedScore]) -> list[str]:
+    """Return what a reader of these runs of one group, and of published scores beside them, must know."""
     notes = []
     if any("oracle" in summary.selections for summary in summaries):
         notes.append(
@@ -167,7 +157,8 @@ def run_notes(summaries: Sequence[RunSummary]) -> list[str]:
     for summary in summaries:
         notes += [f"{summary.title}: {note}" for note in notes_of_run(summary)]
         notes += notes_of_samples(summary)
-    return notes
+    databases = {database for score in beside for database in score.databases}
+    return notes + [note for database, note in DATABASE_NOTES.items() if database in databases]
 
 
 def notes_of_run(summary: RunSummary, limit: int | None = None) -> list[str]:
@@ -180,9 +171,7 @@ def notes_of_run(summary: RunSummary, limit: int | None = None) -> list[str]:
     notes += [f"{note}." for note in summary.notes]
     if manifest.passed_over:
         missed = passed_over_text(manifest.passed_over)
-        notes.append(
-            f"it reads {manifest.identity.input}, as its better inputs were not to be had ({missed})."
-        )
+        notes.append(f"reads {manifest.identity.input}; its better inputs were not to be had ({missed}).")
     return notes
 
 

@@ -2,18 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from mer_bench.report.render import number_text
-from mer_bench.report.tables import (
-    PAIR,
-    SHOWN,
-    Row,
-    Table,
-    database_title,
-    notes_of_run,
-    notes_of_samples,
-)
+from mer_bench.report.tables import PAIR, SHOWN, Row, Table, database_title, notes_of_run, notes_of_samples
 from mer_bench.scores.metrics import FULL
 from mer_bench.scores.summary import RunSummary
 from mer_flow.work.progress import duration
@@ -44,11 +36,7 @@ def _tight(text: str) -> str:
 
 
 def render_run(summary: RunSummary) -> str:
-    """Write a run's scores, Full and per database, with the confusion of the honest selection.
-
-    Args:
-        summary: A complete run.
-    """
+    """Write a run's scores, Full and per database, with the confusion of the honest selection."""
     manifest, selections = summary.manifest, list(summary.selections)
     parameters = f", {_plural(manifest.parameters, 'parameter')}" if manifest.parameters else ""
     gap = ["leakage gap"] if "oracle" in selections else []
@@ -82,47 +70,39 @@ def _confusion(summary: RunSummary) -> list[str]:
     full = summary.selections["last"][FULL]
     over = f", {len(summary.seeds)} seeds summed" if len(summary.seeds) > 1 else ""
     rows = [["true \\ predicted", *summary.manifest.classes, "F1", "recall"]]
-    lines = zip(
-        summary.manifest.classes, full.confusion, full.per_class("f1"), full.per_class("recall"), strict=True
-    )
-    rows += [[name, *map(str, counts), f"{f1:.3f}", f"{recall:.3f}"] for name, counts, f1, recall in lines]
+    f1, recall = full.per_class("f1"), full.per_class("recall")
+    for c, name in enumerate(summary.manifest.classes):
+        rows.append([name, *map(str, full.confusion[c]), f"{f1[c]:.3f}", f"{recall[c]:.3f}"])
     return [f"confusion, last epoch, Full{over}", *align(rows)]
 
 
 def render_leaderboard(table: Table) -> str:
-    """Write a leaderboard: honest against leaking figures, then databases and published ones.
-
-    Args:
-        table: As `build_leaderboards` makes them.
-    """
+    """Write a leaderboard: honest against leaking figures, then databases and published ones."""
     headings = dict(table.columns)
 
-    def cell(key: str) -> Callable[[Row], str]:
-        return lambda row: _tight(number_text(row.values.get(key), key))
+    def text(row: Row, key: str) -> str:
+        """One cell; a key that ends in a separator stands for UF1 and UAR."""
+        if key[-1] not in "._":
+            return _tight(number_text(row.values.get(key), key))
+        pair = [row.values.get(f"{key}{metric}") for metric, _ in PAIR]
+        means = [number_text(getattr(value, "mean", value)) for value in pair]
+        return "–" if pair[0] is None else " / ".join(means)
 
-    def pair(prefix: str) -> Callable[[Row], str]:
-        def write(row: Row) -> str:
-            values = [row.values.get(f"{prefix}{key}") for key, _ in PAIR]
-            means = [number_text(getattr(value, "mean", value)) for value in values]
-            return " / ".join(means) if values[0] is not None else "–"
-
-        return write
-
-    def lines(columns: list[tuple[str, Callable[[Row], str]]], left: int) -> list[str]:
-        rows = [["#", "model", *(heading for heading, _ in columns)]]
+    def lines(columns: Sequence[tuple[str, str]], left: int) -> list[str]:
+        rows = [["#", "model", *(heading for _, heading in columns)]]
         for number, row in enumerate(table.rows, 1):
-            rows.append([str(number), row.method, *(write(row) for _, write in columns)])
+            rows.append([str(number), row.values["method"], *(text(row, key) for key, _ in columns)])
         return align(rows, left)
 
     keys = ("variant", "recipe", "parameters", "seeds", f"{FULL}.uf1", f"{FULL}.uar")
-    first = [(headings[key].removesuffix(" (last)"), cell(key)) for key in keys]
-    first += [("inner UF1 / UAR", pair(f"inner.{FULL}."))] if f"inner.{FULL}.uf1" in headings else []
-    first += [("oracle (LEAKS)", pair(f"oracle.{FULL}.")), ("gap UF1", cell("gap.uf1"))]
+    first = [(key, headings[key].removesuffix(" (last)")) for key in keys]
+    first += [(f"inner.{FULL}.", "inner UF1 / UAR")] if f"inner.{FULL}.uf1" in headings else []
+    first += [(f"oracle.{FULL}.", "oracle (LEAKS)"), ("gap.uf1", "gap UF1")]
     others = (f"{FULL}.", "gap.", "inner.", "oracle.")
     pools = [key[:-4] for key in headings if key.endswith(".uf1") and not key.startswith(others)]
-    second = [(database_title(pool), pair(f"{pool}.")) for pool in pools]
-    second += [("published", pair("published_"))] if "published_uf1" in headings else []
-    second += [("specification", cell("exactness")), (headings["selects"], cell("selects"))]
+    second = [(f"{pool}.", database_title(pool)) for pool in pools]
+    second += [("published_", "published")] if "published_uf1" in headings else []
+    second += [("exactness", "specification"), ("selects", headings["selects"])]
     return "\n".join(
         [
             f"{table.title}; by UF1 of the last epoch",
