@@ -15,7 +15,7 @@ from pydantic import BeforeValidator, Field, create_model, field_validator
 from mer_bench.errors import UsageError
 from mer_bench.models.spec import ModelSpec
 from mer_bench.models.spelling import Entry, parse_entry
-from mer_bench.protocols.splits import ProtocolOptions
+from mer_bench.protocols.splits import Protocol, ProtocolOptions, get_protocol
 from mer_bench.recipe import Recipe
 from mer_flow.work.settings import Settings, parse_sets, read_toml
 from mer_flow.work.suggest import unknown
@@ -91,9 +91,9 @@ class RunSettings(Settings):
     def _count_or_list(cls, value: Any) -> tuple[int, ...]:
         return parse_seeds(value)
 
-    def protocol_options(self) -> ProtocolOptions:
-        """Return the part that the protocol reads."""
-        return ProtocolOptions(
+    def splitter(self) -> Protocol:
+        """Return the protocol with its options."""
+        options = ProtocolOptions(
             databases=self.db,
             train_databases=self.train_db,
             test_databases=self.test_db,
@@ -102,6 +102,7 @@ class RunSettings(Settings):
             inner=self.inner,
             inner_fraction=self.inner_fraction,
         )
+        return get_protocol(self.protocol, options)
 
 
 class TrainingSettings(Settings):

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import click
 
-from mer_bench.cli.options import json_option, store_option
-
 
 @click.command("check", short_help="Check environment, plug-ins and store; or a model.")
-@store_option
+@click.option(
+    "--store", type=click.Path(path_type=Path), help="The store; else the variable MER_BENCH_STORE."
+)
 @click.option("--scheme", default="megc3", show_default=True, help="Label scheme.")
 @click.option(
     "--conformance",
@@ -20,13 +20,13 @@ from mer_bench.cli.options import json_option, store_option
     metavar="NAME",
     help="Check that a model keeps what every model must; may be given several times, `all` for all.",
 )
-@json_option
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def check_command(store: Path | None, scheme: str, models: tuple[str, ...], as_json: bool) -> None:
-    """Say what would keep a run from working: versions, devices, plug-ins, and what the store can feed.
+    """Says what would keep a run from working: versions, devices, plug-ins, and what the store can feed.
 
-    With --conformance take a model through the suite that the models shipped with mer-bench have to pass:
+    With --conformance it takes a model through the suite that the models shipped with mer-bench have to pass:
     shapes, gradients, parameter count, memorising 16 samples, the same result for the same seed, saving and
-    loading, folds stacked and one by one. The suite brings its own small store and takes a few seconds per model.
+    loading, folds stacked and one by one. It brings its own small store and takes a few seconds per model.
 
     Exit code 1 where a plug-in fails, the store cannot be read or a model does not conform.
     """

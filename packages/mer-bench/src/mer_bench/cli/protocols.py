@@ -18,7 +18,7 @@ from mer_bench.cli.options import json_option, settings_options, store_option
 @json_option
 def protocols_command(name: str | None, store: Path | None, flags: dict[str, Any], as_json: bool) -> None:
     """List the protocols; with NAME and a store, the folds that it cuts."""
-    from mer_bench.protocols.splits import PROTOCOLS, cut_folds, get_protocol
+    from mer_bench.protocols.splits import PROTOCOLS, get_protocol
     from mer_bench.report.terminal import align
 
     if name is None:
@@ -34,7 +34,7 @@ def protocols_command(name: str | None, store: Path | None, flags: dict[str, Any
 
     run = RunSettings(protocol=name, **flags)
     population = read_population(find_store(store), run)
-    folds = cut_folds(name, population, run.protocol_options())
+    folds = run.splitter().cut(population)
     rows = [
         {
             "fold": fold.name,

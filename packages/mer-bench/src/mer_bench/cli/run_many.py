@@ -161,7 +161,7 @@ def _plan_text(board: Leaderboard) -> str:
 
 def _finish(finished: Sequence[Finished], refused: Sequence[Refused], as_json: bool) -> None:
     from mer_bench.report.leaderboard import build_leaderboards, ranked, render_leaderboard
-    from mer_bench.report.summary import summarise
+    from mer_bench.scores.summary import summarise
 
     summaries = [
         summarise(one.outcome.run, one.planned.request.run.seeds)

@@ -15,7 +15,6 @@ import numpy as np
 from mer_bench.errors import DataError, UsageError
 from mer_bench.models.spec import ModelSpec
 from mer_bench.protocols.folds import Population
-from mer_bench.protocols.splits import check_scheme, databases_needed, get_protocol
 from mer_bench.settings import RunSettings
 from mer_flow.work.suggest import unknown
 
@@ -86,7 +85,7 @@ class BenchData:
         return digest.hexdigest()
 
     def shuffled(self, seed: int) -> BenchData:
-        """Return the same maps with labels permuted over all samples, a control that should score at chance."""
+        """Return the same maps with labels permuted over all samples, a control to score at chance."""
         labels = np.random.default_rng(seed).permutation(self.population.labels)
         return replace(self, population=replace(self.population, labels=labels), shuffle_seed=seed)
 
@@ -218,13 +217,10 @@ def _databases(store: FlowStore, run: RunSettings) -> tuple[str, ...]:
     from mer_flow.labels import get_scheme
 
     if run.protocol:
-        check_scheme(get_protocol(run.protocol), run.scheme)
+        run.splitter().check_scheme(run.scheme)
     # Unless told otherwise, databases that the scheme has no classes for are left out.
     labelled = [name for name in store.databases if name in get_scheme(run.scheme).databases]
-    if run.protocol:
-        needed = databases_needed(get_protocol(run.protocol), run.protocol_options(), labelled)
-    else:
-        needed = tuple(sorted(set(run.db or labelled)))
+    needed = run.splitter().databases(labelled) if run.protocol else tuple(sorted({*(run.db or labelled)}))
     for name in needed:
         if name not in DATABASES and name not in store.databases:
             raise UsageError(str(unknown("database", name, {*DATABASES, *store.databases})))

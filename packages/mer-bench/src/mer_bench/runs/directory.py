@@ -270,7 +270,7 @@ class RunDirectory:
         return tuple(f"fold {_few(names)}: {note}" for note, names in folds.items())
 
     def set_aside(self, seed: int, fold: str) -> Path:
-        """Rename a damaged record, so that its fold is trained again and the evidence is kept; return where."""
+        """Rename a damaged record, so that its fold is trained again; return where the evidence is."""
         path = self.record_path(seed, fold)
         return path.replace(path.with_name(f"{path.name}.damaged"))
 

@@ -12,7 +12,6 @@ from mer_bench.errors import TrainingError, UsageError
 from mer_bench.models.registry import Registered
 from mer_bench.models.spec import ModelSpec
 from mer_bench.protocols.folds import Fold, FoldSet
-from mer_bench.protocols.splits import cut_folds
 from mer_bench.runs.data import BenchData, DataCache, load_data
 from mer_bench.runs.directory import RunDirectory, RunStatus, writing
 from mer_bench.runs.manifest import RunManifest, build_manifest
@@ -98,7 +97,7 @@ def prepare_data(registered: Registered, request: Request, data: BenchData) -> P
     resolved, run = resolve(registered.spec, request), request.run
     if run.shuffle_labels is not None:
         data = data.shuffled(run.shuffle_labels)
-    folds = cut_folds(run.protocol, data.population, run.protocol_options())
+    folds = run.splitter().cut(data.population)
     network = try_model(job_of(registered.spec, request, resolved, data), data)
     parameters = network and sum(p.numel() for p in network.parameters() if p.requires_grad)
     manifest = build_manifest(registered, request, resolved, data, folds, parameters)
