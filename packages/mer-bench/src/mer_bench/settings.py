@@ -3,23 +3,106 @@
 from __future__ import annotations
 
 import inspect
-import math
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+import tomllib
+import types
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from pathlib import Path
-from typing import Any, Literal, get_type_hints
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field, create_model, field_validator
 
-from mer_bench.config_file import ConfigFile, read_config
 from mer_bench.errors import UsageError
 from mer_bench.models.spec import ModelSpec
 from mer_bench.models.spelling import Entry, parse_entry
-from mer_bench.protocols.splits import ProtocolOptions
+from mer_bench.protocols.splits import Protocol, ProtocolOptions, get_protocol
 from mer_bench.recipe import Recipe
-from mer_bench.values import coerce, literal, parse_seeds
-from mer_flow.work.settings import Settings
+from mer_flow.work.settings import Settings, parse_sets, read_toml
 from mer_flow.work.suggest import unknown
+
+
+def parse_seeds(value: Any) -> tuple[int, ...]:
+    """Read seeds: a count, or a list.
+
+    >>> parse_seeds("3"), parse_seeds("7,"), parse_seeds("0,5")
+    ((0, 1, 2), (7,), (0, 5))
+    """
+    message = (
+        "seeds: expected a count (3 means 0,1,2) or a list (0,1,2; a single one is written 7,), "
+        f"got '{value}'"
+    )
+    try:
+        if isinstance(value, str) and "," in value:
+            seeds = tuple(int(part) for part in value.split(",") if part.strip())
+        elif isinstance(value, (list, tuple)):
+            seeds = tuple(int(part) for part in value)
+        else:
+            seeds = tuple(range(int(value)))
+    except (TypeError, ValueError):
+        raise UsageError(message) from None
+    if not seeds or min(seeds) < 0 or len(set(seeds)) != len(seeds):
+        raise UsageError(message + "; seeds are different and not negative")
+    return seeds
+
+
+class RunSettings(Settings):
+    """What decides a run. Empty text means the model's or the protocol's default.
+
+    Attributes:
+        model: Registry name.
+        protocol: `cde`, `loso`, `hde`, `cross-db` or `kfold`.
+        scheme: Label scheme.
+        db: Databases of `loso`, `hde` and `kfold`.
+        train_db: Training databases of `cross-db`.
+        test_db: Test databases of `cross-db`.
+        k: Folds of `kfold`.
+        fold_seed: Decides `kfold`'s assignment and the inner subjects.
+        inner: Reserve whole training subjects to choose the epoch.
+        inner_fraction: Their share of the training subjects.
+        variant: The model's named option set.
+        recipe: The model's named recipe.
+        view: What the model reads, as in `whole-28`.
+        normalisation: How it is scaled, as in `scaled`.
+        seeds: Training seeds; a run is repeated for each.
+        shuffle_labels: Seed of the label-shuffle control; None for the true labels.
+    """
+
+    error = UsageError
+
+    model: str = ""
+    protocol: str = ""
+    scheme: str = "megc3"
+    db: tuple[str, ...] = ()
+    train_db: tuple[str, ...] = ()
+    test_db: tuple[str, ...] = ()
+    k: int = 5
+    fold_seed: int = 0
+    inner: bool = False
+    inner_fraction: float = 0.2
+    variant: str = ""
+    recipe: str = ""
+    view: str = ""
+    normalisation: str = ""
+    seeds: tuple[int, ...] = (0,)
+    shuffle_labels: int | None = None
+
+    @field_validator("seeds", mode="before")
+    @classmethod
+    def _count_or_list(cls, value: Any) -> tuple[int, ...]:
+        return parse_seeds(value)
+
+    def splitter(self) -> Protocol:
+        """Return the protocol with its options."""
+        options = ProtocolOptions(
+            databases=self.db,
+            train_databases=self.train_db,
+            test_databases=self.test_db,
+            k=self.k,
+            fold_seed=self.fold_seed,
+            inner=self.inner,
+            inner_fraction=self.inner_fraction,
+        )
+        return get_protocol(self.protocol, options)
 
 
 class TrainingSettings(Settings):
@@ -48,193 +131,140 @@ class TrainingSettings(Settings):
     compile: bool = False
 
 
-@dataclass(frozen=True)
-class RunSettings:
-    """Everything a run can be told. Empty text means the model's or the protocol's default.
+#: Every setting that is not of a recipe or a model.
+SETTINGS = (*RunSettings.model_fields, *TrainingSettings.model_fields)
 
-    Attributes:
-        model: Registry name.
-        protocol: `cde`, `loso`, `hde`, `cross-db` or `kfold`.
-        scheme: Label scheme; `megc3` unless told otherwise.
-        db: Databases of `loso`, `hde` and `kfold`.
-        train_db: Training databases of `cross-db`.
-        test_db: Test databases of `cross-db`.
-        k: Folds of `kfold`.
-        fold_seed: Decides `kfold`'s assignment and the inner subjects.
-        inner: Reserve whole training subjects to choose the epoch.
-        inner_fraction: Their share of the training subjects.
-        variant: The model's named option set.
-        recipe: The model's named recipe.
-        view: What the model reads, as in `whole-28`.
-        normalisation: How it is scaled, as in `scaled`.
-        seeds: Training seeds; a run is repeated for each.
-        shuffle_labels: Seed of the label-shuffle control; None for the true labels.
-        device: `auto`, `cpu`, `cuda` or `cuda:<n>`.
-        engine: `auto`, `stacked`, `processes` or `serial`.
-        workers: Processes; None lets the engine decide.
-        chunk: Folds stacked at once; None lets the engine decide.
-        deterministic: Ask for bit-identical repetition on the same machine.
-        precision: How a GPU multiplies float32 matrices: `float32`, `tf32`, or `auto`, which is TF32 where it
-            knows it.
-        compile: Train stacked folds through `torch.compile`.
-    """
-
-    model: str = ""
-    protocol: str = ""
-    scheme: str = "megc3"
-    db: tuple[str, ...] = ()
-    train_db: tuple[str, ...] = ()
-    test_db: tuple[str, ...] = ()
-    k: int = 5
-    fold_seed: int = 0
-    inner: bool = False
-    inner_fraction: float = 0.2
-    variant: str = ""
-    recipe: str = ""
-    view: str = ""
-    normalisation: str = ""
-    seeds: tuple[int, ...] = (0,)
-    shuffle_labels: int | None = None
-    device: str = "auto"
-    engine: Literal["auto", "stacked", "processes", "serial"] = "auto"
-    workers: int | None = None
-    chunk: int | None = None
-    deterministic: bool = False
-    precision: Literal["auto", "float32", "tf32"] = "auto"
-    compile: bool = False
-
-    def protocol_options(self) -> ProtocolOptions:
-        """Returns the part that the protocol reads."""
-        return ProtocolOptions(
-            databases=self.db,
-            train_databases=self.train_db,
-            test_databases=self.test_db,
-            k=self.k,
-            fold_seed=self.fold_seed,
-            inner=self.inner,
-            inner_fraction=self.inner_fraction,
-        )
+#: What a file's section of one model may set; the protocol, its data and its folds are the same for all.
+OF_ONE_MODEL = ("variant", "recipe", "seeds", "view", "normalisation", *TrainingSettings.model_fields)
 
 
 @dataclass(frozen=True)
 class Request:
-    """Settings as given: the run's own, and those meant for the recipe or the model.
+    """A model as asked for.
 
     Attributes:
-        run: The run's settings.
-        overrides: Key to value of everything else, as in `lr`, `recipe.epochs` or `options.width`.
+        run: What decides the run.
+        overrides: Fields of the recipe and options of the model, by their keys as `--set` takes them: `lr`,
+            `recipe.epochs` or `options.width`.
+        training: Where and how it is trained.
     """
 
     run: RunSettings
     overrides: Mapping[str, Any] = field(default_factory=dict)
-
-
-def parse_sets(pairs: Sequence[str]) -> dict[str, str]:
-    """Splits `key=value` texts of `--set`.
-
-    Raises:
-        UsageError: One has no `=`, or a key is given twice.
-    """
-    found: dict[str, str] = {}
-    for pair in pairs:
-        key, sign, value = pair.partition("=")
-        key = key.strip()
-        if not sign or not key:
-            raise UsageError(f"--set {pair}: expected key=value, as in --set lr=1e-4")
-        if key in found:
-            raise UsageError(f"--set {key} is given twice")
-        found[key] = value.strip()
-    return found
+    training: TrainingSettings = field(default_factory=TrainingSettings)
 
 
 @dataclass(frozen=True)
 class Layers:
-    """Settings as given, in three layers: file below `--set` below flags.
+    """Settings as given, by their names; keys of recipe and model as `--set` takes them. Later layers win.
 
     Attributes:
-        file: The configuration file.
-        sets: Of `--set`: key to text.
-        flags: Settings from the command line that were given.
+        file: What the configuration file says for every model.
+        models: What it says for one, by entry as it is spelled, in the order of the file.
+        sets: Of `--set`.
+        flags: Of the command line.
     """
 
-    file: ConfigFile
-    sets: Mapping[str, str]
+    file: Mapping[str, Any]
+    models: Mapping[str, Mapping[str, Any]]
+    sets: Mapping[str, Any]
     flags: Mapping[str, Any]
 
     @classmethod
     def read(cls, config: Path | None, sets: Sequence[str], flags: Mapping[str, Any]) -> Layers:
-        """Reads the layers.
+        """Read the layers.
+
+        In the file, top-level keys are settings of the run, and `[set]` holds keys as `--set` takes them.
+        `[models.ahmsa]`, or `[models."ahmsa:tiny"]` for one entry of a leaderboard, holds settings of that
+        model, its own `set` too.
 
         Args:
             config: A TOML file, or None.
             sets: Texts of `--set`.
-            flags: Settings from the command line; None means not given.
+            flags: Settings from the command line that were given.
 
         Raises:
-            UsageError: The file cannot be read or has an unknown setting, or a `--set` is no key=value.
+            UsageError: The file cannot be read, has an unknown setting, or a section sets what must be the
+                same for all; a `--set` is no key=value.
         """
-        file = read_config(config) if config else ConfigFile()
-        hints = get_type_hints(RunSettings)
-        for key in file.common.settings:
-            if key not in hints:
-                raise UsageError(f"configuration {config}: {unknown('setting', key, hints)}")
-        given = {key: value for key, value in flags.items() if value is not None}
-        return cls(file, parse_sets(sets), given)
+        content = read_toml(config, UsageError) if config else {}
+        where = f"configuration {config}"
+        sections = _table(content.pop("models", {}), f"{where}: [models]")
+        models = {}
+        for name, section in sections.items():
+            here = f"{where}, section [models.{name}]"
+            models[name] = _flat(_table(section, here), OF_ONE_MODEL, here)
+        return cls(_flat(content, SETTINGS, where), models, parse_sets(sets, UsageError), flags)
 
     @property
     def common(self) -> dict[str, Any]:
         """What was given for every model, each key with the value of its highest layer."""
-        return {**self.file.common.settings, **self.file.common.overrides, **self.sets, **self.flags}
+        return {**self.file, **self.sets, **self.flags}
 
     def request(self, entry: Entry, leave_out: Collection[str] = ()) -> Request:
-        """Merges the layers into the request of one model; what its spelling says wins.
+        """Merge the layers for one model; what its spelling says wins.
 
         Args:
             entry: The model, with variant and recipe where they are spelled.
             leave_out: Keys that this model does not take from what was given for every model.
 
-        Returns:
-            Typed run settings, and what is meant for the recipe or the model (resolved later against both).
-
         Raises:
-            UsageError: A value of a wrong type.
+            UsageError: A value of a wrong type or range.
         """
-        hints = get_type_hints(RunSettings)
-        own = self.file.section(entry)
-        spelled = {key: value for key, value in asdict(entry).items() if value}
-        common: list[Mapping[str, Any]] = [
+        file, sets, flags = (
             {key: value for key, value in layer.items() if key not in leave_out}
-            for layer in (self.file.common.settings, self.file.common.overrides, self.sets, self.flags)
-        ]
-        layers = [*common[:2], own.settings, own.overrides, *common[2:], spelled]
-        merged = {key: value for layer in layers for key, value in layer.items()}
-        values: dict[str, Any] = {
-            key: parse_seeds(value) if key == "seeds" else coerce(key, value, hints[key])
-            for key, value in merged.items()
-            if key in hints
-        }
-        return Request(
-            RunSettings(**values), {key: value for key, value in merged.items() if key not in hints}
+            for layer in (self.file, self.sets, self.flags)
         )
+        # The model's own section lies below that of the entry as it is spelled.
+        own = [self.models.get(key, {}) for key in (entry.model, str(entry))]
+        spelled = {key: value for key, value in asdict(entry).items() if value}
+        merged = {k: v for layer in (file, *own, sets, flags, spelled) for k, v in layer.items()}
+        run = RunSettings(**_taken(merged, RunSettings.model_fields))
+        training = TrainingSettings(**_taken(merged, TrainingSettings.model_fields))
+        return Request(run, merged, training)
 
 
 def gather(config: Path | None, sets: Sequence[str], flags: Mapping[str, Any]) -> Request:
-    """Merges the three layers into the request of one model: file below `--set` below flags.
-
-    Args:
-        config: A TOML file, or None.
-        sets: Texts of `--set`.
-        flags: Settings from the command line; None means not given. `model` may spell variant and recipe too.
-
-    Returns:
-        As `Layers.request`.
-
-    Raises:
-        UsageError: An unknown setting in the file, or a value of a wrong type.
-    """
+    """Merge the layers for the model they name, variant and recipe spelled or not; errors as `Layers`."""
     layers = Layers.read(config, sets, flags)
-    name = coerce("model", layers.common.get("model", ""), str)
+    name = str(layers.common.get("model", ""))
     return layers.request(parse_entry(name) if name else Entry(""))
+
+
+def _table(value: Any, where: str) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise UsageError(f"{where} must be a table of key = value")
+    return value
+
+
+def _flat(content: Mapping[str, Any], known: Collection[str], where: str) -> dict[str, Any]:
+    """Check one part of a file, and lay what its `set` holds over its settings."""
+    flat = {}
+    for key, value in content.items():
+        name = key.replace("-", "_")
+        if key == "set":
+            continue
+        if isinstance(value, dict):
+            raise UsageError(
+                f"{where}: unknown table [{key}]; settings of the recipe and the model go under [set], "
+                'as in lr = 1e-4 or "options.width" = 32, those of one model under [models.NAME]'
+            )
+        if name not in known:
+            hint = "; settings of the recipe and the model go under set, protocol and data are one for all"
+            raise UsageError(f"{where}: {unknown('setting', name, known)}{hint}")
+        flat[name] = value
+    return flat | _dotted(_table(content.get("set", {}), f"{where}: [set]"))
+
+
+def _dotted(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in table.items():
+        found |= _dotted(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return found
+
+
+def _taken(values: dict[str, Any], names: Iterable[str]) -> dict[str, Any]:
+    return {name: values.pop(name) for name in names if name in values}
 
 
 @dataclass(frozen=True)
@@ -254,96 +284,81 @@ class Resolved:
     changes: dict[str, Any] = field(default_factory=dict)
 
 
+#: What the bench itself tells a builder.
+_OF_THE_DATA = ("num_classes", "in_channels", "map_size")
+
+
 def option_types(spec: ModelSpec) -> tuple[dict[str, Any], bool]:
-    """Returns the builder's options with their types, and whether it takes others too.
+    """Return the builder's options with their types, and whether it takes others too.
 
     The options are the builder's keyword parameters, the fields of its `config` attribute where it has one (a
-    dataclass), and whatever the variants name.
+    dataclass or a pydantic model), and whatever the variants name.
     """
-    types_of: dict[str, Any] = {}
-    for options in spec.variants.values():
-        types_of.update({key: type(value) for key, value in options.items()})
+    found = {key: type(value) for options in spec.variants.values() for key, value in options.items()}
     open_ended = False
     try:
         parameters = inspect.signature(spec.build).parameters
         # A class's own hints are those of its attributes; its options are its constructor's.
-        is_class = isinstance(spec.build, type)
-        hints = get_type_hints(spec.build.__init__ if is_class else spec.build)
+        hints = get_type_hints(spec.build.__init__ if isinstance(spec.build, type) else spec.build)
     except (TypeError, ValueError, NameError, KeyError):
         parameters, hints, open_ended = {}, {}, True  # type: ignore[assignment]
     for name, parameter in parameters.items():
         if parameter.kind is parameter.VAR_KEYWORD:
             open_ended = True
-        elif name not in ("num_classes", "in_channels", "map_size"):
-            guess = type(parameter.default) if parameter.default not in (None, parameter.empty) else object
-            types_of[name] = hints.get(name, guess)
-    config = getattr(spec.build, "config", None)
-    if isinstance(config, type) and hasattr(config, "__dataclass_fields__"):
+        else:
+            guess = object if parameter.default in (None, parameter.empty) else type(parameter.default)
+            found[name] = hints.get(name, guess)
+    config: Any = getattr(spec.build, "config", None)
+    if hasattr(config, "model_fields"):
+        open_ended = False
+        found |= {n: Annotated[(f.annotation, *f.metadata, None)] for n, f in config.model_fields.items()}
+    elif is_dataclass(config):
         open_ended = False
         hints = get_type_hints(config)
-        fixed = ("num_classes", "in_channels", "map_size")
-        types_of.update({f.name: hints[f.name] for f in fields(config) if f.name not in fixed})
-    return types_of, open_ended
+        found |= {f.name: hints[f.name] for f in fields(config)}
+    return {name: kind for name, kind in found.items() if name not in _OF_THE_DATA}, open_ended
 
 
-def _recipe_types(spec: ModelSpec) -> dict[str, Any]:
-    if spec.kind != "network":
-        return {}
-    return {name: kind for name, kind in get_type_hints(Recipe).items() if name != "name"}
-
-
-def _place(spec: ModelSpec, key: str) -> tuple[str, str]:
-    """Returns where a key of `--set` belongs, `recipe` or `options`, and its bare name; or raises."""
-    recipe_types, (known_options, open_ended) = _recipe_types(spec), option_types(spec)
-    group, dot, bare = key.partition(".")
-    if not dot:
-        group, bare = "", key
-    elif group not in ("recipe", "options"):
-        raise UsageError(f"{unknown('setting group', group, ('recipe', 'options'))} (in '{key}')")
-    in_recipe = bare in recipe_types and group != "options"
-    in_options = bare in known_options and group != "recipe"
-    if in_recipe and in_options:
-        raise UsageError(
-            f"'{key}' is both a recipe field and a model option; write recipe.{key} or options.{key}"
-        )
-    if in_recipe:
-        return "recipe", bare
-    if in_options or (group == "options" and open_ended):
-        return "options", bare
-    known = {
-        "recipe": list(recipe_types),
-        "options": list(known_options),
-        "": [*recipe_types, *known_options, *get_type_hints(RunSettings)],
-    }[group]
-    hint = f" (an option that only the model knows is written options.{bare})" if open_ended else ""
-    raise UsageError(f"{unknown('setting', bare, known)}{hint}")
+def _fields_of_recipe(spec: ModelSpec) -> tuple[str, ...]:
+    return tuple(name for name in Recipe.model_fields if name != "name") if spec.kind == "network" else ()
 
 
 def known_keys(spec: ModelSpec) -> tuple[str, ...]:
-    """Returns the keys that `--set` takes for a model: fields of its recipe, options of its builder."""
-    return (*_recipe_types(spec), *option_types(spec)[0])
+    """Return the keys that `--set` takes for a model: fields of its recipe, options of its builder."""
+    return (*_fields_of_recipe(spec), *option_types(spec)[0])
+
+
+def _place(spec: ModelSpec, key: str) -> tuple[str, str]:
+    """Return where a key of `--set` belongs, `recipe` or `options`, and its bare name; or raise."""
+    group, dot, bare = key.partition(".")
+    if not dot:
+        group, bare = "", key
+    options, open_ended = option_types(spec)
+    names = {"recipe": _fields_of_recipe(spec), "options": tuple(options)}
+    if group and group not in names:
+        raise UsageError(f"{unknown('setting group', group, names)} (in '{key}')")
+    homes = [home for home in names if bare in names[home] and group in ("", home)]
+    if len(homes) == 2:
+        raise UsageError(
+            f"'{key}' is both a recipe field and a model option; write recipe.{key} or options.{key}"
+        )
+    if homes or (group == "options" and open_ended):
+        return homes[0] if homes else group, bare
+    known = names[group] if group else (*known_keys(spec), *SETTINGS)
+    hint = f" (an option that only the model knows is written options.{bare})" if open_ended else ""
+    raise UsageError(f"{unknown('setting', bare, known)}{hint}")
 
 
 def takes(spec: ModelSpec, key: str) -> bool:
     """Whether a model knows a key of `--set`, as a field of its recipe or an option of its builder."""
     try:
-        _place(spec, key)
+        return bool(_place(spec, key))
     except UsageError:
         return False
-    return True
 
 
 def resolve(spec: ModelSpec, request: Request) -> Resolved:
-    """Applies a request to a model.
-
-    A key may be written `recipe.<field>` or `options.<name>`; a bare key is looked up in both.
-
-    Args:
-        spec: The model.
-        request: What was asked for.
-
-    Returns:
-        The variant, the builder's options and the recipe.
+    """Apply a request to a model; a bare key is looked up in both recipe and options.
 
     Raises:
         UsageError: An unknown variant, recipe or key (with a suggestion), or a value of a wrong type or
@@ -352,72 +367,57 @@ def resolve(spec: ModelSpec, request: Request) -> Resolved:
     variant = request.run.variant or spec.default_variant
     if variant not in spec.variants:
         raise UsageError(str(unknown(f"variant of {spec.name}", variant, spec.variants)))
-    options = dict(spec.variants[variant])
-    recipe: Recipe | None = None
+    named = None
     if spec.kind == "network":
         name = request.run.recipe or spec.default_recipe
         if name not in spec.recipes:
             raise UsageError(str(unknown(f"recipe of {spec.name}", name, spec.recipes)))
-        recipe = spec.recipes[name]
+        named = spec.recipes[name]
     elif request.run.recipe:
         raise UsageError(f"{spec.name} is a classifier and takes no recipe")
-    recipe_types, known_options = _recipe_types(spec), option_types(spec)[0]
-    changes: dict[str, Any] = {}
+    given: dict[str, dict[str, Any]] = {"recipe": {}, "options": {}}
     for key, value in request.overrides.items():
         group, bare = _place(spec, key)
-        if group == "recipe":
-            changes[bare] = coerce(key, value, recipe_types[bare])
-        elif bare in known_options:
-            options[bare] = coerce(key, value, known_options[bare])
-        else:
-            options[bare] = literal(value) if isinstance(value, str) else value
-    named = spec.variants[variant]
-    apart = {
-        f"options.{key}" if key in recipe_types else key: value
+        given[group][bare] = value
+    recipe = named and named.changed(**given["recipe"])
+    options, before = _typed(given["options"], option_types(spec)[0]), spec.variants[variant]
+    changes = {
+        f"options.{key}" if key in _fields_of_recipe(spec) else key: value
         for key, value in options.items()
-        if key not in named or named[key] != value
+        if key not in before or before[key] != value
     }
-    if recipe is not None:
-        apart |= {key: value for key, value in changes.items() if value != getattr(recipe, key)}
-        recipe = recipe.changed(**changes)
-        check_recipe(recipe)
-    return Resolved(variant, options, recipe, apart)
+    for key in given["recipe"]:
+        if getattr(recipe, key) != getattr(named, key):
+            changes[key] = getattr(recipe, key)
+    return Resolved(variant, {**before, **options}, recipe, changes)
 
 
-def check_recipe(recipe: Recipe) -> None:
-    """Refuses values that no training can use.
+class _Options(Settings):
+    where = "options"
+    error = UsageError
 
-    Raises:
-        UsageError: One is out of range.
-    """
-    from_zero = (
-        *("weight_decay", "warmup_epochs", "shift", "clip_norm", "final_lr", "focal_gamma", "gamma"),
-        *("noise", "isda", "rotate", "decay_epochs"),
-    )
-    at_least = {"epochs": 1, "batch_size": 1, "step_epochs": 1, **dict.fromkeys(from_zero, 0)}
-    for name, low in at_least.items():
-        if not getattr(recipe, name) >= low:
-            raise UsageError(f"recipe.{name} must be at least {low}, got {getattr(recipe, name)}")
-    for name in ("lr", "eps"):
-        if not getattr(recipe, name) > 0:
-            raise UsageError(f"recipe.{name} must be above 0, got {getattr(recipe, name)}")
-    for name in ("flip", "label_smoothing"):
-        if not 0 <= getattr(recipe, name) <= 1:
-            raise UsageError(f"recipe.{name} must lie in [0, 1], got {getattr(recipe, name)}")
-    if not 0 < recipe.layer_decay <= 1:
-        raise UsageError(f"recipe.layer_decay must lie in (0, 1], got {recipe.layer_decay}")
-    # A batch whose samples all weigh nothing would have no mean.
-    if not all(weight > 0 and math.isfinite(weight) for weight in recipe.class_weights):
-        raise UsageError(f"recipe.class_weights must be finite and above 0, got {recipe.class_weights}")
-    if recipe.class_weights and recipe.loss != "cross-entropy":
-        raise UsageError(
-            f"recipe.class_weights belongs to loss = 'cross-entropy', but recipe.loss is '{recipe.loss}'; "
-            "class-balanced has weights of its own"
-        )
-    # At 1 a moving average never moves, and all effective numbers of samples are alike: 0/0.
-    for name in ("momentum", "beta1", "beta2", "cb_beta"):
-        if not 0 <= getattr(recipe, name) < 1:
-            raise UsageError(f"recipe.{name} must lie in [0, 1), got {getattr(recipe, name)}")
-    for name, value in asdict(recipe).items():
-        if isinstance(value, float) and not math.isfinite(value):
-            raise UsageError(f"recipe.{name} must be a finite number, got {value}")
+
+def _typed(options: Mapping[str, Any], known: Mapping[str, Any]) -> dict[str, Any]:
+    """Read options of a builder as their types."""
+    kinds: Any = {name: (_readable(known.get(name, object)), ...) for name in options}
+    read = create_model("Options", __base__=_Options, **kinds)(**options)
+    return {name: getattr(read, name) for name in options}
+
+
+def _readable(hint: Any) -> Any:
+    """Return a type that `Settings` can read; what is of any other type is read as TOML would."""
+    if get_origin(hint) in (list, Sequence):
+        hint = tuple[get_args(hint)[0], ...]  # type: ignore[misc]
+    kinds = get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
+    plain = (bool, int, float, str, types.NoneType)
+    if all(kind in plain or get_origin(kind) in (tuple, Literal, Annotated) for kind in kinds):
+        return hint
+    return Annotated[Any, BeforeValidator(_literal)]
+
+
+def _literal(value: Any) -> Any:
+    """Read text as TOML would (a number, a truth value, a list), else leave it as text."""
+    try:
+        return tomllib.loads(f"value = {value}")["value"] if isinstance(value, str) else value
+    except tomllib.TOMLDecodeError:
+        return value

@@ -40,7 +40,7 @@ def cli() -> None:
 
 
 def main() -> None:
-    """Runs the command line; an error of ours becomes one clear message and an exit code."""
+    """Run the command line; an error of ours becomes one clear message and an exit code."""
     run_command_line(
         cli,
         "interrupted; finished folds are kept, the same command continues",

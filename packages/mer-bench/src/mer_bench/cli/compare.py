@@ -7,6 +7,8 @@ from pathlib import Path
 
 import click
 
+from mer_bench.cli.options import json_option
+
 
 @click.command("compare", short_help="Test whether two runs differ, subject by subject.")
 @click.argument("a", type=click.Path(path_type=Path))
@@ -14,9 +16,9 @@ import click
 @click.option("--selection", default="last", show_default=True, help="last, inner or oracle (which leaks).")
 @click.option("--draws", type=click.IntRange(min=100), default=10000, show_default=True, help="Resamples.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Decides the resamples.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@json_option
 def compare_command(a: Path, b: Path, selection: str, draws: int, seed: int, as_json: bool) -> None:
-    """Compares run A with run B on the samples that both tested.
+    """Compare run A with run B on the samples that both tested.
 
     UF1 and UAR: paired bootstrap over subjects (95 % interval of the difference) and a permutation test that
     exchanges the two runs subject by subject. McNemar's test over samples comes last, as it takes one

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import textwrap
 from collections.abc import Sequence
-from dataclasses import asdict
 from typing import Any
 
 from mer_bench.models.registry import Registered
@@ -19,7 +18,7 @@ _SELECTS = {True: "yes", False: "no", None: "unknown"}
 
 
 def short_source(citation: str) -> str:
-    """Returns first author and year of a citation, else its arXiv number, else a dash.
+    """Return first author and year of a citation, else its arXiv number, else a dash.
 
     >>> short_source("S.-T. Liong, Y. S. Gan: STSTNet. IEEE FG 2019. doi:10.1109/FG.2019.8756567")
     'Liong et al. 2019'
@@ -42,7 +41,7 @@ def _cut(text: str, width: int) -> str:
 
 
 def list_models(entries: Sequence[Registered]) -> str:
-    """Returns the list of models for people, no line longer than `WIDTH` while names are short."""
+    """Return the list of models for people, no line longer than `WIDTH` while names are short."""
     from mer_bench.report.terminal import align
 
     rows = [["name", "parameters", "input", "specification", "picks on test", "source"]]
@@ -71,7 +70,7 @@ def list_models(entries: Sequence[Registered]) -> str:
 
 
 def model_fields(entry: Registered) -> dict[str, Any]:
-    """Returns a model's metadata as plain values."""
+    """Return a model's metadata as plain values."""
     spec = entry.spec
     return {
         "name": spec.name,
@@ -79,17 +78,15 @@ def model_fields(entry: Registered) -> dict[str, Any]:
         "kind": spec.kind,
         "package": entry.package,
         "parameters": spec.parameters,
-        "views": list(spec.views),
-        "variants": {
-            name: {k: _plain(v) for k, v in options.items()} for name, options in spec.variants.items()
-        },
+        "views": spec.views,
+        "variants": {name: dict(options) for name, options in spec.variants.items()},
         "default_variant": spec.default_variant,
-        "variant_views": {name: list(views) for name, views in spec.variant_views.items()},
-        "recipes": {name: asdict(recipe) for name, recipe in spec.recipes.items()},
+        "variant_views": dict(spec.variant_views),
+        "recipes": {name: recipe.record() for name, recipe in spec.recipes.items()},
         "default_recipe": spec.default_recipe,
         "options": sorted(option_types(spec)[0]),
         "exactness": spec.exactness,
-        "filled_in": list(spec.filled_in),
+        "filled_in": spec.filled_in,
         "selects_on_test": spec.selects_on_test,
         "source": short_source(spec.citation),
         "citation": spec.citation,
@@ -98,21 +95,17 @@ def model_fields(entry: Registered) -> dict[str, Any]:
     }
 
 
-def _plain(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple) else value
-
-
 def describe_recipe(recipe: Recipe) -> str:
-    """Returns what a recipe says apart from defaults, in one line."""
-    default = Recipe()
+    """Return what a recipe says apart from defaults, in one line."""
+    default = Recipe().record()
     always = ("epochs", "batch_size", "optimizer", "lr")
-    values = asdict(recipe)
-    changed = [k for k in values if k not in always and k != "name" and values[k] != getattr(default, k)]
+    values = recipe.record()
+    changed = [k for k in values if k not in always and k != "name" and values[k] != default[k]]
     return ", ".join(f"{key} {values[key]}" for key in (*always, *changed))
 
 
 def describe_model(entry: Registered) -> str:
-    """Returns a model's metadata as text for people."""
+    """Return a model's metadata as text for people."""
     spec = entry.spec
     selects = _SELECTS[spec.selects_on_test]
     lines = [

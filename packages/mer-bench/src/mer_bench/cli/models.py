@@ -6,12 +6,14 @@ import json
 
 import click
 
+from mer_bench.cli.options import json_option
+
 
 @click.command("models", short_help="List the registered models.")
 @click.argument("name", required=False)
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@json_option
 def models_command(name: str | None, as_json: bool) -> None:
-    """Lists every registered model, or says all about NAME.
+    """List every registered model, or say all about NAME.
 
     Models enter through the entry-point group `mer_bench.models`; a plug-in that fails is listed with its
     error and does not keep the others from working (exit code 1).

@@ -4,37 +4,21 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import click
+
+from mer_bench.cli.options import json_option, settings_options, store_option
 
 
 @click.command("protocols", short_help="List the protocols, or the folds of one.")
 @click.argument("name", required=False)
-@click.option("--store", type=click.Path(path_type=Path), help="Show the folds NAME cuts from this store.")
-@click.option("--scheme", default="megc3", show_default=True, help="Label scheme.")
-@click.option("--db", multiple=True, help="Database; may be given several times.")
-@click.option("--train-db", multiple=True, help="Training database of cross-db.")
-@click.option("--test-db", multiple=True, help="Test database of cross-db.")
-@click.option("--k", type=int, default=5, show_default=True, help="Folds of kfold.")
-@click.option(
-    "--fold-seed", type=int, default=0, show_default=True, help="Decides kfold and the inner subjects."
-)
-@click.option("--inner", is_flag=True, help="Reserve whole training subjects of every fold.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def protocols_command(
-    name: str | None,
-    store: Path | None,
-    scheme: str,
-    db: tuple[str, ...],
-    train_db: tuple[str, ...],
-    test_db: tuple[str, ...],
-    k: int,
-    fold_seed: int,
-    inner: bool,
-    as_json: bool,
-) -> None:
-    """Lists the protocols; with NAME and a store, the folds that it cuts."""
-    from mer_bench.protocols.splits import PROTOCOLS, ProtocolOptions, get_protocol
+@store_option
+@settings_options("scheme", "db", "train_db", "test_db", "k", "fold_seed", "inner")
+@json_option
+def protocols_command(name: str | None, store: Path | None, flags: dict[str, Any], as_json: bool) -> None:
+    """List the protocols; with NAME and a store, the folds that it cuts."""
+    from mer_bench.protocols.splits import PROTOCOLS, get_protocol
     from mer_bench.report.terminal import align
 
     if name is None:
@@ -46,10 +30,11 @@ def protocols_command(
         return
     get_protocol(name)
     from mer_bench.runs.data import find_store, read_population
+    from mer_bench.settings import RunSettings
 
-    options = ProtocolOptions(db, train_db, test_db, k, fold_seed, inner)
-    population = read_population(find_store(store), name, options, scheme)
-    folds = get_protocol(name, options).cut(population)
+    run = RunSettings(protocol=name, **flags)
+    population = read_population(find_store(store), run)
+    folds = run.splitter().cut(population)
     rows = [
         {
             "fold": fold.name,
@@ -73,7 +58,7 @@ def protocols_command(
         f"{name}: {len(folds)} folds, {len(population.labels)} samples; "
         f"{'/'.join(population.classes)} per fold"
     )
-    sides = ["train", *(["inner"] if inner else []), "test"]
+    sides = ["train", *(["inner"] if run.inner else []), "test"]
     table = [["fold", *sides]]
     table += [[str(row["fold"]), *("/".join(map(str, row[side])) for side in sides)] for row in rows]
     click.echo("\n".join(align(table)))

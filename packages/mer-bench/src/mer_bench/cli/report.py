@@ -35,7 +35,7 @@ def report_command(
     published: bool,
     as_json: bool,
 ) -> None:
-    """Tabulates RUNS, or the runs below a folder: last epoch first, then the oracle, marked as leaking.
+    """Tabulate RUNS, or the runs below a folder: last epoch first, then the oracle, marked as leaking.
 
     An incomplete run is refused, and its missing folds are named; a leaderboard leaves it out, names it and
     ends with exit code 1. Published scores stand beside runs of the official composite only.
@@ -48,10 +48,10 @@ def report_command(
     from mer_bench.errors import RunError
     from mer_bench.report.leaderboard import build_leaderboards, ranked
     from mer_bench.report.render import RENDERERS
-    from mer_bench.report.summary import RunSummary, summarise
+    from mer_bench.scores.summary import RunSummary, summarise
     from mer_bench.report.tables import build_tables
     from mer_bench.runs.directory import RunDirectory, write_atomically
-    from mer_bench.values import parse_seeds
+    from mer_bench.settings import parse_seeds
 
     chosen = None if seeds is None else parse_seeds(seeds)
     summaries: list[RunSummary] = []
@@ -84,8 +84,8 @@ def report_command(
 
 
 def _run_folders(paths: Sequence[Path]) -> list[Path]:
-    """Returns run directories; a folder that holds runs stands for all of them."""
-    from mer_bench.runs.directory import MANIFEST
+    """Return run directories; a folder that holds runs stands for all of them."""
+    from mer_bench.runs.manifest import MANIFEST
 
     found = []
     for path in paths:

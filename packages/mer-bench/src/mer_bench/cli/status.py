@@ -7,20 +7,21 @@ from pathlib import Path
 
 import click
 
+from mer_bench.cli.options import json_option, runs_option
+
 
 @click.command("status", short_help="Say how far runs have come.")
 @click.argument("runs", nargs=-1, type=click.Path(path_type=Path))
-@click.option(
-    "--out", type=click.Path(path_type=Path), default=Path("runs"), show_default=True, help="Folder of runs."
-)
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@runs_option
+@json_option
 def status_command(runs: tuple[Path, ...], out: Path, as_json: bool) -> None:
-    """Shows the folds done, missing and damaged of RUNS, or of every run below --out.
+    """Show the folds done, missing and damaged of RUNS, or of every run below --out.
 
     Exit code 1 where a run is incomplete.
     """
     from mer_bench.errors import RunError
-    from mer_bench.runs.directory import MANIFEST, RunDirectory
+    from mer_bench.runs.directory import RunDirectory
+    from mer_bench.runs.manifest import MANIFEST
 
     paths = list(runs) or sorted(manifest.parent for manifest in out.glob(f"*/{MANIFEST}"))
     if not paths:
@@ -51,7 +52,7 @@ def status_command(runs: tuple[Path, ...], out: Path, as_json: bool) -> None:
         if as_json:
             continue
         counts = ", ".join(f"seed {seed} {len(names)}/{status.total}" for seed, names in status.done.items())
-        writer = f"; process {status.writer} is writing" if status.writer else ""
+        writer = f"; {status.writer} is writing" if status.writer else ""
         state = "complete" if status.complete else "incomplete"
         click.echo(f"{path}: {state} ({counts}){writer}")
         if not status.complete:

@@ -15,7 +15,7 @@ import numpy as np
 from mer_bench.errors import DataError, UsageError
 from mer_bench.models.spec import ModelSpec
 from mer_bench.protocols.folds import Population
-from mer_bench.protocols.splits import ProtocolOptions, get_protocol
+from mer_bench.settings import RunSettings
 from mer_flow.work.suggest import unknown
 
 if TYPE_CHECKING:
@@ -61,9 +61,14 @@ class BenchData:
             named = ", ".join(map(str, self.population.sample_ids[bad[:5]]))
             raise DataError(
                 f"{bad.size} map(s) hold NaN or infinite values: {named}{' ...' if bad.size > 5 else ''} "
-                f"(view {self.view}:{self.normalisation}, store {self.store or 'in memory'}). "
+                f"(view {self.input}, store {self.store or 'in memory'}). "
                 "Run `mer-flow verify` on the store and build these samples again"
             )
+
+    @property
+    def input(self) -> str:
+        """What was read, as in `whole-28:scaled`."""
+        return f"{self.view}:{self.normalisation}"
 
     @property
     def num_classes(self) -> int:
@@ -71,7 +76,7 @@ class BenchData:
         return len(self.population.classes)
 
     def digest(self) -> str:
-        """Returns the SHA-256, in hex, of ids, labels and maps: all that training can see."""
+        """Return the SHA-256, in hex, of ids, labels and maps: all that training can see."""
         digest = hashlib.sha256()
         digest.update("\n".join(self.population.sample_ids.tolist()).encode())
         digest.update(np.ascontiguousarray(self.population.labels, np.int64).tobytes())
@@ -80,11 +85,7 @@ class BenchData:
         return digest.hexdigest()
 
     def shuffled(self, seed: int) -> BenchData:
-        """Returns the same maps with labels permuted over all samples, a control that should score at chance.
-
-        Args:
-            seed: Decides the permutation; it goes by sample id, so the order of rows does not matter.
-        """
+        """Return the same maps with labels permuted over all samples, a control to score at chance."""
         labels = np.random.default_rng(seed).permutation(self.population.labels)
         return replace(self, population=replace(self.population, labels=labels), shuffle_seed=seed)
 
@@ -101,7 +102,7 @@ class DataCache:
         self._kept: dict[Hashable, BenchData] = {}
 
     def read(self, key: Hashable, read: Callable[[], BenchData]) -> BenchData:
-        """Returns what is kept under a key, or reads and keeps it."""
+        """Return what is kept under a key, or read and keep it."""
         data = self._kept.pop(key, None) or read()
         self._kept[key] = data
         while len(self._kept) > 1 and sum(kept.maps.nbytes for kept in self._kept.values()) > self._limit:
@@ -110,7 +111,7 @@ class DataCache:
 
 
 def find_store(given: Path | None) -> Path:
-    """Returns the path of the store: the one given, else the environment's.
+    """Return the path of the store: the one given, else the environment's.
 
     Raises:
         UsageError: Neither names one.
@@ -132,51 +133,30 @@ def find_store(given: Path | None) -> Path:
     return named
 
 
-def wanted_inputs(
-    spec: ModelSpec, view: str, normalisation: str, variant: str = ""
-) -> tuple[tuple[str, str], ...]:
-    """Returns the inputs to try, best first, as `(view, normalisation)`.
+def wanted_inputs(spec: ModelSpec, run: RunSettings) -> tuple[tuple[str, str], ...]:
+    """Return the inputs to try, best first, as `(view, normalisation)`.
 
     A view given without a normalisation takes the model's normalisations, its own pairing of that view first.
     """
-    listed = [(v, n) for v, _, n in (entry.partition(":") for entry in spec.inputs(variant))]
-    if not view and not normalisation:
-        return tuple(listed)
+    view, normalisation = run.view, run.normalisation
+    listed = [(v, n) for v, _, n in (entry.partition(":") for entry in spec.inputs(run.variant))]
     if view and normalisation:
         return ((view, normalisation),)
     if view:
         paired = [pair for pair in listed if pair[0] == view]
         return tuple(dict.fromkeys(paired + [(view, n) for _, n in listed]))
-    return tuple(dict.fromkeys((v, normalisation) for v, _ in listed))
+    return tuple(dict.fromkeys((v, normalisation or n) for v, n in listed))
 
 
-def load_data(
-    path: Path,
-    spec: ModelSpec,
-    protocol: str | None,
-    options: ProtocolOptions,
-    *,
-    scheme: str = "megc3",
-    view: str = "",
-    normalisation: str = "",
-    variant: str = "",
-    cache: DataCache | None = None,
-) -> BenchData:
-    """Reads what a model needs under a protocol.
+def load_data(path: Path, spec: ModelSpec, run: RunSettings, cache: DataCache | None = None) -> BenchData:
+    """Read what a model needs under a protocol.
 
     Args:
         path: The store.
-        spec: The model; its views are tried in order unless told otherwise.
-        protocol: The protocol's name; None reads the databases of the options, or else all.
-        options: The protocol's options.
-        scheme: Label scheme.
-        view: Read this view whatever the model prefers.
-        normalisation: Read it so normalised.
-        variant: The variant that reads; the default one unless given.
+        spec: The model; its inputs are tried in order unless the run names one.
+        run: Gives protocol, scheme, variant and input; without a protocol, its databases or else all of the
+            store are read.
         cache: Where other models' data are kept, to be shared.
-
-    Returns:
-        The data, rows in the order of sample ids.
 
     Raises:
         UsageError: An unknown protocol or scheme, or options that do not fit.
@@ -186,12 +166,12 @@ def load_data(
     from mer_flow.store.reader import FlowStore
     from mer_flow.views import missing_ingredient
 
-    get_scheme(scheme)
+    get_scheme(run.scheme)
     cache = cache or DataCache()
     with FlowStore(path) as store:
-        needed = _databases(store, protocol, options, scheme)
+        needed = _databases(store, run)
         passed_over = []
-        for wanted in wanted_inputs(spec, view, normalisation, variant):
+        for wanted in wanted_inputs(spec, run):
             reason = missing_ingredient(store, *wanted, list(needed))
             if reason is None:
                 break
@@ -199,7 +179,8 @@ def load_data(
         else:
             tried = " ".join(reason for _, reason in passed_over)
             raise DataError(f"{spec.name} cannot be fed: the store can give none of its inputs. {tried}")
-        data = cache.read((str(path), *wanted, scheme, needed), lambda: _read(store, *wanted, scheme, needed))
+        key = (str(path), *wanted, run.scheme, needed)
+        data = cache.read(key, lambda: _read(store, *wanted, run.scheme, needed))
     return replace(data, passed_over=tuple(passed_over))
 
 
@@ -230,27 +211,22 @@ def _read(store: FlowStore, view: str, normalisation: str, scheme: str, needed: 
     )
 
 
-def _databases(
-    store: FlowStore, protocol: str | None, options: ProtocolOptions, scheme: str
-) -> tuple[str, ...]:
-    """Returns the databases a protocol reads, or raises where the store lacks one."""
+def _databases(store: FlowStore, run: RunSettings) -> tuple[str, ...]:
+    """Return the databases that a run reads, or raise where the store lacks one."""
     from mer_flow.databases import DATABASES
     from mer_flow.labels import get_scheme
 
-    if protocol is not None:
-        get_protocol(protocol).check_scheme(scheme)
+    if run.protocol:
+        run.splitter().check_scheme(run.scheme)
     # Unless told otherwise, databases that the scheme has no classes for are left out.
-    labelled = [name for name in store.databases if name in get_scheme(scheme).databases]
-    if protocol is None:
-        needed = tuple(sorted(set(options.databases or labelled)))
-    else:
-        needed = get_protocol(protocol, options).databases(labelled)
+    labelled = [name for name in store.databases if name in get_scheme(run.scheme).databases]
+    needed = run.splitter().databases(labelled) if run.protocol else tuple(sorted({*(run.db or labelled)}))
     for name in needed:
         if name not in DATABASES and name not in store.databases:
             raise UsageError(str(unknown("database", name, {*DATABASES, *store.databases})))
     missing = [name for name in needed if name not in store.databases]
     if missing:
-        wish = f"protocol '{protocol}' needs" if protocol else "--db asks for"
+        wish = f"protocol '{run.protocol}' needs" if run.protocol else "--db asks for"
         raise DataError(
             f"{wish} {', '.join(needed)}; store {store.path} holds "
             f"{', '.join(store.databases) or 'nothing'} and lacks {', '.join(missing)}. Add with: "
@@ -259,17 +235,8 @@ def _databases(
     return needed
 
 
-def read_population(path: Path, protocol: str, options: ProtocolOptions, scheme: str) -> Population:
-    """Reads who a protocol's samples are, without their maps.
-
-    Args:
-        path: The store.
-        protocol: The protocol's name.
-        options: Its options.
-        scheme: Label scheme.
-
-    Returns:
-        The labelled samples, in the order of their ids.
+def read_population(path: Path, run: RunSettings) -> Population:
+    """Read who a run's samples are, without their maps, in the order of their ids.
 
     Raises:
         DataError: The store lacks a database, or a database has no sample with a class in the scheme.
@@ -277,17 +244,17 @@ def read_population(path: Path, protocol: str, options: ProtocolOptions, scheme:
     from mer_flow.labels import apply_scheme, get_scheme
     from mer_flow.store.reader import FlowStore
 
-    chosen = get_scheme(scheme)
+    chosen = get_scheme(run.scheme)
     rows = []
     dropped: Counter[str] = Counter()
     with FlowStore(path) as store:
-        needed = _databases(store, protocol, options, scheme)
+        needed = _databases(store, run)
         for database in needed:
             table = store.samples(database)
             labelled = apply_scheme(table, chosen)
             dropped.update(labelled.dropped.values())
             rows += [(i, table[i].subject, database, label) for i, label in labelled.labels.items()]
-    _check_labelled({row[2] for row in rows}, needed, dropped, scheme)
+    _check_labelled({row[2] for row in rows}, needed, dropped, run.scheme)
     ids, subjects, databases, labels = zip(*sorted(rows), strict=True)
     return Population(
         np.array(ids),
@@ -295,7 +262,7 @@ def read_population(path: Path, protocol: str, options: ProtocolOptions, scheme:
         np.array(databases),
         np.array(labels, np.int64),
         chosen.classes,
-        scheme,
+        run.scheme,
     )
 
 

@@ -4,6 +4,7 @@
 runs/<model>-<protocol>-<digest>/
     manifest.json              the whole fold set, resolved configuration, digests, versions, seeds
     records/seed-<s>/<fold>.npz    logits of every epoch; the fold's name is percent-encoded
+    .lock                      while a process writes: its name
 ```
 """
 
@@ -24,18 +25,18 @@ import numpy as np
 
 from mer_bench.errors import RunError
 from mer_bench.protocols.folds import absent_class_note
-from mer_bench.runs import lock as run_lock
+from mer_bench.runs.manifest import MANIFEST, RunManifest, read_manifest
 from mer_bench.training.result import FoldResult
+from mer_flow.work import lock
+from mer_flow.work.errors import LockHeldError
 from mer_flow.work.files import write_whole
 
-MANIFEST = "manifest.json"
-SCHEMA_VERSION = 1
 _ARRAYS = ("test_index", "logits", "inner_index", "inner_logits", "train_loss", "train_accuracy")
-_REQUIRED = ("digest", "model", "protocol", "identity", "seeds", "classes", "samples", "folds")
+_LOCK = ".lock"
 
 
 def write_atomically(path: Path, payload: bytes, of_a_run: bool = True) -> None:
-    """Writes a file whole or not at all.
+    """Write a file whole or not at all.
 
     Args:
         path: The file.
@@ -45,9 +46,15 @@ def write_atomically(path: Path, payload: bytes, of_a_run: bool = True) -> None:
     Raises:
         RunError: The disk is full or the file cannot be written; what was there before is kept.
     """
-    try:
+    with _writing_to(path, of_a_run):
         path.parent.mkdir(parents=True, exist_ok=True)
         write_whole(path, payload)
+
+
+@contextlib.contextmanager
+def _writing_to(path: Path, of_a_run: bool = True) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
         remedy = "Free some space" if full else "Mend that, or name another place"
@@ -62,22 +69,20 @@ class RunStatus:
     """How far a run has come.
 
     Attributes:
-        path: The run directory.
         total: Folds per seed.
         done: Seed to the names of finished folds.
         missing: Seed to the names of folds without a record.
         damaged: Seed to `(fold, reason)` of records that cannot be used.
         notes: Seed to `(fold, note)` of what training noted, such as a class absent from a fold.
-        writer: Process id that is writing now; None where nobody is.
+        writer: Who is writing now, as in `pid 4711 on host`; None where nobody is.
     """
 
-    path: Path
     total: int
-    done: Mapping[int, tuple[str, ...]]
-    missing: Mapping[int, tuple[str, ...]]
-    damaged: Mapping[int, tuple[tuple[str, str], ...]]
-    notes: Mapping[int, tuple[tuple[str, str], ...]]
-    writer: int | None
+    done: dict[int, tuple[str, ...]]
+    missing: dict[int, tuple[str, ...]]
+    damaged: dict[int, tuple[tuple[str, str], ...]]
+    notes: dict[int, tuple[tuple[str, str], ...]]
+    writer: str | None
 
     @property
     def complete(self) -> bool:
@@ -85,7 +90,7 @@ class RunStatus:
         return not any(self.missing.values()) and not any(self.damaged.values())
 
     def describe_gaps(self, limit: int = 8) -> str:
-        """Names what is missing or damaged, seed by seed; at most `limit` folds each."""
+        """Name what is missing or damaged, seed by seed; at most `limit` folds each."""
         parts = []
         for seed in self.missing:
             for kind, names in (
@@ -105,116 +110,43 @@ class RunDirectory:
     Args:
         path: The directory, holding a manifest.
 
+    Attributes:
+        manifest: What it says.
+        versions: What new records are stamped with; a resumed run has its own.
+
     Raises:
         RunError: There is no manifest, or it cannot be read.
     """
 
     def __init__(self, path: Path):
         self.path = path
-        file = path / MANIFEST
-        try:
-            self.manifest: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            raise RunError(f"{path} is no run directory: it has no {MANIFEST}") from None
-        except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-            raise RunError(f"{file} cannot be read: {error}") from None
-        version = self.manifest.get("schema_version")
-        if version != SCHEMA_VERSION:
-            raise RunError(f"{file} has schema version {version}, this mer-bench reads {SCHEMA_VERSION}")
-        lacking = [key for key in _REQUIRED if key not in self.manifest]
-        if lacking:
-            raise RunError(f"{file} lacks {', '.join(lacking)}; it was not written whole by mer-bench")
-        self.digest: str = self.manifest["digest"]
-        #: Versions that new records are stamped with; a resumed run sets its own.
-        self.versions: Mapping[str, str] = self.manifest.get("versions", {})
-        self._folds = {fold["name"]: fold for fold in self.manifest["folds"]}
+        self.manifest: RunManifest = read_manifest(path)
+        self.versions: Mapping[str, str] = self.manifest.versions
+        self._folds = {fold.name: fold for fold in self.manifest.folds}
 
     @classmethod
-    def create_or_resume(cls, root: Path, manifest: Mapping[str, Any]) -> RunDirectory:
-        """Opens the run of a configuration below `root`, creating it where it does not exist.
+    def create_or_resume(cls, out: Path, manifest: RunManifest) -> RunDirectory:
+        """Open the run of a configuration below `out`, creating it where it does not exist.
 
-        Args:
-            root: Folder of all runs.
-            manifest: The run's manifest; `digest` identifies its configuration, `seeds` may grow from call to
-                call.
-
-        Returns:
-            The run directory, its manifest listing every seed asked for so far.
+        Its manifest then lists every seed asked for so far.
 
         Raises:
             RunError: The directory holds a run of another configuration.
         """
-        path = root / f"{manifest['model']}-{manifest['protocol']}-{manifest['digest'][:12]}"
+        path = manifest.path(out)
         if (path / MANIFEST).exists():
-            run = cls(path)
-            run.require(manifest)
-            seeds = sorted({*run.manifest["seeds"], *manifest["seeds"]})
-            if seeds != run.manifest["seeds"]:
-                write_atomically(path / MANIFEST, _json({**run.manifest, "seeds": seeds}))
-                return cls(path)
-            return run
-        if path.is_dir() and any((path / "records").glob("*/*.npz")):
+            kept = cls(path).manifest
+            _require_same(path, kept, manifest)
+            grown = kept.with_seeds(manifest.seeds)
+        elif any((path / "records").glob("*/*.npz")):
             raise RunError(f"{path} holds records but no {MANIFEST}; move it away or restore its manifest")
-        write_atomically(path / MANIFEST, _json(manifest))
-        return cls(path)
-
-    def require(self, manifest: Mapping[str, Any]) -> None:
-        """Checks that this run is of a configuration.
-
-        Raises:
-            RunError: It is of another; the settings that differ are named.
-        """
-        if self.digest == manifest["digest"]:
-            return
-        from mer_flow.store.schema import differing_keys
-
-        differing = [
-            f"{key}: {_short(there)} there, {_short(asked)} asked for"
-            for key, there, asked in differing_keys(
-                self.manifest.get("identity", {}), manifest.get("identity", {})
-            )
-        ]
-        raise RunError(
-            f"{self.path} holds a run of another configuration ({'; '.join(differing) or 'digests differ'}); "
-            "give another --out, or move it away"
-        )
-
-    def pin(self, key: str, value: str) -> str:
-        """Writes a decision of the first start into the manifest, unless one is there.
-
-        Args:
-            key: Its name.
-            value: What was decided.
-
-        Returns:
-            What the manifest says now.
-        """
-        if key not in self.manifest:
-            # Read anew: seeds may have been added since.
-            now = json.loads((self.path / MANIFEST).read_text(encoding="utf-8"))
-            self.manifest = {key: value, **now}
-            write_atomically(self.path / MANIFEST, _json(self.manifest))
-        return str(self.manifest[key])
-
-    def describe_notes(self, notes: Iterable[tuple[str, str]]) -> tuple[str, ...]:
-        """Words what training noted, each note once with its folds.
-
-        A class without any sample is left out; the manifest warns of it.
-
-        Args:
-            notes: `(fold, note)`, as in `RunStatus.notes`.
-        """
-        present = set(self.manifest["samples"]["labels"])
-        known = {
-            absent_class_note(name)
-            for number, name in enumerate(self.manifest["classes"])
-            if number not in present
-        }
-        folds: dict[str, list[str]] = {}
-        for fold, note in notes:
-            if note not in known and fold not in folds.setdefault(note, []):
-                folds[note].append(fold)
-        return tuple(f"fold {_few(names)}: {note}" for note, names in folds.items())
+        else:
+            kept, grown = None, manifest
+        if grown != kept:
+            write_atomically(path / MANIFEST, grown.to_json())
+        run = cls(path)
+        run.versions = manifest.versions
+        return run
 
     @property
     def fold_names(self) -> tuple[str, ...]:
@@ -224,18 +156,18 @@ class RunDirectory:
     @property
     def seeds(self) -> tuple[int, ...]:
         """Every seed asked for so far."""
-        return tuple(self.manifest["seeds"])
+        return self.manifest.seeds
 
     def column(self, name: str) -> np.ndarray:
-        """Returns a column of the samples: `sample_ids`, `subjects`, `databases` (str), `labels` (int64)."""
-        return np.array(self.manifest["samples"][name], np.int64 if name == "labels" else str)
+        """Return a column of the samples: `sample_ids`, `subjects`, `databases` (str), `labels` (int64)."""
+        return np.array(getattr(self.manifest.samples, name), np.int64 if name == "labels" else str)
 
     def record_path(self, seed: int, fold: str) -> Path:
-        """Returns where a fold's record lies."""
+        """Return where a fold's record lies."""
         return self.path / "records" / f"seed-{seed}" / f"{quote(fold, safe='')}.npz"
 
     def write(self, result: FoldResult) -> None:
-        """Commits one record.
+        """Commit one record.
 
         Raises:
             RunError: The record is not of this run, or the disk is full.
@@ -244,7 +176,7 @@ class RunDirectory:
         meta = {
             "fold": result.fold,
             "seed": int(result.seed),
-            "digest": self.digest,
+            "digest": self.manifest.digest,
             "seconds": float(result.seconds),
             "engine": result.engine,
             "device": result.device,
@@ -257,34 +189,28 @@ class RunDirectory:
         write_atomically(self.record_path(result.seed, result.fold), buffer.getvalue())
 
     def read(self, seed: int, fold: str) -> FoldResult:
-        """Reads one record.
+        """Read one record.
 
         Raises:
             RunError: It is missing, damaged or of another run; the message names it.
         """
-        path = self.record_path(seed, fold)
+        path, digest = self.record_path(seed, fold), self.manifest.digest
         try:
             with np.load(path, allow_pickle=False) as file:
                 meta = json.loads(str(file["meta"]))
                 arrays = {name: file[name] for name in _ARRAYS}
+            found = meta["fold"], meta["seed"], meta["digest"]
+            rest = {name: meta[name] for name in ("seconds", "engine", "device")}
+            result = FoldResult(fold=fold, seed=seed, notes=tuple(meta["notes"]), **rest, **arrays)
         except FileNotFoundError:
             raise RunError(f"record of fold '{fold}', seed {seed} is missing: {path}") from None
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
             raise RunError(f"record {path} is damaged: {error}") from None
-        if (meta.get("fold"), meta.get("seed"), meta.get("digest")) != (fold, seed, self.digest):
+        if found != (fold, seed, digest):
             raise RunError(
-                f"record {path} is of fold '{meta.get('fold')}', seed {meta.get('seed')}, configuration "
-                f"{str(meta.get('digest'))[:12]}; expected fold '{fold}', seed {seed}, {self.digest[:12]}"
+                f"record {path} is of fold '{found[0]}', seed {found[1]}, configuration {found[2][:12]}; "
+                f"expected fold '{fold}', seed {seed}, {digest[:12]}"
             )
-        result = FoldResult(
-            fold=fold,
-            seed=seed,
-            seconds=meta["seconds"],
-            engine=meta["engine"],
-            device=meta["device"],
-            notes=tuple(meta.get("notes", ())),
-            **arrays,
-        )
         self._check(result)
         return result
 
@@ -292,13 +218,12 @@ class RunDirectory:
         where = f"record of fold '{result.fold}', seed {result.seed} in {self.path}"
         if result.fold not in self._folds:
             raise RunError(f"{where}: the run has no such fold")
-        fold = self._folds[result.fold]
-        classes = len(self.manifest["classes"])
-        for side, index, logits in (
-            ("test", result.test_index, result.logits),
-            ("inner", result.inner_index, result.inner_logits),
+        fold, classes = self._folds[result.fold], len(self.manifest.classes)
+        for side, wanted, index, logits in (
+            ("test", fold.test, result.test_index, result.logits),
+            ("inner", fold.inner, result.inner_index, result.inner_logits),
         ):
-            if index.tolist() != fold[side]:
+            if tuple(index.tolist()) != wanted:
                 raise RunError(f"{where}: it holds other {side} samples than the manifest's fold")
             if (side == "test" or index.size) and (
                 logits.ndim != 3 or not logits.shape[0] or logits.shape[1:] != (len(index), classes)
@@ -309,69 +234,89 @@ class RunDirectory:
                 raise RunError(f"{where}: {side} logits are not finite")
 
     def records(self, seed: int) -> list[FoldResult]:
-        """Reads every record of a seed, in the order of folds; errors as `read`."""
+        """Read every record of a seed, in the order of folds; errors as `read`."""
         return [self.read(seed, fold) for fold in self.fold_names]
 
     def status(self, seeds: Sequence[int] | None = None) -> RunStatus:
-        """Reads every record and says which are done, missing or damaged.
+        """Read every record of some seeds, all by default, and say which are done, missing or damaged."""
+        status = RunStatus(len(self._folds), {}, {}, {}, {}, lock.holder(self.path / _LOCK))
+        for seed in self.seeds if seeds is None else seeds:
+            present = [fold for fold in self.fold_names if self.record_path(seed, fold).exists()]
+            damaged, notes = {}, []
+            for fold in present:
+                try:
+                    notes += [(fold, note) for note in self.read(seed, fold).notes]
+                except RunError as error:
+                    damaged[fold] = str(error)
+            status.done[seed] = tuple(fold for fold in present if fold not in damaged)
+            status.missing[seed] = tuple(fold for fold in self.fold_names if fold not in present)
+            status.damaged[seed], status.notes[seed] = tuple(damaged.items()), tuple(notes)
+        return status
+
+    def describe_notes(self, notes: Iterable[tuple[str, str]]) -> tuple[str, ...]:
+        """Word what training noted, each note once with its folds.
+
+        A class without any sample is left out; the manifest warns of it.
 
         Args:
-            seeds: Seeds to look at; all of the manifest by default.
+            notes: `(fold, note)`, as in `RunStatus.notes`.
         """
-        done: dict[int, tuple[str, ...]] = {}
-        missing: dict[int, tuple[str, ...]] = {}
-        damaged: dict[int, tuple[tuple[str, str], ...]] = {}
-        notes: dict[int, tuple[tuple[str, str], ...]] = {}
-        for seed in self.seeds if seeds is None else seeds:
-            good, bad, noted = [], [], []
-            for fold in self.fold_names:
-                if not self.record_path(seed, fold).exists():
-                    continue
-                try:
-                    noted += [(fold, note) for note in self.read(seed, fold).notes]
-                    good.append(fold)
-                except RunError as error:
-                    bad.append((fold, str(error)))
-            seen = {*good, *(fold for fold, _ in bad)}
-            done[seed], damaged[seed], notes[seed] = tuple(good), tuple(bad), tuple(noted)
-            missing[seed] = tuple(fold for fold in self.fold_names if fold not in seen)
-        return RunStatus(
-            self.path, len(self._folds), done, missing, damaged, notes, run_lock.writer(self.path)
-        )
+        present = set(self.manifest.samples.labels)
+        known = {absent_class_note(c) for k, c in enumerate(self.manifest.classes) if k not in present}
+        folds: dict[str, list[str]] = {}
+        for fold, note in notes:
+            if note not in known and fold not in folds.setdefault(note, []):
+                folds[note].append(fold)
+        return tuple(f"fold {_few(names)}: {note}" for note, names in folds.items())
 
     def set_aside(self, seed: int, fold: str) -> Path:
-        """Renames a damaged record, so that its fold is trained again and the evidence is kept.
-
-        Returns:
-            The new path.
-        """
+        """Rename a damaged record, so that its fold is trained again; return where the evidence is."""
         path = self.record_path(seed, fold)
-        aside = path.with_name(f"{path.name}.damaged")
-        path.replace(aside)
-        return aside
-
-    @contextlib.contextmanager
-    def lock(self) -> Iterator[None]:
-        """Holds the run for one writing process; left-overs of a killed one are removed.
-
-        Raises:
-            RunError: Another process is writing it.
-        """
-        with run_lock.hold(self.path):
-            for leftover in self.path.glob("records/*/*.tmp"):
-                leftover.unlink()
-            yield
+        return path.replace(path.with_name(f"{path.name}.damaged"))
 
 
-def _few(names: Sequence[str]) -> str:
-    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
-    return ", ".join(f"'{name}'" for name in names[:5]) + more
+@contextlib.contextmanager
+def writing(out: Path, manifest: RunManifest) -> Iterator[RunDirectory]:
+    """Open the run of a configuration below `out` for this process alone; it is created where it is not.
+
+    Left-overs of a killed process are removed.
+
+    Raises:
+        RunError: Another process writes it, it is of another configuration, or the disk is full.
+    """
+    path = manifest.path(out)
+    with contextlib.ExitStack() as stack:
+        with _writing_to(path):
+            path.mkdir(parents=True, exist_ok=True)
+            try:
+                stack.enter_context(lock.hold(path / _LOCK))
+            except LockHeldError as error:
+                raise RunError(
+                    f"{path} is being written by {error}; wait for it, or look with `mer-bench status {path}`"
+                ) from None
+        for leftover in path.glob("records/*/*.tmp"):
+            leftover.unlink()
+        yield RunDirectory.create_or_resume(out, manifest)
 
 
-def _json(content: Mapping[str, Any]) -> bytes:
-    return (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode()
+def _require_same(path: Path, there: RunManifest, asked: RunManifest) -> None:
+    if there.digest == asked.digest:
+        return
+    from mer_flow.store.schema import differing_keys
+
+    both = (manifest.identity.model_dump(mode="json") for manifest in (there, asked))
+    differing = [f"{key}: {_short(a)} there, {_short(b)} asked for" for key, a, b in differing_keys(*both)]
+    raise RunError(
+        f"{path} holds a run of another configuration ({'; '.join(differing) or 'digests differ'}); "
+        "give another --out, or move it away"
+    )
 
 
 def _short(value: Any) -> str:
     text = json.dumps(value)
     return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _few(names: Sequence[str]) -> str:
+    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+    return ", ".join(f"'{name}'" for name in names[:5]) + more

@@ -6,6 +6,7 @@ import time
 from typing import TYPE_CHECKING
 
 from mer_bench.runs.train import Prepared, try_network
+from mer_flow.work.executor import usable_cores
 
 if TYPE_CHECKING:
     from torch import nn
@@ -17,14 +18,11 @@ _PER_STEP = 2e-3
 
 
 def flops_per_sample(network: nn.Module, shape: tuple[int, ...]) -> float:
-    """Counts the multiplications and additions of one forward pass.
+    """Count the multiplications and additions of one forward pass: convolutions, products and attention.
 
     Args:
         network: The network, on any device.
         shape: `(C, H, W)` of its maps.
-
-    Returns:
-        Operations per sample, of convolutions, products and attention.
     """
     import torch
     from torch.utils.flop_counter import FlopCounterMode
@@ -36,30 +34,29 @@ def flops_per_sample(network: nn.Module, shape: tuple[int, ...]) -> float:
 
 
 def cpu_rate() -> float:
-    """Measures the operations per second of one thread, on convolutions of a small network's size.
-
-    Returns:
-        Operations per second; the best of three tries.
-    """
+    """Measure the operations per second of one thread, on convolutions of a small network's size."""
     import torch
     from torch.nn import functional as F
 
-    from mer_bench.training.single import one_thread
-
     maps, kernels = torch.ones(64, 16, 28, 28), torch.ones(16, 16, 3, 3)
     operations = 2 * 64 * 28 * 28 * 16 * 16 * 9
-    with one_thread("cpu"), torch.no_grad():
-        F.conv2d(maps, kernels, padding=1)
-        best = float("inf")
-        for _ in range(3):
-            begin = time.perf_counter()
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with torch.no_grad():
             F.conv2d(maps, kernels, padding=1)
-            best = min(best, time.perf_counter() - begin)
+            best = float("inf")
+            for _ in range(3):
+                begin = time.perf_counter()
+                F.conv2d(maps, kernels, padding=1)
+                best = min(best, time.perf_counter() - begin)
+    finally:
+        torch.set_num_threads(threads)
     return operations / best
 
 
 def estimate_seconds(prepared: Prepared, missing: int, rate: float) -> float | None:
-    """Estimates how long the missing folds of a run will take on this CPU.
+    """Estimate how long the missing folds of a run will take on this CPU.
 
     Args:
         prepared: The run.
@@ -70,21 +67,18 @@ def estimate_seconds(prepared: Prepared, missing: int, rate: float) -> float | N
         Seconds, within a factor of a few; None for a classifier, on another device, and where it cannot be
             told.
     """
-    from mer_bench.training.folds import available_cores, resolve_device
+    from mer_bench.training.folds import resolve_device
 
-    recipe, settings = prepared.resolved.recipe, prepared.settings
-    if recipe is None or resolve_device(settings.device) != "cpu":
+    recipe, training = prepared.resolved.recipe, prepared.request.training
+    if recipe is None or resolve_device(training.device) != "cpu":
         return None
-    spec, maps = prepared.registered.spec, prepared.data.maps
     try:
-        network = try_network(spec, prepared.resolved.options, prepared.data)
-        flops = flops_per_sample(network, maps.shape[1:])
-    except (
-        Exception
-    ):  # a stranger's network may run and yet not be counted; an estimate is no matter to fail of
+        network = try_network(prepared.registered.spec, prepared.resolved.options, prepared.data)
+        flops = flops_per_sample(network, prepared.data.maps.shape[1:])
+    except Exception:  # a stranger's network may run and not be counted; that is no reason to fail
         return None
     folds = prepared.folds.folds
     samples = sum(len(fold.train) for fold in folds) / len(folds)
     step_seconds = _PASSES * flops * samples / rate + _PER_STEP * -(-samples // recipe.batch_size)
-    workers = min(settings.workers or available_cores(), max(missing, 1))
+    workers = min(training.workers or usable_cores(), max(missing, 1))
     return missing * recipe.epochs * step_seconds / workers

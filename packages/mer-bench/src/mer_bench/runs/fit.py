@@ -5,17 +5,20 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mer_bench.errors import RunError, UsageError
 from mer_bench.models.registry import Registered
 from mer_bench.runs.data import BenchData, load_data
 from mer_bench.runs.manifest import versions
-from mer_bench.runs.train import try_network
+from mer_bench.runs.train import job_of, try_model
 from mer_bench.settings import Request, Resolved, resolve
 from mer_flow.work.files import new_folder
+
+if TYPE_CHECKING:
+    from mer_bench.training.job import Job
 
 
 @dataclass(frozen=True)
@@ -29,7 +32,6 @@ class Fitted:
         metadata: What the checkpoint says of its training.
         train_accuracy: On the training samples, in the last epoch.
         seconds: Wall time of training.
-        device: As torch names it.
     """
 
     folder: Path
@@ -38,7 +40,6 @@ class Fitted:
     metadata: Mapping[str, Any]
     train_accuracy: float
     seconds: float
-    device: str
 
 
 def fit(
@@ -46,25 +47,21 @@ def fit(
     request: Request,
     store: Path,
     out: Path,
-    *,
     seed: int = 0,
     on_epoch: Callable[[int, int], None] | None = None,
 ) -> Fitted:
-    """Trains a model on all labelled samples of a store and has it saved.
+    """Train a model on all labelled samples of a store and have it saved.
 
     The network writes itself: `network.save_pretrained(folder, metadata)`, where metadata is a dict of plain
     values with `classes`, `scheme`, `view`, `normalisation`, `pipeline`, `pipeline_hash` and `training`.
 
     Args:
         registered: The model.
-        request: Its settings; of the protocol's only `db` counts.
+        request: Its settings; of those of a protocol only `db` counts.
         store: Path of the store.
         out: A new folder; it exists only once the checkpoint is whole.
         seed: Decides weights, shuffling and augmentation.
         on_epoch: Called with (epochs done, their total).
-
-    Returns:
-        The checkpoint.
 
     Raises:
         UsageError: A setting is unknown, or the model cannot be kept.
@@ -72,51 +69,29 @@ def fit(
         TrainingError: The network fails or diverges.
         RunError: The checkpoint cannot be written.
     """
-    from mer_bench.training.demands import meet_recipe
-    from mer_bench.training.folds import check_request
-    from mer_bench.training.optim import check_layer_depths
-    from mer_bench.training.plan import Plan
-    from mer_bench.training.precision import resolve_precision
+    from mer_bench.training.job import TrainingData
     from mer_bench.training.whole import train_whole
 
-    spec, run = registered.spec, request.run
+    spec = registered.spec
+    request = replace(request, run=request.run.changed(protocol=""))
     resolved = resolve(spec, request)
     if resolved.recipe is None:
         raise UsageError(f"model '{spec.name}' is a classifier; only networks can be trained to be kept")
-    data = load_data(
-        store,
-        spec,
-        None,
-        run.protocol_options(),
-        scheme=run.scheme,
-        view=run.view,
-        normalisation=run.normalisation,
-        variant=resolved.variant,
-    )
-    view = f"{data.view}:{data.normalisation}"
-    device = check_request(
-        spec, resolved.recipe, device=run.device, engine="serial", workers=None, chunk=None, view=view,
-        num_classes=data.num_classes, precision=run.precision,
-    )  # fmt: skip
-    network = try_network(spec, resolved.options, data)
-    check_layer_depths(network, resolved.recipe)
-    meet_recipe(network, resolved.recipe)
-    if not hasattr(network, "save_pretrained"):
+    data = load_data(store, spec, request.run)
+    job = replace(job_of(spec, request, resolved, data), protocol="fit", seed=seed)
+    if not hasattr(try_model(job, data), "save_pretrained"):
         raise UsageError(
             f"model '{spec.name}' cannot be kept: its network has no save_pretrained(folder, metadata)"
         )
-    plan = Plan(
-        spec, resolved.options, data.num_classes, resolved.recipe, "fit", seed, device, view,
-        run.deterministic, data.population.classes, precision=resolve_precision(run.precision, device),
-    )  # fmt: skip
     try:
         with new_folder(out) as folder:
-            trained = train_whole(plan, data.maps, data.population.labels, on_epoch)
-            metadata = _metadata(registered, resolved, data, seed, device, trained.train_accuracy)
+            trained = train_whole(job, TrainingData(data.maps, data.population.labels), on_epoch)
+            metadata = _metadata(registered.package, resolved, job, data)
+            metadata["training"]["train_accuracy"] = trained.train_accuracy
             _save(trained.network, folder, metadata, spec.name)
     except OSError as error:
         raise RunError(f"checkpoint {out} cannot be written: {error.strerror or error}") from error
-    return Fitted(out, resolved, data, metadata, trained.train_accuracy, trained.seconds, device)
+    return Fitted(out, resolved, data, metadata, trained.train_accuracy, trained.seconds)
 
 
 def _save(network: Any, folder: Path, metadata: dict[str, Any], model: str) -> None:
@@ -126,34 +101,27 @@ def _save(network: Any, folder: Path, metadata: dict[str, Any], model: str) -> N
         raise RunError(f"model '{model}' could not save its network: {error}") from error
 
 
-def _metadata(
-    registered: Registered,
-    resolved: Resolved,
-    data: BenchData,
-    seed: int,
-    device: str,
-    train_accuracy: float,
-) -> dict[str, Any]:
+def _metadata(package: str, resolved: Resolved, job: Job, data: BenchData) -> dict[str, Any]:
+    from mer_bench.training.folds import resolve_device
     from mer_flow.store.reader import FlowStore
 
     with FlowStore(Path(data.store)) as store:
         pipeline, pipeline_hash = store.pipeline, store.pipeline_hash
     population = data.population
-    assert resolved.recipe is not None
+    assert job.recipe is not None
     training = {
         "trained_on": "every sample below; none was held out, so no score belongs to these weights",
         "databases": dict(sorted(Counter(population.databases.tolist()).items())),
         "samples": len(population.labels),
         "subjects": len(set(population.subjects.tolist())),
         "per_class": dict(zip(population.classes, population.counts().tolist(), strict=True)),
-        "model": registered.spec.name,
+        "model": job.spec.name,
         "variant": resolved.variant,
-        "recipe": resolved.recipe.record(),
-        "seed": seed,
-        "device": device,
-        "train_accuracy": train_accuracy,
+        "recipe": job.recipe.record(),
+        "seed": job.seed,
+        "device": resolve_device(job.training.device),
         "store_digest": data.store_digest,
-        "versions": versions(registered.package),
+        "versions": versions(package),
     }
     return {
         "classes": list(population.classes),

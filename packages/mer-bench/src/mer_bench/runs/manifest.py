@@ -6,23 +6,251 @@ import hashlib
 import json
 import platform
 import subprocess
-from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel, ConfigDict, ValidationError
+
 from mer_bench import __version__
+from mer_bench.errors import RunError, UsageError
 from mer_bench.models.registry import Registered
 from mer_bench.protocols.composite import composite_deviations
 from mer_bench.protocols.folds import FoldSet
+from mer_bench.recipe import Recipe
 from mer_bench.runs.data import BenchData
-from mer_bench.runs.directory import SCHEMA_VERSION
-from mer_bench.settings import Resolved, RunSettings
+from mer_bench.settings import Request, Resolved, RunSettings, TrainingSettings
+
+MANIFEST = "manifest.json"
+SCHEMA_VERSION = 2
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+
+class Identity(_Part):
+    """What decides a result; a run is named after its digest.
+
+    Attributes:
+        options: Keyword arguments of the model's builder.
+        recipe: None for a classifier.
+        shuffle_labels: Seed of the label-shuffle control; None for the true labels.
+        data: Digest of ids, labels and maps.
+        folds: Digest of the fold set.
+    """
+
+    model: str
+    options: dict[str, Any]
+    recipe: Recipe | None
+    protocol: str
+    scheme: str
+    view: str
+    normalisation: str
+    shuffle_labels: int | None
+    data: str
+    folds: str
+
+    @property
+    def input(self) -> str:
+        """What the model reads, as in `whole-28:scaled`."""
+        return f"{self.view}:{self.normalisation}"
+
+    def digest(self) -> str:
+        """Return the SHA-256, in hex, of all of it."""
+        text = json.dumps(self.model_dump(mode="json"), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+class DefaultVariant(_Part):
+    """The variant that the model has by default, and its number of trainable parameters."""
+
+    name: str
+    parameters: int | None
+
+
+class Samples(_Part):
+    """Who the samples are, a row each."""
+
+    sample_ids: tuple[str, ...]
+    subjects: tuple[str, ...]
+    databases: tuple[str, ...]
+    labels: tuple[int, ...]
+
+
+class FoldRows(_Part):
+    """One fold: rows of `Samples`, ascending."""
+
+    name: str
+    train: tuple[int, ...]
+    test: tuple[int, ...]
+    inner: tuple[int, ...]
+
+
+class RunManifest(_Part):
+    """A run as it is written down.
+
+    Attributes:
+        digest: Of the identity.
+        seeds: Every seed asked for so far, ascending; the only thing that changes later.
+        package: The distribution that brings the model, with its version.
+        parameters: Trainable parameters as built; None for a classifier.
+        changes: What was set apart from the named variant and recipe.
+        settings: What was asked for.
+        training: How its first start was told to train.
+        passed_over: Inputs that the model would rather have had, as `(view:normalisation, why not)`.
+        dropped: Why samples have no label, with counts.
+        warnings: What a reader of the scores should know.
+        deviations: How a composite differs from the official one.
+        commit: Git commit of the source tree, with `+` where it had changes; empty outside a checkout.
+    """
+
+    schema_version: int = SCHEMA_VERSION
+    digest: str
+    model: str
+    protocol: str
+    identity: Identity
+    seeds: tuple[int, ...]
+    title: str
+    package: str
+    citation: str
+    exactness: str
+    filled_in: tuple[str, ...]
+    selects_on_test: bool | None
+    parameters: int | None
+    variant: str
+    default_variant: DefaultVariant
+    changes: dict[str, Any]
+    settings: RunSettings
+    training: TrainingSettings
+    classes: tuple[str, ...]
+    store: str
+    store_digest: str
+    passed_over: tuple[tuple[str, str], ...]
+    dropped: dict[str, int]
+    warnings: tuple[str, ...]
+    deviations: tuple[str, ...]
+    versions: dict[str, str]
+    commit: str
+    created: str
+    samples: Samples
+    folds: tuple[FoldRows, ...]
+
+    def path(self, out: Path) -> Path:
+        """Return the run's directory below `out`."""
+        return out / f"{self.model}-{self.protocol}-{self.digest[:12]}"
+
+    def with_seeds(self, seeds: tuple[int, ...]) -> RunManifest:
+        """Return the same run with more seeds."""
+        return self.model_copy(update={"seeds": tuple(sorted({*self.seeds, *seeds}))})
+
+    def to_json(self) -> bytes:
+        """Return the content of the file."""
+        content = self.model_dump(mode="json")
+        return (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode()
+
+
+def read_manifest(folder: Path) -> RunManifest:
+    """Read the manifest of a run directory.
+
+    Raises:
+        RunError: There is none, or it is unreadable, of another version or not whole.
+    """
+    file = folder / MANIFEST
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise RunError(f"{folder} is no run directory: it has no {MANIFEST}") from None
+    except (OSError, ValueError) as error:
+        raise RunError(f"{file} cannot be read: {error}") from None
+    found = content.get("schema_version") if isinstance(content, dict) else None
+    if found != SCHEMA_VERSION:
+        raise RunError(f"{file} has schema version {found}, this mer-bench reads {SCHEMA_VERSION}")
+    try:
+        return RunManifest(**content)
+    except ValidationError as error:
+        faults = [(".".join(map(str, fault["loc"])), fault) for fault in error.errors()]
+        lacking = [key for key, fault in faults if fault["type"] == "missing"]
+        what = (
+            f"lacks {', '.join(lacking)}" if lacking else f"has a wrong {faults[0][0]}: {faults[0][1]['msg']}"
+        )
+        raise RunError(f"{file} {what}; it was not written whole by mer-bench") from None
+    except UsageError as error:
+        raise RunError(f"{file}: {error}") from None
+
+
+def build_manifest(
+    registered: Registered,
+    request: Request,
+    resolved: Resolved,
+    data: BenchData,
+    folds: FoldSet,
+    parameters: int | None,
+) -> RunManifest:
+    """Write a run down; `parameters` as in `RunManifest`."""
+    spec, run, population = registered.spec, request.run, data.population
+    identity = Identity(
+        model=spec.name,
+        options=_plain(resolved.options),
+        recipe=resolved.recipe,
+        protocol=run.protocol,
+        scheme=population.scheme,
+        view=data.view,
+        normalisation=data.normalisation,
+        shuffle_labels=data.shuffle_seed,
+        data=data.digest(),
+        folds=folds.digest(),
+    )
+    return RunManifest(
+        digest=identity.digest(),
+        model=spec.name,
+        protocol=run.protocol,
+        identity=identity,
+        seeds=tuple(sorted(run.seeds)),
+        title=spec.title,
+        package=registered.package,
+        citation=spec.citation,
+        exactness=spec.exactness,
+        filled_in=spec.filled_in,
+        selects_on_test=spec.selects_on_test,
+        parameters=parameters,
+        variant=resolved.variant,
+        default_variant=DefaultVariant(name=spec.default_variant, parameters=spec.parameters),
+        changes=_plain(resolved.changes),
+        settings=run,
+        training=request.training,
+        classes=population.classes,
+        store=data.store,
+        store_digest=data.store_digest,
+        passed_over=data.passed_over,
+        dropped=dict(data.dropped),
+        warnings=folds.warnings,
+        deviations=tuple(composite_deviations(population)) if run.protocol == "cde" else (),
+        versions=versions(registered.package),
+        commit=source_commit(),
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        samples=Samples(
+            sample_ids=population.sample_ids.tolist(),
+            subjects=population.subjects.tolist(),
+            databases=population.databases.tolist(),
+            labels=population.labels.tolist(),
+        ),
+        folds=tuple(
+            FoldRows(name=f.name, train=f.train.tolist(), test=f.test.tolist(), inner=f.inner.tolist())
+            for f in folds.folds
+        ),
+    )
+
+
+def _plain(values: dict[str, Any]) -> dict[str, Any]:
+    """Return values as JSON gives them back."""
+    found: dict[str, Any] = json.loads(json.dumps(values, default=str))
+    return found
 
 
 def versions(package: str) -> dict[str, str]:
-    """Returns the versions that decide a result: Python, ours, the model's package, numpy and torch."""
+    """Return the versions that decide a result: Python, ours, the model's package, numpy and torch."""
     found = {"python": platform.python_version(), "mer-bench": __version__, "model": package}
     for name in ("mer-flow", "numpy", "torch"):
         try:
@@ -33,7 +261,7 @@ def versions(package: str) -> dict[str, str]:
 
 
 def source_commit() -> str:
-    """Returns the git commit of this source tree, with `+` where it has changes; empty outside a checkout."""
+    """Return the git commit of this source tree, with `+` where it has changes; empty outside a checkout."""
     here = Path(__file__).parents[1]
 
     def git(*arguments: str) -> str | None:
@@ -50,86 +278,3 @@ def source_commit() -> str:
         return ""
     changed = git("status", "--porcelain", "--untracked-files=no", "--", str(here))
     return (git("rev-parse", "HEAD") or "") + ("+" if changed else "")
-
-
-def build_manifest(
-    registered: Registered,
-    run: RunSettings,
-    resolved: Resolved,
-    data: BenchData,
-    folds: FoldSet,
-    parameters: int | None,
-) -> dict[str, Any]:
-    """Writes down a run.
-
-    Args:
-        registered: The model and its package.
-        run: The run's settings.
-        resolved: The model's options and recipe.
-        data: Maps and labels.
-        folds: The fold set.
-        parameters: Trainable parameters; None for a classifier.
-
-    Returns:
-        Plain values. `identity` holds what decides a result, and `digest` is its SHA-256.
-    """
-    spec, population = registered.spec, data.population
-    recipe = None if resolved.recipe is None else resolved.recipe.record()
-    options = json.loads(json.dumps(resolved.options, default=str))
-    identity = {
-        "model": spec.name,
-        "options": options,
-        "recipe": recipe,
-        "protocol": run.protocol,
-        "scheme": population.scheme,
-        "view": data.view,
-        "normalisation": data.normalisation,
-        "shuffle_labels": data.shuffle_seed,
-        "data": data.digest(),
-        "folds": folds.digest(),
-    }
-    text = json.dumps(identity, sort_keys=True)
-    return {
-        "schema_version": SCHEMA_VERSION,
-        "digest": hashlib.sha256(text.encode()).hexdigest(),
-        "model": spec.name,
-        "protocol": run.protocol,
-        "identity": identity,
-        "seeds": sorted(run.seeds),
-        "title": spec.title,
-        "package": registered.package,
-        "citation": spec.citation,
-        "exactness": spec.exactness,
-        "filled_in": list(spec.filled_in),
-        "selects_on_test": spec.selects_on_test,
-        "parameters": parameters,
-        "variant": resolved.variant,
-        "default_variant": {"name": spec.default_variant, "parameters": spec.parameters},
-        "changes": json.loads(json.dumps(resolved.changes, default=str)),
-        "settings": asdict(run),
-        "classes": list(population.classes),
-        "store": data.store,
-        "store_digest": data.store_digest,
-        "passed_over": [list(pair) for pair in data.passed_over],
-        "dropped": dict(data.dropped),
-        "warnings": list(folds.warnings),
-        "deviations": list(composite_deviations(population)) if run.protocol == "cde" else [],
-        "versions": versions(registered.package),
-        "commit": source_commit(),
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "samples": {
-            "sample_ids": population.sample_ids.tolist(),
-            "subjects": population.subjects.tolist(),
-            "databases": population.databases.tolist(),
-            "labels": population.labels.tolist(),
-        },
-        "folds": [
-            {
-                "name": fold.name,
-                "train": fold.train.tolist(),
-                "test": fold.test.tolist(),
-                "inner": fold.inner.tolist(),
-            }
-            for fold in folds.folds
-        ],
-    }

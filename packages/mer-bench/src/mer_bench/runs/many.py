@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, get_type_hints
 
 from mer_bench.errors import MerBenchError, RegistryError, UsageError
 from mer_bench.models.registry import Registered, Registry
 from mer_bench.models.spec import ModelSpec
 from mer_bench.models.spelling import Entry, parse_entry
 from mer_bench.runs.data import DataCache
-from mer_bench.runs.directory import MANIFEST, RunDirectory
-from mer_bench.runs.train import Outcome, Prepared, execute, prepare
-from mer_bench.settings import Layers, Request, RunSettings, known_keys, resolve, takes
+from mer_bench.runs.directory import RunDirectory
+from mer_bench.runs.estimate import cpu_rate, estimate_seconds
+from mer_bench.runs.manifest import MANIFEST, RunManifest
+from mer_bench.runs.train import OnProgress, Outcome, execute, prepare
+from mer_bench.settings import SETTINGS, Layers, Request, known_keys, resolve, takes
 from mer_flow.work.errors import MerFlowError
 from mer_flow.work.suggest import unknown
 
@@ -23,9 +24,6 @@ logger = logging.getLogger(__name__)
 
 #: `--all` on a CPU takes the variant `small` of models with more parameters than this, where they have one.
 LARGE = 5_000_000
-
-#: Called with (place in the plan, seed, fold-epochs done, their total of that seed).
-OnProgress = Callable[[int, int, int, int], None]
 
 
 @dataclass(frozen=True)
@@ -39,6 +37,21 @@ class Refused:
 
     entry: str
     reason: str
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """The models asked for.
+
+    Attributes:
+        entries: As they are spelled.
+        refused: What of the registry is broken, where all were asked for.
+        everything: Whether all were.
+    """
+
+    entries: tuple[Entry, ...]
+    refused: tuple[Refused, ...] = ()
+    everything: bool = False
 
 
 @dataclass(frozen=True)
@@ -59,7 +72,7 @@ class Planned:
     entry: Entry
     registered: Registered
     request: Request
-    manifest: dict[str, Any]
+    manifest: RunManifest
     path: Path
     done: int
     notes: tuple[str, ...] = ()
@@ -68,17 +81,12 @@ class Planned:
     @property
     def epochs(self) -> int:
         """Epochs per fold; a classifier is fitted once."""
-        recipe = self.manifest["identity"]["recipe"]
-        return 1 if recipe is None else int(recipe["epochs"])
-
-    @property
-    def folds(self) -> int:
-        """Folds over all seeds."""
-        return len(self.manifest["folds"]) * len(self.request.run.seeds)
+        recipe = self.manifest.identity.recipe
+        return 1 if recipe is None else recipe.epochs
 
 
 @dataclass(frozen=True)
-class Trained:
+class Finished:
     """What became of one model.
 
     Attributes:
@@ -97,26 +105,15 @@ class Trained:
         return self.outcome is not None and self.outcome.status.complete
 
 
-def choose_entries(
-    names: Sequence[str], everything: bool, layers: Layers, registry: Registry
-) -> tuple[list[Entry], list[Refused]]:
-    """Returns the models to run: those named, or all, or those that the configuration has sections for.
-
-    Args:
-        names: Spellings from the command line.
-        everything: Take every registered model.
-        layers: The settings.
-        registry: The models.
-
-    Returns:
-        The entries, and what of the registry is broken where all were asked for.
+def choose(names: Sequence[str], everything: bool, layers: Layers, registry: Registry) -> Chosen:
+    """Return the models to run: those named, or all, or those that the configuration has sections for.
 
     Raises:
         UsageError: Names are given along with `everything`, twice, unknown or ill spelled.
     """
     if names and everything:
         raise UsageError("give either --all or names of models")
-    for key in layers.file.models:
+    for key in layers.models:
         name = parse_entry(key).model
         if name not in registry.names and not _is_broken(registry, name):
             raise UsageError(f"section [models.{key}]: {unknown('model', name, registry.names)}")
@@ -127,18 +124,19 @@ def choose_entries(
                 registry.find(name)
             except RegistryError as error:
                 refused.append(Refused(name, str(error)))
-        return [Entry(entry.spec.name) for entry in sorted(registry, key=_size)], refused
-    entries = [parse_entry(name) for name in names or layers.file.models]
+        entries = tuple(Entry(entry.spec.name) for entry in sorted(registry, key=_size))
+        return Chosen(entries, tuple(refused), everything=True)
+    entries = tuple(parse_entry(name) for name in names or layers.models)
     for entry in entries:
         if entries.count(entry) > 1:
             raise UsageError(f"'{entry}' is given twice")
-        if entry.model not in registry.names and not _is_broken(registry, entry.model):
+        if not _is_broken(registry, entry.model):
             registry.find(entry.model)
-    return entries, []
+    return Chosen(entries)
 
 
 def _size(entry: Registered) -> tuple[bool, int, str]:
-    """Sorts classifiers first, then networks by their size: what is quick comes first."""
+    """Sort classifiers first, then networks by their size: what is quick comes first."""
     return entry.spec.kind == "network", entry.spec.parameters or 0, entry.spec.name
 
 
@@ -167,143 +165,110 @@ class Leaderboard:
     @classmethod
     def plan(
         cls,
-        entries: Iterable[Entry],
+        chosen: Chosen,
         layers: Layers,
         registry: Registry,
         store: Path,
         out: Path,
-        *,
-        spare_cpu: bool = False,
         estimate: bool = False,
     ) -> Leaderboard:
-        """Resolves and checks every model, without training any.
+        """Resolve and check every model, without training any.
 
         Args:
-            entries: The models.
+            chosen: The models; where all were asked for, the variant `small` of large ones is taken on a CPU
+                unless another was set.
             layers: The settings; what was given for all goes to the models that know it.
             registry: Where the models are found.
             store: The store.
             out: Folder of all runs.
-            spare_cpu: On a CPU, take variant `small` of large models unless a variant was asked for.
             estimate: Estimate how long each will take.
-
-        Returns:
-            The plan.
 
         Raises:
             UsageError: A setting that no model takes, a wrong value, or two entries that are one run.
             MerBenchError: No model can run, all for this one reason.
         """
         planned: list[Planned] = []
-        refused: list[Refused] = []
+        refused = list(chosen.refused)
         errors: list[Exception] = []
         cache = DataCache()
         found = []
-        for entry in entries:
+        for entry in chosen.entries:
             try:
                 found.append((entry, registry.find(entry.model)))
             except RegistryError as error:
                 refused.append(Refused(str(entry), str(error)))
         _check_common(layers, [registered.spec for _, registered in found])
-        rate = 0.0
+        rate = cpu_rate() if estimate else 0.0
         for entry, registered in found:
-            entry, request, notes = _settle(entry, registered.spec, layers, spare_cpu)
+            entry, request, notes = _settle(entry, registered.spec, layers, chosen.everything)
             try:
                 prepared = prepare(registered, request, store, cache)
             except (MerBenchError, MerFlowError) as error:
                 refused.append(Refused(str(entry), str(error)))
                 errors.append(error)
                 continue
-            path, done = _progress_on_disk(out, prepared)
-            seconds = None
-            if estimate:
-                from mer_bench.runs.estimate import cpu_rate, estimate_seconds
-
-                rate = rate or cpu_rate()
-                missing = len(prepared.folds) * len(request.run.seeds) - done
-                seconds = estimate_seconds(prepared, missing, rate)
-            model = Planned(entry, registered, request, prepared.manifest, path, done, tuple(notes), seconds)
+            path = prepared.manifest.path(out)
+            done = _folds_done(path, request)
+            missing = len(prepared.folds) * len(request.run.seeds) - done
+            seconds = estimate_seconds(prepared, missing, rate) if estimate else None
             for other in planned:
                 if other.path == path:
                     raise UsageError(f"'{other.entry}' and '{entry}' are the same run, {path.name}")
-            planned.append(model)
+            planned.append(
+                Planned(entry, registered, request, prepared.manifest, path, done, tuple(notes), seconds)
+            )
         if errors and not planned and len({str(error) for error in errors}) == 1:
             raise errors[0]
         return cls(store, out, tuple(planned), tuple(refused), cache)
 
     def train(
-        self,
-        *,
-        limit: int | None = None,
-        on_model: Callable[[int, Planned], None] | None = None,
-        on_progress: OnProgress | None = None,
-    ) -> Iterable[Trained]:
-        """Trains one model after another; one that fails does not keep the others from going on.
+        self, planned: Planned, limit: int | None = None, on_progress: OnProgress | None = None
+    ) -> Finished:
+        """Train one of the models; its failure does not keep the others from going on.
 
         Args:
-            limit: Train no more than the first so many folds of each.
-            on_model: Called with the place of a model before it is trained.
-            on_progress: Told how far the model in training has come.
-
-        Yields:
-            What became of each, as soon as it is known.
-
-        Raises:
-            UsageError: `limit` is below 1.
+            planned: The model.
+            limit: As in `execute`.
+            on_progress: Likewise.
         """
-        if limit is not None and limit < 1:
-            raise UsageError(f"--limit must be at least 1, got {limit}")
-        for place, planned in enumerate(self.planned):
-            if on_model is not None:
-                on_model(place, planned)
-
-            def report(seed: int, done: int, total: int, place: int = place) -> None:
-                if on_progress is not None:
-                    on_progress(place, seed, done, total)
-
-            outcome: Outcome | None = None
-            try:
-                prepared = prepare(planned.registered, planned.request, self.store, self.cache)
-                outcome = execute(prepared, self.out, limit=limit, on_progress=report)
-                failures = outcome.failures
-            except (MerBenchError, MerFlowError) as error:
-                failures = (str(error),)
-            except Exception as error:  # a stranger's model; the models to come are not to suffer from it
-                logger.exception("model '%s' broke off", planned.entry)
-                failures = (f"{type(error).__name__}: {error}",)
-            yield Trained(planned, outcome, failures)
+        outcome: Outcome | None = None
+        try:
+            prepared = prepare(planned.registered, planned.request, self.store, self.cache)
+            outcome = execute(prepared, self.out, limit, on_progress)
+            failures = outcome.failures
+        except (MerBenchError, MerFlowError) as error:
+            failures = (str(error),)
+        except Exception as error:  # a stranger's model; the models to come are not to suffer from it
+            logger.exception("model '%s' broke off", planned.entry)
+            failures = (f"{type(error).__name__}: {error}",)
+        return Finished(planned, outcome, failures)
 
 
-def _progress_on_disk(out: Path, prepared: Prepared) -> tuple[Path, int]:
-    manifest = prepared.manifest
-    path = out / f"{manifest['model']}-{manifest['protocol']}-{manifest['digest'][:12]}"
+def _folds_done(path: Path, request: Request) -> int:
     if not (path / MANIFEST).exists():
-        return path, 0
-    status = RunDirectory(path).status(prepared.settings.seeds)
-    return path, sum(len(names) for names in status.done.values())
+        return 0
+    return sum(map(len, RunDirectory(path).status(request.run.seeds).done.values()))
 
 
-def _left_out(spec: ModelSpec, common: dict[str, Any]) -> list[str]:
-    """Returns the keys given for every model that this one does not know."""
-    of_run = get_type_hints(RunSettings)
+def _left_out(spec: ModelSpec, layers: Layers) -> list[str]:
+    """Return the keys given for every model that this one does not know."""
     known: dict[str, Iterable[str]] = {"variant": spec.variants, "recipe": spec.recipes}
     return [
         key
-        for key, value in common.items()
+        for key, value in layers.common.items()
         if (key in known and value and value not in known[key])
-        or (key not in of_run and not takes(spec, key))
+        or (key not in SETTINGS and not takes(spec, key))
     ]
 
 
 def _check_common(layers: Layers, specs: Sequence[ModelSpec]) -> None:
-    """Refuses what was given for every model and none knows."""
-    common = layers.common
+    """Refuse what was given for every model and none knows."""
     if not specs:
         return
-    for key in set.intersection(*(set(_left_out(spec, common)) for spec in specs)):
+    for key in set.intersection(*(set(_left_out(spec, layers)) for spec in specs)):
         if key in ("variant", "recipe"):
             known = {name for spec in specs for name in getattr(spec, f"{key}s")}
-            raise UsageError(str(unknown(f"{key} of the chosen models", str(common[key]), known)))
+            raise UsageError(str(unknown(f"{key} of the chosen models", str(layers.common[key]), known)))
         keys = {name for spec in specs for name in known_keys(spec)}
         raise UsageError(f"{unknown('setting', key.rpartition('.')[2], keys)}; no chosen model takes it")
 
@@ -311,15 +276,14 @@ def _check_common(layers: Layers, specs: Sequence[ModelSpec]) -> None:
 def _settle(
     entry: Entry, spec: ModelSpec, layers: Layers, spare_cpu: bool
 ) -> tuple[Entry, Request, list[str]]:
-    """Returns a model's entry and request, checked against the model, and what was decided on the way."""
-    common = layers.common
-    left_out = _left_out(spec, common)
+    """Return a model's entry and request, checked against the model, and what was decided on the way."""
+    left_out = _left_out(spec, layers)
     request = layers.request(entry, left_out)
-    spelled = [f"{key} {common[key]}" if key in ("variant", "recipe") else key for key in left_out]
+    spelled = [f"{key} {layers.common[key]}" if key in ("variant", "recipe") else key for key in left_out]
     notes = [f"does not know {', '.join(spelled)}, so its own settings hold"] if spelled else []
     large = (spec.parameters or 0) > LARGE and "small" in spec.variants and spec.default_variant != "small"
     if spare_cpu and large and not request.run.variant and _on_cpu(request):
-        entry = Entry(entry.model, "small", entry.recipe)
+        entry = replace(entry, variant="small")
         request = layers.request(entry, left_out)
         notes.append(
             f"variant small, as {spec.default_variant} has {spec.parameters:,} parameters and this is a CPU; "
@@ -332,4 +296,4 @@ def _settle(
 def _on_cpu(request: Request) -> bool:
     from mer_bench.training.folds import resolve_device
 
-    return resolve_device(request.run.device) == "cpu"
+    return resolve_device(request.training.device) == "cpu"

@@ -3,34 +3,29 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mer_bench.errors import TrainingError, UsageError
 from mer_bench.models.registry import Registered
 from mer_bench.models.spec import ModelSpec
-from mer_bench.protocols.folds import FoldSet
-from mer_bench.protocols.splits import get_protocol
-from mer_bench.recipe import Recipe
+from mer_bench.protocols.folds import Fold, FoldSet
 from mer_bench.runs.data import BenchData, DataCache, load_data
-from mer_bench.runs.directory import RunDirectory, RunStatus
-from mer_bench.runs.manifest import build_manifest
-from mer_bench.settings import Request, Resolved, RunSettings, resolve
+from mer_bench.runs.directory import RunDirectory, RunStatus, writing
+from mer_bench.runs.manifest import RunManifest, build_manifest
+from mer_bench.settings import Request, Resolved, resolve
 from mer_bench.training.result import FoldResult
+from mer_flow.work.executor import local_executor, usable_cores
 
 if TYPE_CHECKING:
     from torch import nn
 
-#: Called with (seed, fold-epochs done, their total) while folds are trained.
-OnProgress = Callable[[int, int, int], None]
+    from mer_bench.training.job import Job
 
-#: Where a manifest says how a CPU trained folds first under engine `auto`: `stacked`, or `single` ones.
-_PINNED = "cpu_folds"
-
-#: What a classifier's training is told, and does not read.
-_NO_RECIPE = Recipe(name="none", epochs=1)
+#: Called with (fold-epochs done, their total) over every fold to be trained, of all seeds.
+OnProgress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
@@ -39,21 +34,19 @@ class Prepared:
 
     Attributes:
         registered: The model and its package.
-        settings: The run's settings.
+        request: Its settings.
         resolved: The model's options and recipe.
         data: Maps and labels.
         folds: The fold set.
-        parameters: Trainable parameters as built; None for a classifier.
         manifest: What the run directory will say.
     """
 
     registered: Registered
-    settings: RunSettings
+    request: Request
     resolved: Resolved
     data: BenchData
     folds: FoldSet
-    parameters: int | None
-    manifest: dict[str, Any]
+    manifest: RunManifest
 
 
 @dataclass(frozen=True)
@@ -82,7 +75,7 @@ class Outcome:
 def prepare(
     registered: Registered, request: Request, store: Path, cache: DataCache | None = None
 ) -> Prepared:
-    """Resolves a request against a model and a store, and checks all that can be checked before training.
+    """Resolve a request against a model and a store, and check all that can be checked before training.
 
     Args:
         registered: The model.
@@ -90,101 +83,72 @@ def prepare(
         store: Path of the store.
         cache: Where other models' data are kept, to be shared.
 
-    Returns:
-        The run, ready to be executed.
-
     Raises:
         UsageError: A setting is unknown or out of range.
         DataError: The store lacks what the protocol or the model needs.
         ProtocolError: The samples cannot be cut into these folds.
     """
-    resolved = resolve(registered.spec, request)
-    run = request.run
-    data = load_data(
-        store,
-        registered.spec,
-        run.protocol,
-        run.protocol_options(),
-        scheme=run.scheme,
-        view=run.view,
-        normalisation=run.normalisation,
-        variant=resolved.variant,
-        cache=cache,
-    )
-    return prepare_data(registered, request, data, resolved)
+    resolve(registered.spec, request)  # what is wrong with the settings is said before the store is read
+    return prepare_data(registered, request, load_data(store, registered.spec, request.run, cache))
 
 
-def prepare_data(
-    registered: Registered, request: Request, data: BenchData, resolved: Resolved | None = None
-) -> Prepared:
+def prepare_data(registered: Registered, request: Request, data: BenchData) -> Prepared:
     """As `prepare`, for data that are in memory already."""
-    resolved = resolved or resolve(registered.spec, request)
-    run = request.run
+    resolved, run = resolve(registered.spec, request), request.run
     if run.shuffle_labels is not None:
         data = data.shuffled(run.shuffle_labels)
-    folds = get_protocol(run.protocol, run.protocol_options()).cut(data.population)
-    _check_training(registered.spec, run, resolved, data)
-    parameters = count_parameters(registered.spec, resolved, data)
-    manifest = build_manifest(registered, run, resolved, data, folds, parameters)
-    return Prepared(registered, run, resolved, data, folds, parameters, manifest)
+    folds = run.splitter().cut(data.population)
+    network = try_model(job_of(registered.spec, request, resolved, data), data)
+    parameters = network and sum(p.numel() for p in network.parameters() if p.requires_grad)
+    manifest = build_manifest(registered, request, resolved, data, folds, parameters)
+    return Prepared(registered, request, resolved, data, folds, manifest)
 
 
-def _check_training(spec: ModelSpec, run: RunSettings, resolved: Resolved, data: BenchData) -> None:
-    from mer_bench.training.folds import check_request
+def job_of(spec: ModelSpec, request: Request, resolved: Resolved, data: BenchData) -> Job:
+    """Return what training is told, with the first seed."""
+    from mer_bench.training.job import Job
 
-    check_request(
-        spec,
-        resolved.recipe or _NO_RECIPE,
-        device=run.device,
-        engine=run.engine,
-        workers=run.workers,
-        chunk=run.chunk,
-        view=f"{data.view}:{data.normalisation}",
-        num_classes=data.num_classes,
-        precision=run.precision,
+    return Job(
+        spec=spec,
+        options=resolved.options,
+        recipe=resolved.recipe,
+        training=request.training,
+        classes=data.population.classes,
+        protocol=request.run.protocol,
+        seed=request.run.seeds[0],
+        view=data.input,
     )
 
 
-def count_parameters(spec: ModelSpec, resolved: Resolved, data: BenchData) -> int | None:
-    """Counts a network's trainable parameters, trying it on the data's shape.
-
-    Args:
-        spec: The model.
-        resolved: Its builder's options, and the recipe.
-        data: What it is to read.
+def try_model(job: Job, data: BenchData) -> nn.Module | None:
+    """Check a job, build its model once and try it on the data's shape.
 
     Returns:
-        The number of trainable parameters; None for a classifier, which is only tried.
+        The network, not to be trained; None for a classifier.
 
     Raises:
-        UsageError: It cannot be built with these options, cannot read maps of this shape, or the recipe asks
-            for what it does not have.
+        UsageError: The training cannot be met, the model cannot be built with these options or read maps of
+            this shape, or the recipe asks for what it does not have.
     """
-    if resolved.recipe is None:
+    from mer_bench.training.folds import check_job
+
+    check_job(job)
+    if job.recipe is None:
         from mer_bench.training.features import try_classifier
 
-        view = f"{data.view}:{data.normalisation}"
-        try_classifier(spec, resolved.options, data.num_classes, data.maps, view)
+        try_classifier(job.spec, job.options, len(job.classes), data.maps, job.view)
         return None
     from mer_bench.training.demands import meet_recipe
     from mer_bench.training.optim import check_layer_depths
 
-    network = try_network(spec, resolved.options, data)
-    check_layer_depths(network, resolved.recipe)
-    meet_recipe(network, resolved.recipe)
-    return sum(p.numel() for p in network.parameters() if p.requires_grad)
+    network = try_network(job.spec, job.options, data)
+    check_layer_depths(network, job.recipe)
+    meet_recipe(network, job.recipe)
+    return network
 
 
 def try_network(spec: ModelSpec, options: Mapping[str, Any], data: BenchData) -> nn.Module:
-    """Builds a network once, without memory where it allows, and tries it on the data's shape.
-
-    Args:
-        spec: The model.
-        options: Its builder's options.
-        data: What it is to read.
-
-    Returns:
-        The network, not to be trained.
+    """Build a network once, without memory where it allows, try it on the data's shape, and return it.
 
     Raises:
         UsageError: It cannot be built with these options, or cannot read maps of this shape.
@@ -192,7 +156,7 @@ def try_network(spec: ModelSpec, options: Mapping[str, Any], data: BenchData) ->
     import torch
 
     channels, height, _ = data.maps.shape[1:]
-    what = f"model '{spec.name}' with options {dict(options)} on maps {data.view}:{data.normalisation}"
+    what = f"model '{spec.name}' with options {dict(options)} on maps {data.input}"
     error: Exception | None = None
     for device in ("meta", "cpu"):
         try:
@@ -215,23 +179,16 @@ def try_network(spec: ModelSpec, options: Mapping[str, Any], data: BenchData) ->
     raise UsageError(f"{what} of shape {data.maps.shape[1:]} cannot be built or run: {error}") from error
 
 
-def _engine(settings: RunSettings, began: str) -> str:
-    from mer_bench.training.folds import resolve_device
-
-    again = settings.engine == "auto" and began == "stacked" and resolve_device(settings.device) == "cpu"
-    return "stacked" if again else settings.engine
-
-
 def execute(
-    prepared: Prepared, out: Path, *, limit: int | None = None, on_progress: OnProgress | None = None
+    prepared: Prepared, out: Path, limit: int | None = None, on_progress: OnProgress | None = None
 ) -> Outcome:
-    """Trains the folds that have no sound record yet, and records each as soon as it is done.
+    """Train the folds that have no sound record yet, and record each as soon as it is done.
 
     Args:
         prepared: The run.
         out: Folder of all runs.
         limit: Train no more than the first so many folds of the set; the run stays incomplete.
-        on_progress: Told how far each seed's training has come.
+        on_progress: Told how far the training has come.
 
     Returns:
         What was done; failed folds are listed in it, the others are kept.
@@ -240,76 +197,59 @@ def execute(
         UsageError: `limit` is below 1.
         RunError: Another process writes this run, it is of another configuration, or the disk is full.
     """
-    from mer_bench.training.features import classifier_features
-    from mer_bench.training.folds import run_folds
-
     if limit is not None and limit < 1:
         raise UsageError(f"--limit must be at least 1, got {limit}")
     begin = time.monotonic()
-    settings, spec = prepared.settings, prepared.registered.spec
-    data, options = prepared.data, prepared.resolved.options
-    view = f"{data.view}:{data.normalisation}"
-    features = None
-    run = RunDirectory.create_or_resume(out, prepared.manifest)
-    run.versions = prepared.manifest["versions"]
-    wanted = prepared.folds.folds[:limit]
-    trained = kept = 0
-    failures: list[str] = []
-    set_aside: list[Path] = []
+    seeds, wanted = prepared.request.run.seeds, prepared.folds.folds[:limit]
+    with writing(out, prepared.manifest) as run:
+        before = run.status(seeds)
+        set_aside = [run.set_aside(seed, fold) for seed in seeds for fold, _ in before.damaged[seed]]
+        missing = {seed: [f for f in wanted if f.name not in before.done[seed]] for seed in seeds}
+        sink = _Records(run, on_progress)
+        failures = _train(prepared, {seed: folds for seed, folds in missing.items() if folds}, sink)
+        kept = len(seeds) * len(wanted) - sum(map(len, missing.values()))
+        status = run.status(seeds)
+    seconds = time.monotonic() - begin
+    return Outcome(run, status, sink.written, kept, tuple(set_aside), tuple(failures), seconds)
 
-    # What a CPU's engines compute differs by rounding between stacked folds and single ones, so the choice of
-    # the first start holds for the whole run.
-    began = run.manifest.get(_PINNED, "")
 
-    def commit(result: FoldResult) -> None:
-        nonlocal trained, began
-        if settings.engine == "auto" and result.device == "cpu" and not began and spec.kind == "network":
-            began = run.pin(_PINNED, "stacked" if result.engine == "stacked" else "single")
-        run.write(result)
-        trained += 1
+class _Records:
+    """Where `run_folds` puts its results, for one seed after another."""
 
-    with run.lock():
-        before = run.status(settings.seeds)
-        for seed in settings.seeds:
-            set_aside += [run.set_aside(seed, fold) for fold, _ in before.damaged[seed]]
-            done = set(before.done[seed])
-            missing = [fold for fold in wanted if fold.name not in done]
-            kept += len(wanted) - len(missing)
-            if not missing:
-                continue
+    def __init__(self, run: RunDirectory, on_progress: OnProgress | None):
+        self.run, self.on_progress = run, on_progress
+        self.written = self.before = self.total = 0
 
-            def report(finished: int, total: int, seed: int = seed) -> None:
-                if on_progress is not None:
-                    on_progress(seed, finished, total)
+    def fold(self, result: FoldResult) -> None:
+        self.run.write(result)
+        self.written += 1
 
+    def progress(self, done: int, total: int) -> None:
+        if self.on_progress is not None:
+            self.on_progress(self.before + done, self.total)
+
+
+def _train(prepared: Prepared, missing: Mapping[int, Sequence[Fold]], sink: _Records) -> list[str]:
+    """Train the missing folds of each seed; return what failed."""
+    from mer_bench.training.folds import engine_of, prepare_data, run_folds
+    from mer_bench.training.job import TrainingData
+
+    if not missing:
+        return []
+    job = job_of(prepared.registered.spec, prepared.request, prepared.resolved, prepared.data)
+    try:
+        data = prepare_data(job, TrainingData(prepared.data.maps, prepared.data.population.labels))
+    except TrainingError as error:
+        return [str(error)]
+    most = max(map(len, missing.values())) if engine_of(job) == "local" else 1
+    epochs = 1 if job.recipe is None else job.recipe.epochs
+    sink.total = epochs * sum(map(len, missing.values()))
+    failures = []
+    with local_executor(min(job.training.workers or usable_cores(), most)) as executor:
+        for seed, folds in missing.items():
             try:
-                if spec.kind == "classifier" and features is None:  # the same for every seed
-                    features = classifier_features(spec, options, data.num_classes, data.maps, view)
-                run_folds(
-                    spec,
-                    options,
-                    data.maps,
-                    data.population.labels,
-                    data.num_classes,
-                    missing,
-                    prepared.resolved.recipe or _NO_RECIPE,
-                    protocol=settings.protocol,
-                    seed=seed,
-                    device=settings.device,
-                    engine=_engine(settings, began),
-                    workers=settings.workers,
-                    chunk=settings.chunk,
-                    stacking=not began,
-                    classes=data.population.classes,
-                    deterministic=settings.deterministic,
-                    precision=settings.precision,
-                    compiled=settings.compile,
-                    view=view,
-                    features=features,
-                    on_fold=commit,
-                    on_progress=report,
-                )
+                run_folds(replace(job, seed=seed), data, folds, executor, sink)
             except TrainingError as error:
                 failures.append(f"seed {seed}: {error}")
-    status = run.status(settings.seeds)
-    return Outcome(run, status, trained, kept, tuple(set_aside), tuple(failures), time.monotonic() - begin)
+            sink.before += epochs * len(folds)
+    return failures

@@ -1,0 +1,126 @@
+"""Options of several commands, declared once; each of a setting bears the name of its field in `settings`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from mer_flow.cli.options import given, packed
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+
+store_option = click.option(
+    "--store", type=click.Path(path_type=Path), help="The store; else the variable MER_BENCH_STORE."
+)
+runs_option = click.option(
+    "--out", type=click.Path(path_type=Path), default=Path("runs"), show_default=True, help="Folder of runs."
+)
+quiet_option = click.option("--quiet", is_flag=True, help="No progress.")
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+#: Field of `RunSettings` or `TrainingSettings` -> what its option takes, and says of itself.
+SETTINGS: dict[str, tuple[type, str]] = {
+    "protocol": (str, "cde, loso, hde, cross-db or kfold."),
+    "scheme": (str, "Label scheme.  [default: megc3]"),
+    "db": (tuple, "Database, may be given several times; loso takes one.  [default: all]"),
+    "train_db": (tuple, "Training database of cross-db; may be given several times."),
+    "test_db": (tuple, "Test database of cross-db; may be given several times."),
+    "k": (int, "Folds of kfold.  [default: 5]"),
+    "fold_seed": (int, "Decides kfold's folds and the inner subjects.  [default: 0]"),
+    "variant": (str, "The model's named option set."),
+    "recipe": (str, "The model's named recipe."),
+    "seeds": (str, "A count (3 means 0,1,2) or a list (0,1,5; seed 7 alone: 7,).  [default: 1, seed 0]"),
+    "inner": (bool, "Reserve whole training subjects to choose the epoch."),
+    "inner_fraction": (float, "Share of the training subjects reserved.  [default: 0.2]"),
+    "view": (str, "What the model reads, as in whole-28."),
+    "normalisation": (str, "How it is scaled, as in scaled."),
+    "shuffle_labels": (int, "Sanity control: permute all labels first, by this seed."),
+    "device": (str, "auto, cpu, cuda or cuda:<n>.  [default: auto]"),
+    "engine": (
+        str,
+        "local: a fold per process; stacked: many in one step; auto: stacked on CUDA, else local.",
+    ),
+    "workers": (int, "Processes of local.  [default: one per core]"),
+    "chunk": (int, "Folds stacked at once.  [default: what memory holds]"),
+    "deterministic": (bool, "Bit-identical repetition."),
+    "precision": (str, "Matrix products on a GPU: auto, float32 or tf32.  [default: auto]"),
+    "compile": (bool, "Stacked folds through torch.compile."),
+}
+
+
+def settings_options(*names: str) -> Callable[[_Command], _Command]:
+    """Add the options of some settings; the command receives those given as the dict `flags`."""
+
+    def decorate(command: _Command) -> _Command:
+        command = given("flags", *names)(command)
+        for name in reversed(names):
+            kind, text = SETTINGS[name]
+            flag = f"--{name.replace('_', '-')}"
+            if kind is bool:
+                command = click.option(f"{flag}/--no-{flag[2:]}", default=None, help=text)(command)
+            elif kind is tuple:
+                command = click.option(flag, multiple=True, help=text)(command)
+            else:
+                command = click.option(flag, type=kind, help=text)(command)
+        return command
+
+    return decorate
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Settings as given on the command line.
+
+    Attributes:
+        config: A TOML file, below `--set`.
+        sets: Texts of `--set`, below the flags.
+        flags: Those that were given.
+    """
+
+    config: Path | None
+    sets: tuple[str, ...]
+    flags: dict[str, Any]
+
+
+def layers_options(*names: str) -> Callable[[_Command], _Command]:
+    """Add `--config`, `--set` and the options of some settings; the command receives them as `asked`."""
+
+    def decorate(command: _Command) -> _Command:
+        command = settings_options(*names)(packed(Asked, "asked")(command))
+        sets = click.option(
+            "--set", "sets", multiple=True, metavar="KEY=VALUE", help="A recipe field or a model option."
+        )
+        config = click.option(
+            "--config", type=click.Path(path_type=Path), help="Settings as TOML; --set and flags win over it."
+        )
+        return config(sets(command))
+
+    return decorate
+
+
+@dataclass(frozen=True)
+class Doing:
+    """How `run` goes about it.
+
+    Attributes:
+        limit: Train the first so many folds of each run only.
+        dry_run: Resolve and check everything, train nothing.
+        out: Folder of runs.
+        quiet: Show no progress.
+        as_json: Print JSON, and nothing else.
+    """
+
+    limit: int | None
+    dry_run: bool
+    out: Path
+    quiet: bool
+    as_json: bool
+
+    @property
+    def silent(self) -> bool:
+        """Whether nothing is said but the result."""
+        return self.quiet or self.as_json

@@ -1,0 +1,73 @@
+"""What training commands say while they train, and of a run that has ended."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from mer_bench.runs.train import Outcome
+    from mer_flow.work.progress import Progress
+
+
+@contextmanager
+def training_shown(
+    label: str, quiet: bool, unit: str = "fold-epochs", note: str = ""
+) -> Iterator[Callable[[int, int], None]]:
+    """Show how far a training has come, and what it has to say meanwhile, on standard error.
+
+    Yields:
+        What takes the steps done and their total; the first call begins the line.
+    """
+    from mer_flow.work.progress import Progress
+
+    shown: list[Progress] = []
+
+    def report(done: int, total: int) -> None:
+        if not shown:
+            shown.append(Progress(label, total, unit, quiet=quiet))
+        shown[0].reach(done, note)
+
+    training = logging.getLogger("mer_bench.training")
+    level, propagate, handler = training.level, training.propagate, logging.StreamHandler()
+    training.addHandler(handler)
+    training.setLevel(logging.WARNING if quiet else logging.INFO)
+    training.propagate = False
+    try:
+        yield report
+    finally:
+        for progress in shown:
+            progress.close()
+        training.removeHandler(handler)
+        training.setLevel(level)
+        training.propagate = propagate
+
+
+def outcome_fields(outcome: Outcome) -> dict[str, Any]:
+    """Return what a run did, as plain values."""
+    return {
+        "run": str(outcome.run.path),
+        "trained": outcome.trained,
+        "kept": outcome.kept,
+        "set_aside": [str(path) for path in outcome.set_aside],
+        "failures": outcome.failures,
+        "seconds": outcome.seconds,
+        "complete": outcome.status.complete,
+        "missing": outcome.status.missing,
+    }
+
+
+def tell_outcome(outcome: Outcome) -> None:
+    """Print what a run did, without its scores."""
+    from mer_flow.work.progress import duration
+
+    for path in outcome.set_aside:
+        click.echo(f"warning: a damaged record was set aside as {path} and its fold trained again", err=True)
+    click.echo(
+        f"{outcome.run.path}: {outcome.trained} folds trained in {duration(outcome.seconds)}, "
+        f"{outcome.kept} kept from before"
+    )
