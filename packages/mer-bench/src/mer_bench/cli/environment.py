@@ -68,7 +68,7 @@ def _store(path: Path, registry: Registry, scheme: str) -> Iterator[str]:
         yield f"store {path}: {held or 'empty'} samples"
         for database in store.databases:
             try:
-                people = read_population(path, RunSettings(protocol="kfold", db=database, scheme=scheme))
+                people = read_population(path, RunSettings(protocol="kfold", db=(database,), scheme=scheme))
             except MerBenchError as error:
                 yield f"{database}, {scheme}: {error}"
                 continue

@@ -48,9 +48,9 @@ def report_command(
     from mer_bench.errors import RunError
     from mer_bench.report.leaderboard import build_leaderboards, ranked
     from mer_bench.report.render import RENDERERS
-    from mer_bench.scores.summary import RunSummary, summarise
     from mer_bench.report.tables import build_tables
     from mer_bench.runs.directory import RunDirectory, write_atomically
+    from mer_bench.scores.summary import RunSummary, summarise
     from mer_bench.settings import parse_seeds
 
     chosen = None if seeds is None else parse_seeds(seeds)

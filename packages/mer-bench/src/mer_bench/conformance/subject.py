@@ -6,7 +6,7 @@ import copy
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -212,7 +212,9 @@ class Subject:
         rows = np.array([*first, *(i for i in order if i not in first)])[:count]
         return torch.from_numpy(self.data.maps[rows]), torch.from_numpy(self.labels[rows])
 
-    def job(self, recipe: Recipe | None = None, engine: str = "local", seed: int = 0) -> Job:
+    def job(
+        self, recipe: Recipe | None = None, engine: Literal["local", "stacked"] = "local", seed: int = 0
+    ) -> Job:
         """Return what an engine is told of the training, in this process."""
         if recipe is None and self.spec.kind == "network":
             recipe = self.recipe

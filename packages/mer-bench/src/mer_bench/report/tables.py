@@ -182,7 +182,7 @@ def notes_of_samples(summary: RunSummary) -> list[str]:
         names = ", ".join(manifest.classes[c] for c in found.absent)
         if names and pool != FULL:  # the manifest warns of a class without any sample
             notes.append(f"{database_title(pool)} has no sample of {names}: it stays in UF1 and UAR as 0.")
-    if manifest.deviations:
+    if manifest.deviations and not summary.is_control:
         reason = "Published scores are left out: these samples are not the MEGC2019 composite"
         notes.append(f"{reason} ({'; '.join(manifest.deviations)}).")
     return notes

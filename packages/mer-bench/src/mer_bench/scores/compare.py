@@ -57,12 +57,14 @@ def refuse_incomparable(a: RunDirectory, b: RunDirectory) -> None:
     ):
         if one != other:
             raise RunError(f"{where}{name} {one} against {other}")
-    one, other = (dict(zip(m.samples.sample_ids, m.samples.labels, strict=True)) for m in (ours, theirs))
-    differing = sorted(one.keys() ^ other.keys())
+    truth, other_truth = (
+        dict(zip(m.samples.sample_ids, m.samples.labels, strict=True)) for m in (ours, theirs)
+    )
+    differing = sorted(truth.keys() ^ other_truth.keys())
     if differing:
         named = ", ".join(differing[:3])
         raise RunError(f"{where}{len(differing)} samples are in one of them only, as {named}")
-    relabelled = [sample for sample in one if one[sample] != other[sample]]
+    relabelled = [sample for sample in truth if truth[sample] != other_truth[sample]]
     if relabelled:
         raise RunError(
             f"{where}{len(relabelled)} samples have other labels, as {relabelled[0]} (one may be a control)"
