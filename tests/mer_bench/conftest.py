@@ -17,7 +17,7 @@ from mer_bench.protocols.folds import Population
 from mer_bench.runs.data import BenchData
 from mer_bench.runs.directory import RunDirectory
 from mer_bench.runs.train import Prepared, prepare_data
-from mer_bench.settings import Request, RunSettings
+from mer_bench.settings import Request, RunSettings, TrainingSettings
 from mer_bench.training.result import FoldResult
 
 CLASSES = ("negative", "positive", "surprise")
@@ -62,7 +62,7 @@ def population() -> Population:
     return make_population()
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def populate() -> Callable[..., Population]:
     return make_population
 
@@ -100,7 +100,7 @@ def record() -> Callable[..., FoldResult]:
             np.linspace(1, 0.5, epochs, dtype=np.float32),
             np.linspace(0.5, 1, epochs, dtype=np.float32),
             0.25,
-            "serial",
+            "local",
             "cpu",
         )
 
@@ -112,10 +112,11 @@ def prepared_with(bench_data: BenchData) -> Callable[..., Prepared]:
     """Prepares a run of a model on the separable data: `prepared_with(spec, protocol="cde", seeds=(0,))`."""
 
     def build(spec: ModelSpec, overrides: dict[str, object] | None = None, **settings: object) -> Prepared:
-        run = RunSettings(
-            **{"model": spec.name, "protocol": "cde", "engine": "serial", "device": "cpu", **settings}
-        )  # type: ignore[arg-type]
-        return prepare_data(Registered(spec, "test 1.0"), Request(run, overrides or {}), bench_data)
+        names = [name for name in TrainingSettings.model_fields if name in settings]
+        how = {"device": "cpu", "workers": 1, **{name: settings.pop(name) for name in names}}
+        run = RunSettings(**{"model": spec.name, "protocol": "cde", **settings})
+        request = Request(run, overrides or {}, TrainingSettings(**how))
+        return prepare_data(Registered(spec, "test 1.0"), request, bench_data)
 
     return build
 

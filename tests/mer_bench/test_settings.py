@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, make_dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import pytest
+from pydantic import BaseModel, Field
 
+from mer_bench.cli.options import SETTINGS as FLAGS
 from mer_bench.errors import UsageError
 from mer_bench.models.spec import ModelSpec
 from mer_bench.recipe import Recipe
-from mer_bench.settings import Request, RunSettings, gather, option_types, resolve
-from mer_bench.values import coerce, parse_seeds
+from mer_bench.settings import (
+    OF_ONE_MODEL,
+    Request,
+    RunSettings,
+    TrainingSettings,
+    gather,
+    option_types,
+    parse_seeds,
+    resolve,
+)
 
 
 def build(
@@ -51,8 +61,9 @@ def test_flags_win_over_set_and_set_over_the_file(tmp_path: Path) -> None:
     file.write_text(
         'protocol = "loso"\nseeds = 5\nscheme = "samm-5"\ndb = ["samm"]\n[set]\nlr = 1e-3\nepochs = 7\n'
     )
-    request = gather(file, ["lr=1e-2", "seeds=0,9", "options.width=4"], {"scheme": "megc3", "device": None})
+    request = gather(file, ["lr=1e-2", "seeds=0,9", "options.width=4", "chunk=2"], {"scheme": "megc3"})
     assert request.run == RunSettings(protocol="loso", seeds=(0, 9), scheme="megc3", db=("samm",))
+    assert request.training == TrainingSettings(chunk=2)
     assert request.overrides == {"lr": "1e-2", "epochs": 7, "options.width": "4"}
 
 
@@ -68,6 +79,7 @@ def test_a_dotted_table_in_the_file(tmp_path: Path) -> None:
         ("protocl = 'cde'", "did you mean 'protocol'"),
         ("seeds = -1", "seeds"),
         ("inner = 3", "expected bool"),
+        ("workers = 0", "workers must be at least 1"),
         ("[recipe]\nlr = 1", r"unknown table \[recipe\]"),
         ("this is not toml", "not TOML"),
         ("set = 3", "must be a table"),
@@ -104,6 +116,21 @@ def test_bad_seeds(given: Any) -> None:
         parse_seeds(given)
 
 
+def test_a_training_option_has_its_flag_and_its_place_in_a_section() -> None:
+    flags = set(FLAGS)
+    assert flags == {*RunSettings.model_fields, *TrainingSettings.model_fields} - {"model"}
+    assert set(TrainingSettings.model_fields) <= set(OF_ONE_MODEL)
+
+
+def options(**kinds: Any) -> ModelSpec:
+    """A classifier whose builder takes options of these types."""
+
+    def build(num_classes: int, **options: Any) -> None: ...
+
+    build.config = make_dataclass("Config", kinds.items())  # type: ignore[attr-defined]
+    return replace(SPEC, build=build, kind="classifier", recipes={}, variants={"default": {}})
+
+
 @pytest.mark.parametrize(
     ("value", "kind", "expected"),
     [
@@ -115,12 +142,15 @@ def test_bad_seeds(given: Any) -> None:
         ("none", int | None, None),
         ("4", int | None, 4),
         ("a,b", tuple[str, ...], ("a", "b")),
+        ("1,2", list[int], (1, 2)),
         ([1, 2], tuple[int, ...], (1, 2)),
         ("adam", Literal["adam", "sgd"], "adam"),
+        ("{deep = 2}", dict, {"deep": 2}),
+        ("plain text", object, "plain text"),
     ],
 )
-def test_values_take_the_type_of_their_setting(value: Any, kind: Any, expected: Any) -> None:
-    found = coerce("key", value, kind)
+def test_values_take_the_type_of_their_option(value: Any, kind: Any, expected: Any) -> None:
+    found = resolve(options(key=kind), Request(RunSettings(), {"key": value})).options["key"]
     assert found == expected
     assert type(found) is type(expected)
 
@@ -128,7 +158,7 @@ def test_values_take_the_type_of_their_setting(value: Any, kind: Any, expected: 
 @pytest.mark.parametrize(
     ("value", "kind", "message"),
     [
-        ("fast", float, "key: expected float, got 'fast'"),
+        ("fast", float, "options.key: expected float, got 'fast'"),
         ("1.5", int, "expected int"),
         (True, int, "expected int"),
         ("maybe", bool, "expected bool"),
@@ -139,7 +169,7 @@ def test_values_take_the_type_of_their_setting(value: Any, kind: Any, expected: 
 )
 def test_a_wrong_type_is_named(value: Any, kind: Any, message: str) -> None:
     with pytest.raises(UsageError, match=message):
-        coerce("key", value, kind)
+        resolve(options(key=kind), Request(RunSettings(), {"key": value}))
 
 
 def test_overrides_reach_recipe_and_options() -> None:
@@ -183,37 +213,36 @@ def test_what_cannot_be_is_refused(overrides: dict[str, Any], message: str) -> N
 
 
 @dataclass
-class Config:
+class DataclassConfig:
     num_classes: int = 3
     depth: int = 2
 
 
-def test_options_of_a_builder_with_a_config() -> None:
-    def open_build(num_classes: int, in_channels: int = 3, map_size: int = 28, **options: Any) -> Any:
+class PydanticConfig(BaseModel):
+    num_classes: int = 3
+    depth: int = Field(default=2, ge=1)
+
+
+def test_options_of_a_builder_that_takes_any_or_has_a_config() -> None:
+    def build_any(num_classes: int, in_channels: int = 3, map_size: int = 28, **options: Any) -> Any:
         return None
 
-    spec = ModelSpec(
-        name="open",
-        title="",
-        build=open_build,
-        kind="classifier",
-        views=("v:n",),
-        citation="",
-        exactness="exact",
-    )
+    spec = replace(SPEC, build=build_any, kind="classifier", recipes={}, variants={"default": {}})
     assert option_types(spec) == ({}, True)
     assert resolve(spec, Request(RunSettings(), {"options.depth": "5"})).options == {"depth": 5}
     with pytest.raises(UsageError, match=r"options\.depth"):
         resolve(spec, Request(RunSettings(), {"depth": "5"}))
-    open_build.config = Config  # type: ignore[attr-defined]
-    assert option_types(spec) == ({"depth": int}, False)
-    assert resolve(spec, Request(RunSettings(), {"depth": "5"})).options == {"depth": 5}
+    for config in (DataclassConfig, PydanticConfig):
+        build_any.config = config  # type: ignore[attr-defined]
+        known, open_ended = option_types(spec)
+        assert list(known) == ["depth"] and not open_ended
+        assert resolve(spec, Request(RunSettings(), {"depth": "5"})).options == {"depth": 5}
+    with pytest.raises(UsageError, match="options.depth must be at least 1, got 0"):
+        resolve(spec, Request(RunSettings(), {"depth": "0"}))
 
 
 def test_a_classifier_takes_no_recipe() -> None:
-    spec = ModelSpec(
-        name="c", title="", build=build, kind="classifier", views=("v:n",), citation="", exactness="exact"
-    )
+    spec = replace(SPEC, kind="classifier", recipes={})
     assert resolve(spec, Request(RunSettings())).recipe is None
     with pytest.raises(UsageError, match="takes no recipe"):
         resolve(spec, Request(RunSettings(recipe="paper")))

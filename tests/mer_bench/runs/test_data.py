@@ -10,8 +10,10 @@ import pytest
 
 from mer_bench.errors import DataError, UsageError
 from mer_bench.models.spec import ModelSpec
-from mer_bench.protocols.splits import ProtocolOptions
 from mer_bench.runs.data import BenchData, find_store, load_data, read_population, wanted_inputs
+from mer_bench.settings import RunSettings
+
+CDE = RunSettings(protocol="cde")
 
 
 def spec(*views: str) -> ModelSpec:
@@ -22,7 +24,7 @@ def spec(*views: str) -> ModelSpec:
 
 def test_the_first_view_the_store_can_give_is_taken_and_the_others_are_explained(small_store: Path) -> None:
     wanted = spec("regions-28:scaled", "whole-28:scaled", "whole-28:raw")
-    data = load_data(small_store, wanted, "cde", ProtocolOptions())
+    data = load_data(small_store, wanted, CDE)
     assert (data.view, data.normalisation) == ("whole-28", "scaled")
     ((name, reason),) = data.passed_over
     assert name == "regions-28:scaled"
@@ -33,7 +35,7 @@ def test_the_first_view_the_store_can_give_is_taken_and_the_others_are_explained
 
 
 def test_rows_come_in_the_order_of_ids(small_store: Path) -> None:
-    data = load_data(small_store, spec("whole-28:raw"), "cde", ProtocolOptions())
+    data = load_data(small_store, spec("whole-28:raw"), CDE)
     ids = data.population.sample_ids.tolist()
     assert ids == sorted(ids)
     # A class shows as a block in u, so maps and labels are still paired.
@@ -43,8 +45,8 @@ def test_rows_come_in_the_order_of_ids(small_store: Path) -> None:
 
 
 def test_the_population_alone_is_the_same(small_store: Path) -> None:
-    data = load_data(small_store, spec("whole-28:raw"), "cde", ProtocolOptions())
-    alone = read_population(small_store, "cde", ProtocolOptions(), "megc3")
+    data = load_data(small_store, spec("whole-28:raw"), CDE)
+    alone = read_population(small_store, CDE)
     for name in ("sample_ids", "subjects", "databases", "labels"):
         np.testing.assert_array_equal(getattr(alone, name), getattr(data.population, name))
     assert alone.classes == data.population.classes
@@ -52,18 +54,22 @@ def test_the_population_alone_is_the_same(small_store: Path) -> None:
 
 def test_a_view_can_be_asked_for(small_store: Path) -> None:
     wanted = spec("regions-28:scaled", "whole-28:scaled")
-    data = load_data(small_store, wanted, "cde", ProtocolOptions(), view="whole-14", normalisation="minmax")
+    data = load_data(small_store, wanted, CDE.changed(view="whole-14", normalisation="minmax"))
     assert data.maps.shape[2:] == (14, 14)
     assert (data.maps.min(), data.maps.max()) == (0, 1)
 
 
 def test_which_inputs_are_tried() -> None:
     one = spec("regions-28:scaled", "whole-28:minmax")
-    assert wanted_inputs(one, "", "") == (("regions-28", "scaled"), ("whole-28", "minmax"))
-    assert wanted_inputs(one, "whole-28", "") == (("whole-28", "minmax"), ("whole-28", "scaled"))
-    assert wanted_inputs(one, "whole-14", "") == (("whole-14", "scaled"), ("whole-14", "minmax"))
-    assert wanted_inputs(one, "", "raw") == (("regions-28", "raw"), ("whole-28", "raw"))
-    assert wanted_inputs(one, "whole-28", "raw") == (("whole-28", "raw"),)
+
+    def tried(**settings: str) -> tuple[tuple[str, str], ...]:
+        return wanted_inputs(one, RunSettings(**settings))
+
+    assert tried() == (("regions-28", "scaled"), ("whole-28", "minmax"))
+    assert tried(view="whole-28") == (("whole-28", "minmax"), ("whole-28", "scaled"))
+    assert tried(view="whole-14") == (("whole-14", "scaled"), ("whole-14", "minmax"))
+    assert tried(normalisation="raw") == (("regions-28", "raw"), ("whole-28", "raw"))
+    assert tried(view="whole-28", normalisation="raw") == (("whole-28", "raw"),)
 
 
 def test_a_variant_may_read_another_input(small_store: Path) -> None:
@@ -72,9 +78,10 @@ def test_a_variant_may_read_another_input(small_store: Path) -> None:
         variants={"default": {}, "tiny": {}},
         variant_views={"tiny": ("whole-14:raw",)},
     )
-    assert wanted_inputs(one, "", "", "tiny") == (("whole-14", "raw"),)
-    assert wanted_inputs(one, "", "") == wanted_inputs(one, "", "", "default") == (("whole-28", "scaled"),)
-    data = load_data(small_store, one, "cde", ProtocolOptions(), variant="tiny")
+    assert wanted_inputs(one, RunSettings(variant="tiny")) == (("whole-14", "raw"),)
+    for run in (RunSettings(), RunSettings(variant="default")):
+        assert wanted_inputs(one, run) == (("whole-28", "scaled"),)
+    data = load_data(small_store, one, CDE.changed(variant="tiny"))
     assert (data.view, data.normalisation) == ("whole-14", "raw")
     with pytest.raises(UsageError, match="variant_views names"):
         replace(one, variant_views={"smal": ("whole-14:raw",)})
@@ -84,23 +91,23 @@ def test_a_store_that_can_give_nothing_says_why(small_store: Path) -> None:
     with pytest.raises(
         DataError, match=r"any cannot be fed: .*none of its inputs\. .*regions-28:scaled: .*regions"
     ):
-        load_data(small_store, spec("regions-28:scaled"), "cde", ProtocolOptions())
+        load_data(small_store, spec("regions-28:scaled"), CDE)
 
 
 def test_a_missing_database_is_named_with_the_command(small_store: Path) -> None:
     with pytest.raises(DataError, match=r"lacks casme3.*mer-flow build --db casme3 --root DIR --store"):
-        load_data(small_store, spec("whole-28:raw"), "loso", ProtocolOptions(databases=("casme3",)))
+        load_data(small_store, spec("whole-28:raw"), RunSettings(protocol="loso", db="casme3"))
 
 
 def test_an_unknown_database_is_suggested(small_store: Path) -> None:
     with pytest.raises(UsageError, match="did you mean 'samm'"):
-        load_data(small_store, spec("whole-28:raw"), "loso", ProtocolOptions(databases=("sam",)))
+        load_data(small_store, spec("whole-28:raw"), RunSettings(protocol="loso", db="sam"))
 
 
 def test_a_scheme_without_classes_for_a_database_is_refused(small_store: Path) -> None:
-    options = ProtocolOptions(databases=("smic",))
+    run = RunSettings(protocol="loso", db="smic", scheme="casme2-5")
     with pytest.raises(Exception, match="casme2-5"):
-        load_data(small_store, spec("whole-28:raw"), "loso", options, scheme="casme2-5")
+        load_data(small_store, spec("whole-28:raw"), run)
 
 
 def test_find_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

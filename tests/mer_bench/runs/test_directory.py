@@ -16,86 +16,90 @@ import numpy as np
 import pytest
 
 from mer_bench.errors import RunError
-from mer_bench.runs.directory import RunDirectory, write_atomically
+from mer_bench.models.majority import SPECS
+from mer_bench.models.registry import Registered
+from mer_bench.protocols.folds import Population
+from mer_bench.recipe import Recipe
+from mer_bench.runs.data import BenchData
+from mer_bench.runs.directory import RunDirectory, write_atomically, writing
+from mer_bench.runs.manifest import RunManifest, read_manifest
+from mer_bench.runs.train import prepare_data
+from mer_bench.settings import Request, RunSettings
 from mer_bench.training.result import FoldResult
 
 Make = Callable[..., FoldResult]
-FOLDS = {"samm/006": [0, 1], "samm/007": [2, 3, 4]}
+FOLDS = {"samm/s00": [0, 1], "samm/s01": [2, 3]}
 
 
-def manifest(**changes: Any) -> dict[str, Any]:
-    content: dict[str, Any] = {
-        "schema_version": 1,
-        "digest": "d" * 64,
-        "model": "net",
-        "protocol": "loso",
-        "identity": {"model": "net", "recipe": {"lr": 0.1}},
-        "seeds": [0, 1],
-        "classes": ["n", "p", "s"],
-        "versions": {"torch": "2.13"},
-        "samples": {
-            "sample_ids": [f"samm/00{6 + (i > 1)}/c{i}" for i in range(5)],
-            "subjects": [f"samm/00{6 + (i > 1)}" for i in range(5)],
-            "databases": ["samm"] * 5,
-            "labels": [0, 1, 2, 0, 1],
-        },
-        "folds": [
-            {"name": name, "train": [i for i in range(5) if i not in test], "test": test, "inner": []}
-            for name, test in FOLDS.items()
-        ],
-    }
-    return {**content, **changes}
+@pytest.fixture(scope="module")
+def written(populate: Callable[..., Population]) -> RunManifest:
+    """The manifest of a run of two folds and two seeds."""
+    data = BenchData(np.zeros((4, 3, 4, 4), np.float32), populate(2, 2, ["samm"]), "whole-28", "raw")
+    request = Request(RunSettings(model="majority", protocol="loso", db="samm", seeds=(0, 1)))
+    return prepare_data(Registered(SPECS[0], "test 1.0"), request, data).manifest
 
 
 @pytest.fixture
-def run(tmp_path: Path) -> RunDirectory:
-    return RunDirectory.create_or_resume(tmp_path, manifest())
+def run(tmp_path: Path, written: RunManifest) -> RunDirectory:
+    return RunDirectory.create_or_resume(tmp_path, written)
 
 
-def result(record: Make, fold: str = "samm/006", seed: int = 0) -> FoldResult:
+def result(record: Make, fold: str = "samm/s00", seed: int = 0) -> FoldResult:
     return record(fold, FOLDS[fold], [[0] * len(FOLDS[fold]), [1] * len(FOLDS[fold])], seed=seed)
+
+
+def with_recipe(manifest: RunManifest, lr: float, digest: str) -> RunManifest:
+    identity = manifest.identity.model_copy(update={"recipe": Recipe(lr=lr)})
+    return manifest.model_copy(update={"identity": identity, "digest": digest})
+
+
+def test_a_manifest_comes_back_as_it_was(run: RunDirectory, written: RunManifest) -> None:
+    assert read_manifest(run.path) == run.manifest == written
+    assert run.path.name == f"majority-loso-{written.identity.digest()[:12]}"
+    assert {fold.name: list(fold.test) for fold in run.manifest.folds} == FOLDS
+    np.testing.assert_array_equal(run.column("subjects"), ["samm/s00"] * 2 + ["samm/s01"] * 2)
 
 
 def test_a_record_comes_back_as_it_was(run: RunDirectory, record: Make) -> None:
     written = result(record)
     run.write(written)
-    back = run.read(0, "samm/006")
+    back = run.read(0, "samm/s00")
     for name, value in vars(written).items():
         np.testing.assert_array_equal(getattr(back, name), value)
-    assert run.record_path(0, "samm/006").name == "samm%2F006.npz"
+    assert run.record_path(0, "samm/s00").name == "samm%2Fs00.npz"
     assert not list(run.path.rglob("*.tmp"))
 
 
 def test_records_hold_no_pickle(run: RunDirectory, record: Make) -> None:
     run.write(result(record))
-    with np.load(run.record_path(0, "samm/006"), allow_pickle=False) as file:
-        assert json.loads(str(file["meta"]))["versions"] == {"torch": "2.13"}
+    with np.load(run.record_path(0, "samm/s00"), allow_pickle=False) as file:
+        assert json.loads(str(file["meta"]))["versions"] == run.manifest.versions
         assert {file[name].dtype.kind for name in file.files} <= {"f", "i", "U"}
 
 
 def test_status_lists_what_is_done_and_missing(run: RunDirectory, record: Make) -> None:
     run.write(result(record))
     status = run.status()
-    assert status.done == {0: ("samm/006",), 1: ()}
-    assert status.missing == {0: ("samm/007",), 1: ("samm/006", "samm/007")}
+    assert status.done == {0: ("samm/s00",), 1: ()}
+    assert status.missing == {0: ("samm/s01",), 1: ("samm/s00", "samm/s01")}
     assert not status.complete
     assert status.describe_gaps() == (
-        "seed 0: 1 of 2 missing: samm/007; seed 1: 2 of 2 missing: samm/006, samm/007"
+        "seed 0: 1 of 2 missing: samm/s01; seed 1: 2 of 2 missing: samm/s00, samm/s01"
     )
 
 
 def test_notes_are_kept_and_grouped_by_what_they_say(run: RunDirectory, record: Make) -> None:
     run.write(replace(result(record), notes=("odd", "hot")))
-    run.write(replace(result(record, "samm/007"), notes=("odd",)))
+    run.write(replace(result(record, "samm/s01"), notes=("odd",)))
     notes = RunDirectory(run.path).status().notes[0]
-    assert notes == (("samm/006", "odd"), ("samm/006", "hot"), ("samm/007", "odd"))
-    assert run.describe_notes(notes) == ("fold 'samm/006', 'samm/007': odd", "fold 'samm/006': hot")
+    assert notes == (("samm/s00", "odd"), ("samm/s00", "hot"), ("samm/s01", "odd"))
+    assert run.describe_notes(notes) == ("fold 'samm/s00', 'samm/s01': odd", "fold 'samm/s00': hot")
 
 
 @pytest.mark.parametrize("damage", ["truncate", "flip", "empty", "garbage"])
 def test_a_damaged_record_is_found_and_named(run: RunDirectory, record: Make, damage: str) -> None:
     run.write(result(record))
-    path = run.record_path(0, "samm/006")
+    path = run.record_path(0, "samm/s00")
     content = bytearray(path.read_bytes())
     if damage == "flip":
         with np.load(path) as file:
@@ -103,38 +107,38 @@ def test_a_damaged_record_is_found_and_named(run: RunDirectory, record: Make, da
         content[content.find(needle) + 5] ^= 0xFF
     path.write_bytes({"truncate": content[:-200], "empty": b"", "garbage": b"x" * 300}.get(damage, content))
     ((fold, reason),) = run.status().damaged[0]
-    assert fold == "samm/006"
+    assert fold == "samm/s00"
     assert str(path) in reason and "damaged" in reason
     aside = run.set_aside(0, fold)
     assert aside.exists() and not path.exists()
-    assert run.status().missing[0] == ("samm/006", "samm/007")
+    assert run.status().missing[0] == ("samm/s00", "samm/s01")
 
 
 def test_a_record_of_another_run_seed_or_fold_is_refused(
-    run: RunDirectory, record: Make, tmp_path: Path
+    run: RunDirectory, record: Make, tmp_path: Path, written: RunManifest
 ) -> None:
-    other = RunDirectory.create_or_resume(tmp_path, manifest(digest="e" * 64))
+    other = RunDirectory.create_or_resume(tmp_path, with_recipe(written, 0.1, "e" * 64))
     other.write(result(record))
-    target = run.record_path(0, "samm/006")
+    target = run.record_path(0, "samm/s00")
     target.parent.mkdir(parents=True)
-    target.write_bytes(other.record_path(0, "samm/006").read_bytes())
-    with pytest.raises(RunError, match=r"configuration eeee.*expected.*dddd"):
-        run.read(0, "samm/006")
+    target.write_bytes(other.record_path(0, "samm/s00").read_bytes())
+    with pytest.raises(RunError, match=f"configuration eeee.*expected.*{written.digest[:12]}"):
+        run.read(0, "samm/s00")
     run.write(result(record))
-    moved = run.record_path(1, "samm/006")
+    moved = run.record_path(1, "samm/s00")
     moved.parent.mkdir(parents=True)
     moved.write_bytes(target.read_bytes())
-    with pytest.raises(RunError, match="expected fold 'samm/006', seed 1"):
-        run.read(1, "samm/006")
+    with pytest.raises(RunError, match="expected fold 'samm/s00', seed 1"):
+        run.read(1, "samm/s00")
 
 
 def test_a_record_that_does_not_fit_is_never_written(run: RunDirectory, record: Make) -> None:
     with pytest.raises(RunError, match="no such fold"):
         run.write(record("samm/999", [0], [[0]]))
     with pytest.raises(RunError, match="other test samples"):
-        run.write(record("samm/006", [0, 2], [[0, 0]]))
+        run.write(record("samm/s00", [0, 2], [[0, 0]]))
     with pytest.raises(RunError, match=r"logits have shape \(1, 2, 4\)"):
-        run.write(record("samm/006", [0, 1], [[0, 0]], classes=4))
+        run.write(record("samm/s00", [0, 1], [[0, 0]], classes=4))
     nan = result(record)
     nan.logits[0, 0, 0] = np.nan
     with pytest.raises(RunError, match="not finite"):
@@ -142,42 +146,57 @@ def test_a_record_that_does_not_fit_is_never_written(run: RunDirectory, record: 
     assert not list(run.path.rglob("*.npz"))
 
 
-def test_a_directory_of_another_configuration_is_refused(run: RunDirectory, tmp_path: Path) -> None:
-    other = manifest(digest="d" * 12 + "f" * 52, identity={"model": "net", "recipe": {"lr": 0.2}})
+def test_a_directory_of_another_configuration_is_refused(tmp_path: Path, written: RunManifest) -> None:
+    one, other = (with_recipe(written, lr, "d" * 12 + str(lr)) for lr in (0.1, 0.2))
+    path = RunDirectory.create_or_resume(tmp_path, one).path
     with pytest.raises(RunError, match=r"another configuration \(recipe\.lr: 0\.1 there, 0\.2 asked for\)"):
         RunDirectory.create_or_resume(tmp_path, other)
-    assert RunDirectory(run.path).digest == "d" * 64
+    assert read_manifest(path) == one
 
 
-def test_more_seeds_extend_the_run(run: RunDirectory, record: Make, tmp_path: Path) -> None:
+def test_more_seeds_extend_the_run_and_nothing_else_of_it(
+    run: RunDirectory, record: Make, tmp_path: Path, written: RunManifest
+) -> None:
     run.write(result(record))
-    again = RunDirectory.create_or_resume(tmp_path, manifest(seeds=[5]))
-    assert again.seeds == (0, 1, 5)
-    assert again.status().done[0] == ("samm/006",)
-    assert RunDirectory.create_or_resume(tmp_path, manifest(seeds=[1])).seeds == (0, 1, 5)
+    later = {"created": "later", "commit": "another", "seeds": (5,), "versions": {"torch": "9"}}
+    again = RunDirectory.create_or_resume(tmp_path, written.model_copy(update=later))
+    assert again.manifest == written.model_copy(update={"seeds": (0, 1, 5)})
+    assert again.versions == {"torch": "9"}
+    assert again.status().done[0] == ("samm/s00",)
+    assert RunDirectory.create_or_resume(tmp_path, written).seeds == (0, 1, 5)
 
 
 @pytest.mark.parametrize(
-    ("text", "message"),
+    ("change", "message"),
     [
         (None, "no run directory"),
         ("{", "cannot be read"),
-        ('{"schema_version": 99}', "schema version 99"),
-        ('{"schema_version": 1}', "lacks digest"),
+        ("[]", "schema version None"),
+        ({"schema_version": 99}, "schema version 99"),
+        ({"digest": ..., "folds": ...}, "lacks digest, folds"),
+        ({"classes": 3}, "a wrong classes"),
+        ({"strange": 3}, "a wrong strange"),
+        ({"identity": {}}, r"lacks identity\.model"),
     ],
 )
-def test_a_bad_manifest_is_named(tmp_path: Path, text: str | None, message: str) -> None:
-    if text is not None:
-        (tmp_path / "manifest.json").write_text(text)
-    with pytest.raises(RunError, match=message):
+def test_a_bad_manifest_is_named(tmp_path: Path, written: RunManifest, change: Any, message: str) -> None:
+    if isinstance(change, dict):
+        content = {**json.loads(written.to_json()), **change}
+        change = json.dumps({key: value for key, value in content.items() if value is not ...})
+    if change is not None:
+        (tmp_path / "manifest.json").write_text(change)
+    with pytest.raises(RunError, match=message) as refusal:
         RunDirectory(tmp_path)
+    assert len(str(refusal.value).splitlines()) == 1
 
 
-def test_records_without_a_manifest_are_not_adopted(run: RunDirectory, record: Make, tmp_path: Path) -> None:
+def test_records_without_a_manifest_are_not_adopted(
+    run: RunDirectory, record: Make, tmp_path: Path, written: RunManifest
+) -> None:
     run.write(result(record))
     (run.path / "manifest.json").unlink()
     with pytest.raises(RunError, match=r"no manifest\.json"):
-        RunDirectory.create_or_resume(tmp_path, manifest())
+        RunDirectory.create_or_resume(tmp_path, written)
 
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EIO])
@@ -191,11 +210,11 @@ def test_a_full_disk_loses_nothing(
 
     monkeypatch.setattr(os, "fsync", fail)
     with pytest.raises(RunError, match="Free some space" if code == errno.ENOSPC else "Mend that"):
-        run.write(result(record, "samm/007"))
+        run.write(result(record, "samm/s01"))
     monkeypatch.undo()
     assert not list(run.path.rglob("*.tmp"))
-    assert run.status().done[0] == ("samm/006",)
-    run.write(result(record, "samm/007"))
+    assert run.status().done[0] == ("samm/s00",)
+    run.write(result(record, "samm/s01"))
     assert not run.status().missing[0]
 
 
@@ -207,33 +226,43 @@ def test_a_really_full_device_is_reported(tmp_path: Path) -> None:
     assert not (tmp_path / "file").exists()
 
 
-def test_only_one_process_writes(run: RunDirectory) -> None:
+def test_only_one_process_writes(run: RunDirectory, tmp_path: Path, written: RunManifest) -> None:
     code = (
-        "import sys; from pathlib import Path; from mer_bench.runs.directory import RunDirectory\n"
-        "with RunDirectory(Path(sys.argv[1])).lock():\n"
-        "    print('held', flush=True); sys.stdin.readline()\n"
+        "import sys; from pathlib import Path\n"
+        "from mer_bench.runs.directory import writing; from mer_bench.runs.manifest import read_manifest\n"
+        "path = Path(sys.argv[1])\n"
+        "with writing(path.parent, read_manifest(path)) as run:\n"
+        # Looking who writes must not let go of the lock.
+        "    print(run.status().writer, flush=True); sys.stdin.readline()\n"
     )
     with subprocess.Popen(
         [sys.executable, "-c", code, str(run.path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as other:
         assert other.stdout is not None and other.stdin is not None
-        assert other.stdout.readline() == "held\n"
-        with pytest.raises(RunError, match=f"written by process {other.pid}"), run.lock():
-            pass
-        assert run.status().writer == other.pid
+        assert other.stdout.readline().startswith(f"pid {other.pid} on ")
+        before = (run.path / "manifest.json").read_bytes()
+        for _ in range(2):
+            grown = written.model_copy(update={"seeds": (7,)})
+            with (
+                pytest.raises(RunError, match=f"is being written by pid {other.pid} on .*mer-bench status"),
+                writing(tmp_path, grown),
+            ):
+                pass
+            assert str(run.status().writer).startswith(f"pid {other.pid} on ")
+        assert (run.path / "manifest.json").read_bytes() == before
         other.kill()
         other.wait()
     assert run.status().writer is None
-    with run.lock():
-        assert run.status().writer == os.getpid()
-        with pytest.raises(RunError, match="being written"), RunDirectory(run.path).lock():
+    with writing(tmp_path, written):
+        assert str(run.status().writer).startswith(f"pid {os.getpid()} on ")
+        with pytest.raises(RunError, match="being written"), writing(tmp_path, written):
             pass
     assert run.status().writer is None
 
 
-def test_what_a_killed_process_left_is_swept(run: RunDirectory) -> None:
-    leftover = run.record_path(0, "samm/006").with_suffix(".npz.tmp")
+def test_what_a_killed_process_left_is_swept(run: RunDirectory, tmp_path: Path, written: RunManifest) -> None:
+    leftover = run.record_path(0, "samm/s00").with_suffix(".npz.tmp")
     leftover.parent.mkdir(parents=True)
     leftover.write_bytes(b"half")
-    with run.lock():
+    with writing(tmp_path, written):
         assert not leftover.exists()

@@ -1,6 +1,5 @@
 """What a GPU needs of the stacked engine, tried on a CPU: steps wait for nothing and read only tensors."""
 
-
 import numpy as np
 import pytest
 import torch

@@ -1,6 +1,5 @@
 """STSTNet's layer as matrix products, as stacked folds run it on a GPU, against torch's own layers."""
 
-
 import numpy as np
 import pytest
 import torch

@@ -6,8 +6,6 @@ mixes all blocks of all pictures at once.
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -153,8 +151,8 @@ SPECS = (
         kind="network",
         views=("whole-120:raw", "whole-28:minmax"),
         recipes={
-            "isda": replace(_TRAINING, name="isda", isda=0.5),
-            "ce": replace(_TRAINING, name="ce"),
+            "isda": _TRAINING.changed(name="isda", isda=0.5),
+            "ce": _TRAINING.changed(name="ce"),
         },
         default_recipe="isda",
         variants={

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from mer_bench.errors import UsageError
 from mer_bench.models.spec import ModelSpec
 from mer_bench.recipe import Recipe
-from mer_bench.training.kernels.relu_norm_pool import ConvReluNormPool
 
 
 class STSTNet(nn.Module):
@@ -51,7 +50,9 @@ class STSTNet(nn.Module):
                 "read whole-28"
             )
         kernels = sum(streams)
-        self.streams = ConvReluNormPool(in_channels, kernels, kernel_size=3, padding=padding)
+        self.padding = padding
+        self.conv = nn.Conv2d(in_channels, kernels, kernel_size=3)
+        self.norm = nn.BatchNorm2d(kernels)
         self.dropout = nn.Dropout(dropout)
         pooled = (map_size + 2 * padding - 2 + 2 - 3) // 3 + 1
         self.fc = nn.Linear(kernels * (pooled // 2) ** 2, num_classes)
@@ -65,7 +66,11 @@ class STSTNet(nn.Module):
         Returns:
             `(B, classes)` logits.
         """
-        features = F.avg_pool2d(self.dropout(self.streams(maps)), kernel_size=2, stride=2)
+        # On maps padded beforehand a CPU convolves nearly twice as fast.
+        padded = F.pad(maps.permute(0, 2, 3, 1), (0, 0, *(self.padding,) * 4)).permute(0, 3, 1, 2)
+        active = F.relu(self.conv(padded), inplace=True)
+        pooled = F.max_pool2d(self.norm(active), kernel_size=3, stride=3, padding=1)
+        features = F.avg_pool2d(self.dropout(pooled), kernel_size=2, stride=2)
         # Row, column, kernel: the order in memory of channels-last maps, and of their gradient on the way
         # back.
         return self.fc(torch.flatten(features.permute(0, 2, 3, 1), 1))

@@ -15,19 +15,19 @@ import numpy as np
 from mer_bench.errors import TrainingError
 from mer_bench.protocols.folds import Fold
 from mer_bench.training.features import build_classifier
-from mer_bench.training.plan import Plan, fold_notes
+from mer_bench.training.job import Job, TrainingData
+from mer_bench.training.recorder import Course, fold_result
 from mer_bench.training.result import FoldResult
 
 _SMALLEST = 1e-12
 
 
-def fit_fold(plan: Plan, maps: np.ndarray, labels: np.ndarray, fold: Fold) -> FoldResult:
+def fit_fold(job: Job, data: TrainingData, fold: Fold) -> FoldResult:
     """Fit a classifier on a fold's training samples, then predict the others.
 
     Args:
-        plan: The run's training; the recipe is not used.
-        maps: `(N, C, H, W)` float32, given unflattened, or the `(N, D)` features made of such maps.
-        labels: `(N,)` int64.
+        job: The training.
+        data: Maps, given unflattened, or the features made of them.
         fold: The fold.
 
     Returns:
@@ -35,42 +35,34 @@ def fit_fold(plan: Plan, maps: np.ndarray, labels: np.ndarray, fold: Fold) -> Fo
         values where it has `decision_function`, else 1 for the predicted class and 0.
 
     Raises:
-        TrainingError: If the classifier fails or predicts what is no class.
+        TrainingError: The classifier fails or predicts what is no class.
     """
     begin = time.perf_counter()
-    train_maps, train_labels = maps[fold.train], labels[fold.train]
-    counts = np.bincount(train_labels, minlength=plan.num_classes)
-    with _numpy_seed(plan.seed_of(fold)):
+    classes = len(job.classes)
+    train_maps, train_labels = data.maps[fold.train], data.labels[fold.train]
+    with _numpy_seed(job.seed_of(fold.name)):
         try:
-            classifier = build_classifier(
-                plan.spec, plan.options, plan.num_classes, plan.map_shape or maps.shape[1:]
-            )
+            classifier = build_classifier(job.spec, job.options, classes, data.shape)
             classifier.fit(train_maps, train_labels)
-            train = _scores(classifier, train_maps, plan.num_classes)
-            held_out = _scores(classifier, maps[fold.test], plan.num_classes)
-            inner = _scores(classifier, maps[fold.inner], plan.num_classes)
+            train = _scores(classifier, train_maps, classes)
+            held_out = _scores(classifier, data.maps[fold.test], classes)
+            inner = _scores(classifier, data.maps[fold.inner], classes)
         except Exception as error:  # a plug-in may raise anything; the other folds go on
             raise TrainingError(
-                f"fold '{fold.name}': classifier '{plan.spec.name}' with options {dict(plan.options)} "
+                f"fold '{fold.name}': classifier '{job.spec.name}' with options {dict(job.options)} "
                 f"failed on input of shape {train_maps.shape}: {type(error).__name__}: {error}; "
                 "it must offer fit(X, y) and predict(X)"
             ) from error
     right = train.argmax(1) == train_labels
     log_p = train - np.logaddexp.reduce(train, axis=1, keepdims=True)
-    return FoldResult(
-        fold=fold.name,
-        seed=plan.seed,
-        test_index=np.asarray(fold.test, np.int64),
-        logits=held_out[None],
-        inner_index=np.asarray(fold.inner, np.int64),
-        inner_logits=inner[None],
-        train_loss=np.array([-log_p[np.arange(len(train)), train_labels].mean()], np.float32),
-        train_accuracy=np.array([right.mean()], np.float32),
-        seconds=time.perf_counter() - begin,
-        engine="classifier",
-        device="cpu",
-        notes=fold_notes(counts, plan.classes),
+    course = Course(
+        held_out[None],
+        inner[None],
+        np.array([-log_p[np.arange(len(train)), train_labels].mean()], np.float32),
+        np.array([right.mean()], np.float32),
+        time.perf_counter() - begin,
     )
+    return fold_result(job, data, fold, "classifier", course)
 
 
 def _scores(classifier: Any, maps: np.ndarray, num_classes: int) -> np.ndarray:
@@ -102,7 +94,7 @@ def _scores(classifier: Any, maps: np.ndarray, num_classes: int) -> np.ndarray:
 
 
 def _decision_values(classifier: Any, maps: np.ndarray) -> np.ndarray | None:
-    """Returns `(n, classes seen)` float64, or None where the classifier gives no value per class."""
+    """Return `(n, classes seen)` float64, or None where the classifier gives no value per class."""
     if not hasattr(classifier, "decision_function") or not hasattr(classifier, "classes_"):
         return None
     values = np.asarray(classifier.decision_function(maps), np.float64)

@@ -14,8 +14,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from mer_bench.training.kernels.linear import replace_linear
-from mer_bench.training.kernels.stacked_linear import StackedLinear
 from mer_bench.training.seeding import mix, random_bits
 
 _LEVELS = 1 << 16
@@ -181,19 +179,13 @@ class MaskedBatchNorm(nn.Module):
         # Copies: the running statistics move on before the backward pass needs these.
         mean = torch.where(lone, self.running_mean.clone(), mean)
         var = torch.where(lone, self.running_var.clone(), var)
-        self.track(mean.detach(), var.detach(), count)
+        self._track(mean.detach(), var.detach(), count)
         return mean, var
 
-    def track(self, mean: Tensor, var: Tensor, count: Tensor) -> None:
-        """Update the running statistics, where there are any.
-
-        Args:
-            mean: `(C,)` of the batch.
-            var: `(C,)` of the batch, biased.
-            count: How many values of a channel they were taken over; a single one changes nothing.
-        """
-        if self.running_mean is None or self.running_var is None or self.num_batches_tracked is None:
-            return
+    def _track(self, mean: Tensor, var: Tensor, count: Tensor) -> None:
+        """Update the running statistics; a single value of a channel changes nothing."""
+        assert self.running_mean is not None and self.running_var is not None
+        assert self.num_batches_tracked is not None
         several = (count > 1).to(mean.dtype)
         var = var * (count / (count - 1).clamp(min=1))
         self.num_batches_tracked.add_(several.to(torch.int64))
@@ -205,18 +197,14 @@ class MaskedBatchNorm(nn.Module):
         self.running_var.mul_(1.0 - share).add_(var * share)
 
 
-def replace_layers(network: nn.Module, stacked: bool) -> list[str]:
-    """Put this module's layers in place of a network's own.
+def replace_layers(network: nn.Module, stacked: bool) -> None:
+    """Put this module's layers in place of a network's own; names of parameters and buffers stay.
 
     Args:
-        network: Changed in place; names of parameters and buffers stay.
-        stacked: Whether folds are going to be stacked; only then are all batch normalisation and linear
-            layers replaced; otherwise, on a CPU, wide linear layers.
-
-    Returns:
-        Names of the dropout layers that were replaced, in order.
+        network: Changed in place.
+        stacked: Whether folds are going to be stacked; only then is all batch normalisation replaced.
     """
-    replaced = []
+    device = next((p.device for p in network.parameters()), torch.device("cpu"))
     for name, module in list(network.named_modules()):
         new: nn.Module
         if type(module) is nn.Dropout:
@@ -225,24 +213,11 @@ def replace_layers(network: nn.Module, stacked: bool) -> list[str]:
             new = FoldDropout(module.p, per_channel=True, stacked=stacked)
         elif stacked and isinstance(module, _BatchNorm):
             new = MaskedBatchNorm(module)
-        elif stacked and type(module) is nn.Linear:
-            new = StackedLinear(module)
         elif type(module) is nn.BatchNorm1d:
             new = LoneBatchNorm1d(module)
         else:
             continue
         if isinstance(new, FoldDropout):
-            new.train(module.training)
-            new.to(_device_of(network))
-            replaced.append(name)
+            new.train(module.training).to(device)
         parent, _, child = name.rpartition(".")
         setattr(network.get_submodule(parent), child, new)
-    if not stacked and _device_of(network).type == "cpu":
-        replace_linear(network)
-    return replaced
-
-
-def _device_of(network: nn.Module) -> torch.device:
-    for tensor in network.parameters():
-        return tensor.device
-    return torch.device("cpu")

@@ -1,4 +1,4 @@
-"""A fold's network: built from the fold's own seed, and made ready for the engine."""
+"""A fold's network: built from the fold's own seed, given the bench's layers, and called as in training."""
 
 from __future__ import annotations
 
@@ -11,21 +11,19 @@ from torch import Tensor, nn
 
 from mer_bench.errors import TrainingError
 from mer_bench.models.spec import ModelSpec
-from mer_bench.training.layers import FoldDropout, replace_layers
-from mer_bench.training.seeding import DROPOUT, INITIALISATION, stream_key
+from mer_bench.training.layers import replace_layers
+from mer_bench.training.seeding import INITIALISATION, stream_key
 
 
 @contextmanager
 def fold_generators(seed: int, device: torch.device) -> Iterator[None]:
     """Seed torch's global generators for one fold, and put them back after it.
 
-    Args:
-        seed: Seed of the fold.
-        device: The device whose generator is touched beside the CPU's.
+    Within, initialisation (and any layer that draws from the global generators) is the fold's own.
 
-    Yields:
-        Nothing; within, initialisation (and any layer that draws from the global generators) is the fold's
-        own.
+    Args:
+        seed: The fold's.
+        device: Its generator is touched beside the CPU's.
     """
     devices = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices):
@@ -41,7 +39,7 @@ def build_network(
     device: torch.device,
     stacked: bool,
 ) -> nn.Module:
-    """Build a network and put the engine's layers into it. Call it within `fold_generators`.
+    """Build a network and put the bench's layers into it. Call it within `fold_generators`.
 
     Args:
         spec: The model.
@@ -55,7 +53,7 @@ def build_network(
         The network, in training mode.
 
     Raises:
-        TrainingError: If the builder gives no network, or one without parameters.
+        TrainingError: The builder gives no network, or one without parameters.
     """
     channels, height, _ = sample_shape
     with torch.device(device):
@@ -91,7 +89,7 @@ def training_output(
         each sample's loss.
 
     Raises:
-        ValueError: If the network returns anything else.
+        ValueError: The network returns anything else.
     """
     asks = getattr(network, "trains_with_labels", False)
     output = network(maps, labels, progress) if asks else network(maps)
@@ -109,44 +107,3 @@ def training_output(
             f"shape {tuple(logits.shape)}, expected one number per sample, {tuple(logits.shape[:1])}"
         )
     return logits, penalty.float()
-
-
-def wants_channels_last(network: nn.Module, device: torch.device) -> bool:
-    """Whether maps should lie channels-last in memory.
-
-    Args:
-        network: May carry an attribute `channels_last`; a network that runs faster so on a CPU sets it true.
-        device: Where it runs.
-
-    Returns:
-        True on a CPU where the network asks for it.
-    """
-    return device.type == "cpu" and bool(getattr(network, "channels_last", False))
-
-
-def dropout_layers(network: nn.Module) -> dict[str, tuple[int, FoldDropout]]:
-    """The engine's dropout layers that draw masks.
-
-    Args:
-        network: Made by `build_network`.
-
-    Returns:
-        Name to stream number and layer; the number is the layer's place among all dropout layers, in the
-        order of registration.
-    """
-    layers = [(name, m) for name, m in network.named_modules() if isinstance(m, FoldDropout)]
-    return {name: (number, m) for number, (name, m) in enumerate(layers) if m.draws}
-
-
-def dropout_keys(seed: Tensor, layers: Tensor, step: int | Tensor) -> Tensor:
-    """Keys of layers' masks in one step.
-
-    Args:
-        seed: Fold seeds, any shape, int64.
-        layers: `(L,)` int64 stream numbers of the layers.
-        step: Optimiser steps already taken.
-
-    Returns:
-        Keys `(L, ...)`, int64.
-    """
-    return stream_key(seed, DROPOUT, layers.view(-1, *[1] * seed.dim()), step)

@@ -179,16 +179,15 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float | Tensor) -> N
             group["lr"] = rate
 
 
-def clip_gradients(gradients: Sequence[Tensor], largest: float, stacked: bool) -> None:
-    """Scale gradients in place so that each fold's norm is at most `largest`.
+def clip_gradients(gradients: Sequence[Tensor], largest: float) -> None:
+    """Scale gradients in place so that the L2 norm of each fold's, over all of them, is at most `largest`.
 
     Args:
-        gradients: One tensor per parameter; with `stacked`, axis 0 is the fold.
-        largest: Largest L2 norm over all parameters of a fold.
-        stacked: Whether there is a fold axis; each fold is then clipped by its own norm.
+        gradients: `(F, ...)`, one tensor per parameter.
+        largest: The largest norm.
     """
-    norms = [torch.linalg.vector_norm(g.flatten(1) if stacked else g.flatten(), dim=-1) for g in gradients]
+    norms = [torch.linalg.vector_norm(g.reshape(len(g), -1), dim=-1) for g in gradients]
     total = torch.linalg.vector_norm(torch.stack(norms), dim=0)
     scale = (largest / (total + 1e-6)).clamp(max=1.0)
     for g in gradients:
-        g.mul_(scale.view(-1, *[1] * (g.dim() - 1)) if stacked else scale)
+        g.mul_(scale.view(-1, *[1] * (g.dim() - 1)))

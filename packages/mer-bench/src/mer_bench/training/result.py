@@ -22,7 +22,7 @@ class FoldResult:
         train_loss: `(epochs,)` float32, mean over the training samples.
         train_accuracy: `(epochs,)` float32 in [0, 1].
         seconds: Wall time this fold took (its share, where folds were stacked).
-        engine: `stacked`, `processes`, `serial` or `classifier`.
+        engine: `local`, `stacked` or `classifier`.
         device: As torch names it; with `(tf32)` where a GPU multiplied matrices so.
         notes: What a reader of the score should know, as in a class absent from training.
     """

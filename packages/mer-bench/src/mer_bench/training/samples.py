@@ -1,9 +1,8 @@
-"""What goes into a training, and nothing more: a fold's training samples, cut out of the run's data."""
+"""What goes into a training, and nothing more: the training samples of folds, cut out of the run's data."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -11,77 +10,114 @@ from torch import Tensor
 
 from mer_bench.errors import DataError
 from mer_bench.protocols.folds import Fold
+from mer_bench.training.job import TrainingData
+from mer_bench.training.networks import Networks
 
 
-def training_rows(fold: Fold, labels: np.ndarray) -> np.ndarray:
-    """Returns a fold's training rows class by class, as published code lists its training folders.
-
-    Without shuffling, batches are cut from this order: STSTNet's and HTNet's scripts read a folder per class
-    and pass the samples on as they come, so that a batch of 256 holds one class almost alone.
+class Maps:
+    """Copies of some of a run's maps where the networks are, picked fold by fold.
 
     Args:
-        fold: Only its `train` is read.
-        labels: `(N,)` int64 of the run's data.
-
-    Returns:
-        `(n,)` int64, ordered by class, then by row.
-    """
-    return fold.train[np.argsort(np.asarray(labels)[fold.train], kind="stable")]
-
-
-@dataclass(frozen=True)
-class TrainingSamples:
-    """The training samples of one fold; no other sample can be reached from here.
+        maps: `(N, C, H, W)` float32, the run's.
+        rows: Of each fold, the rows that are copied, in the order of its positions. No other can be reached.
+        networks: Say on which device and in which order of memory they want them.
 
     Attributes:
-        maps: `(n, C, H, W)` float32, a copy of its own.
-        labels: `(n,)` int64.
-        counts: `(classes,)` int64 samples per class.
+        lengths: `(F,)` int64 rows of each fold.
+        padded: The largest of them; rows of a shorter fold are filled up with its first.
     """
 
-    maps: Tensor
-    labels: Tensor
-    counts: Tensor
+    def __init__(self, maps: np.ndarray, rows: Sequence[np.ndarray], networks: Networks) -> None:
+        device = networks.device
+        self.lengths = torch.tensor([len(r) for r in rows], device=device)
+        self.padded = max(map(len, rows))
+        filled = fill_up(rows)
+        kept, places = np.unique(filled, return_inverse=True)
+        self._places = torch.from_numpy(places.reshape(filled.shape)).to(device)
+        self._maps = torch.from_numpy(np.asarray(maps)[kept].astype(np.float32, copy=False)).to(device)
+        # With channels last in memory a picked batch needs no second copy.
+        self._last = networks.channels_last
+        if self._last:
+            self._maps = self._maps.permute(0, 2, 3, 1).contiguous()
 
-    @classmethod
-    def of_fold(
-        cls, maps: np.ndarray, labels: np.ndarray, fold: Fold, num_classes: int, device: torch.device
-    ) -> TrainingSamples:
-        """Copy a fold's training samples out of the run's data.
+    def pick(self, positions: Tensor) -> Tensor:
+        """Pick one batch per fold.
 
         Args:
-            maps: `(N, C, H, W)` float32.
-            labels: `(N,)` int64.
-            fold: Only its `train` is read.
-            num_classes: Number of classes.
-            device: Where the copy is put.
+            positions: `(F, B)` int64 in `0 .. padded - 1`.
 
         Returns:
-            The fold's training samples.
+            `(F, B, C, H, W)` float32.
         """
-        rows = training_rows(fold, labels)
-        chosen = np.asarray(labels)[rows].astype(np.int64)
-        return cls(
-            maps=torch.from_numpy(np.asarray(maps)[rows].astype(np.float32, copy=False)).to(device),
-            labels=torch.from_numpy(chosen).to(device),
-            counts=torch.from_numpy(np.bincount(chosen, minlength=num_classes)).to(device),
-        )
+        places = self._places.gather(1, positions)
+        picked = self._maps.index_select(0, places.flatten()).unflatten(0, places.shape)
+        return picked.permute(0, 1, 4, 2, 3) if self._last else picked
 
 
-def check_data(maps: np.ndarray, labels: np.ndarray, num_classes: int, folds: Sequence[Fold]) -> None:
+class TrainingSamples:
+    """The training samples of some folds; a position is a place among a fold's own training samples.
+
+    They lie class by class, as published code lists its training folders: without shuffling, batches are cut
+    from this order. STSTNet's and HTNet's scripts read a folder per class and pass the samples on as they
+    come, so that a batch of 256 holds one class almost alone.
+
+    Args:
+        data: The run's data.
+        folds: Only their `train` is read.
+        classes: How many.
+        networks: What is trained.
+
+    Attributes:
+        lengths: `(F,)` int64 training samples of each fold.
+        padded: The largest of them.
+        counts: `(F, classes)` int64 samples per class.
+    """
+
+    def __init__(self, data: TrainingData, folds: Sequence[Fold], classes: int, networks: Networks) -> None:
+        rows = [f.train[np.argsort(data.labels[f.train], kind="stable")] for f in folds]
+        self._maps = Maps(data.maps, rows, networks)
+        self.lengths, self.padded = self._maps.lengths, self._maps.padded
+        self._equal = len({len(r) for r in rows}) == 1
+        counts = np.stack([np.bincount(data.labels[r], minlength=classes) for r in rows])
+        self._labels = torch.from_numpy(data.labels[fill_up(rows)]).to(networks.device)
+        self.counts = torch.from_numpy(counts).to(networks.device)
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def pick(self, positions: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Pick one batch per fold.
+
+        Args:
+            positions: `(F, B)` int64 in `0 .. padded - 1`; those from a fold's length on are padding.
+
+        Returns:
+            Maps `(F, B, C, H, W)`, labels `(F, B)` and weights `(F, B)` float32, 1 for a sample and 0 for
+            padding; None where the folds are of equal length, so that nothing is padded.
+        """
+        weights = None if self._equal else (positions < self.lengths.unsqueeze(1)).to(torch.float32)
+        return self._maps.pick(positions), self._labels.gather(1, positions), weights
+
+
+def fill_up(rows: Sequence[np.ndarray]) -> np.ndarray:
+    """Stack rows of unequal length, each filled up with its own first entry."""
+    longest = max(map(len, rows))
+    return np.stack([np.concatenate([r, np.full(longest - len(r), r[0])]) for r in rows])
+
+
+def check_data(data: TrainingData, classes: int, folds: Sequence[Fold]) -> None:
     """Refuse data that no training should start on.
 
     Args:
-        maps: `(N, C, H, W)` float32.
-        labels: `(N,)` int64 in `0 .. num_classes - 1`.
-        num_classes: Number of classes.
-        folds: The folds, whose indices must lie within the data and whose parts must be disjoint.
+        data: The run's data.
+        classes: How many; labels lie in `0 .. classes - 1`.
+        folds: Their indices must lie within the data, and their parts be disjoint.
 
     Raises:
-        DataError: If a map holds NaN or infinity, a label is out of range, a fold is empty or its parts
-            overlap.
+        DataError: A map holds NaN or infinity, a label is out of range, a fold is empty or its parts overlap.
     """
-    if maps.ndim != 4 or labels.shape != maps.shape[:1]:
+    maps, labels = data.maps, data.labels
+    if maps.ndim != (4 if data.map_shape is None else maps.ndim) or labels.shape != maps.shape[:1]:
         raise DataError(
             f"maps must be (N, C, H, W) with one label each; got maps {maps.shape} and labels {labels.shape}"
         )
@@ -94,10 +130,10 @@ def check_data(maps: np.ndarray, labels: np.ndarray, num_classes: int, folds: Se
             f"sample {first} (index into the run's data; {count} bad values in sample {bad[0]}); "
             "rebuild those samples, or leave them out of the view, before training"
         )
-    wrong = np.flatnonzero((labels < 0) | (labels >= num_classes))
+    wrong = np.flatnonzero((labels < 0) | (labels >= classes))
     if wrong.size:
         raise DataError(
-            f"sample {wrong[0]} has label {labels[wrong[0]]}, expected 0 to {num_classes - 1}; "
+            f"sample {wrong[0]} has label {labels[wrong[0]]}, expected 0 to {classes - 1}; "
             "the label scheme and the number of classes do not belong together"
         )
     names = [fold.name for fold in folds]

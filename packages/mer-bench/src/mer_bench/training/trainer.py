@@ -1,20 +1,18 @@
-"""Training of one fold, one epoch at a time, on its training samples alone."""
+"""Training of some folds side by side, one epoch at a time, on their training samples alone."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from mer_bench.recipe import Recipe
 from mer_bench.training.augmentation import Augmenter
-from mer_bench.training.demands import meet_recipe
+from mer_bench.training.engines.graphs import Graphs
 from mer_bench.training.losses import batch_loss, loss_terms, sample_losses
-from mer_bench.training.network import dropout_keys, dropout_layers, training_output, wants_channels_last
+from mer_bench.training.networks import Networks
 from mer_bench.training.optim import (
     build_optimizer,
-    check_layer_depths,
     clip_gradients,
     learning_rate,
     parameter_groups,
@@ -30,142 +28,127 @@ from mer_bench.training.seeding import (
     stream_key,
 )
 
-AMP_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
+class Trainer:
+    """Trains networks on the samples it is given. It is never handed another sample.
 
-@dataclass(frozen=True)
-class EpochStats:
-    """Means over the training samples of one epoch, each taken as it was trained on.
+    Every fold takes as many steps per epoch as the others; the last batch is padded, and padded rows weigh
+    nothing in the loss nor in batch normalisation.
 
-    Attributes:
-        loss: Mean loss.
-        accuracy: Share of samples whose largest logit is their label's.
-    """
-
-    loss: float
-    accuracy: float
-
-
-class FoldTrainer:
-    """Trains a network on the samples it is given. It is never handed another sample.
+    Nothing waits for the device: losses stay there until `history` is asked for. Where graphs are used, a
+    step reads all that changes from tensors (its number, the learning rate, the epoch).
 
     Args:
-        network: Made by `build_network`.
-        samples: The fold's training samples.
+        networks: The folds' networks.
+        samples: The folds' training samples.
         recipe: How to train.
-        seed: The fold's seed.
         augmenter: The recipe's augmentation, or None.
+        graphs: The chunk's CUDA graphs; none are used unless given.
     """
 
     def __init__(
         self,
-        network: nn.Module,
+        networks: Networks,
         samples: TrainingSamples,
         recipe: Recipe,
-        seed: int,
         augmenter: Augmenter | None,
+        graphs: Graphs | None = None,
     ) -> None:
-        self.network = network
+        graphs = graphs or Graphs()
+        self.networks = networks
         self.recipe = recipe
-        self.device = samples.labels.device
-        self._channels_last = wants_channels_last(network, self.device)
-        # Rows are picked every step; with channels last in memory a picked batch needs no second copy.
-        self._maps = samples.maps.permute(0, 2, 3, 1).contiguous() if self._channels_last else samples.maps
-        self._labels = samples.labels
-        self._counts = samples.counts
-        self._terms = loss_terms(recipe, samples.counts)
-        self._seed = torch.tensor(seed, device=self.device)
+        self._samples = samples
         self._augmenter = augmenter
-        self._dropouts = dropout_layers(network)
-        self._streams = torch.tensor([n for n, _ in self._dropouts.values()], device=self.device)
-        meet_recipe(network, recipe)
-        named = {name: p for name, p in network.named_parameters() if p.requires_grad}
-        self._parameters = list(named.values())
-        groups = parameter_groups(recipe, named, check_layer_depths(network, recipe))
-        self._optimizer = build_optimizer(recipe, groups)
-        self._scaler = torch.amp.GradScaler(self.device.type, enabled=recipe.amp == "fp16")
-        self._steps = recipe.steps_per_epoch(len(samples.labels))
-        self._epoch = 0
-        self._step = 0
+        self._terms = loss_terms(recipe, samples.counts)
+        self._on_device = graphs.on_device
+        groups = parameter_groups(recipe, networks.trainable(), networks.depths)
+        self._optimizer = build_optimizer(recipe, groups, capturable=self._on_device)
+        self._steps = recipe.steps_per_epoch(samples.padded)
+        device = self._device = networks.device
+        self._epoch = self._number = 0
+        # What `_epoch` and `_number` say, on the device.
+        self._progress = torch.zeros((), device=device)
+        self._taken = torch.zeros((), dtype=torch.int64, device=device)
+        rates = [learning_rate(recipe, step, self._steps) for step in range(recipe.epochs * self._steps)]
+        self._rates = torch.tensor(rates, dtype=torch.float32, device=device)
+        self._record = torch.zeros(2, recipe.epochs, len(samples), device=device)
+        self._replayed = graphs.replayed(self._step, "training step")
 
-    def epoch(self) -> EpochStats:
-        """Train one epoch.
+    def epoch(self) -> None:
+        """Train one epoch; see `history` for how it went."""
+        self._progress.fill_(self._epoch / self.recipe.epochs)
+        order = self._order()
+        size = self.recipe.batch_size
+        sums = torch.zeros(2, len(self._samples), device=self._device)
+        for number in range(self._steps):
+            sums += self.step(order[:, number * size : (number + 1) * size])
+        lengths = self._samples.lengths
+        if self.recipe.drop_last:
+            lengths = lengths.clamp(max=self._steps * size)
+        torch.div(sums, lengths, out=self._record[:, self._epoch])
+        self._epoch += 1
+
+    def history(self) -> tuple[np.ndarray, np.ndarray]:
+        """Ask the device how the epochs so far went.
 
         Returns:
-            Loss and accuracy over the epoch's samples; the loss is NaN or infinite where a batch's was.
+            Mean loss of each fold over the epoch's samples, each as it was trained on, and the share whose
+            largest logit is their label's, both `(epochs, F)` float32.
         """
-        order = self._order(len(self._labels))
-        if self.recipe.drop_last:
-            order = order[: self._steps * self.recipe.batch_size]
-        count = len(order)
-        loss_sum = torch.zeros((), device=self.device)
-        correct = torch.zeros((), dtype=torch.int64, device=self.device)
-        for start in range(0, count, self.recipe.batch_size):
-            loss, right = self.step(order[start : start + self.recipe.batch_size])
-            loss_sum += loss
-            correct += right
-        self._epoch += 1
-        return EpochStats(float(loss_sum) / count, int(correct) / count)
+        losses, accuracies = self._record[:, : self._epoch].cpu().numpy()
+        return losses, accuracies
 
-    def step(self, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """Take one optimiser step.
+    def step(self, positions: Tensor) -> Tensor:
+        """Take one optimiser step in every fold.
 
         Args:
-            rows: `(B,)` int64, places among the training samples.
+            positions: `(F, B)` int64, as in `TrainingSamples.pick`.
 
         Returns:
-            Sum of the losses and number of right predictions over the batch.
+            `(2, F)` float32, sum of the losses and number of right predictions over the batch; it holds until
+            the next step.
         """
-        self.network.train()
-        set_learning_rate(self._optimizer, learning_rate(self.recipe, self._step, self._steps))
-        labels = self._labels.index_select(0, rows)
-        logits, penalty = self._forward(self._batch(rows), labels)
-        losses = sample_losses(logits, labels, self._terms)
-        loss, total = batch_loss(losses, labels, self._terms), losses.detach().sum()
-        if penalty is not None:
-            loss, total = loss + penalty.mean(), total + penalty.detach().sum()
-        self._update(loss)
-        self._step += 1
-        return total, (logits.detach().argmax(-1) == labels).sum()
+        if not self._on_device:
+            set_learning_rate(self._optimizer, learning_rate(self.recipe, self._number, self._steps))
+        self._number += 1
+        outcome: Tensor = self._replayed(positions)
+        return outcome
 
-    def _order(self, count: int) -> Tensor:
-        if self.recipe.balanced:
-            return balanced_draws(stream_key(self._seed, BALANCING, self._epoch), self._counts, count)
-        if not self.recipe.shuffle:
-            return torch.arange(count, device=self.device)
-        key = stream_key(self._seed, SHUFFLING, self._epoch)
-        return permutation(key, torch.tensor(count, device=self.device), count)
-
-    def _batch(self, rows: Tensor) -> Tensor:
-        maps = self._maps.index_select(0, rows)
-        if self._channels_last:
-            maps = maps.permute(0, 3, 1, 2)
+    def _step(self, positions: Tensor) -> Tensor:
+        if self._on_device:
+            last = len(self._rates) - 1
+            set_learning_rate(self._optimizer, self._rates[self._taken.clamp(max=last).view(1)][0])
+        maps, labels, weights = self._samples.pick(positions)
         if self._augmenter is not None:
-            maps = self._augmenter(maps, stream_key(self._seed, AUGMENTATION, self._step))
-            if self._channels_last:
-                maps = maps.contiguous(memory_format=torch.channels_last)
-        return maps
-
-    def _forward(self, maps: Tensor, labels: Tensor) -> tuple[Tensor, Tensor | None]:
-        if self._dropouts:
-            keys = dropout_keys(self._seed, self._streams, self._step)
-            for key, (_, dropout) in zip(keys, self._dropouts.values(), strict=True):
-                dropout.key.copy_(key)
-                dropout.calls = 0
-        amp = AMP_DTYPES.get(self.recipe.amp)
-        with torch.autocast(self.device.type, dtype=amp, enabled=amp is not None):
-            output = training_output(self.network, maps, labels, self._progress())
-        return (output.float(), None) if isinstance(output, Tensor) else (output[0].float(), output[1])
-
-    def _progress(self) -> Tensor:
-        return torch.tensor(self._epoch / self.recipe.epochs, device=self.device)
-
-    def _update(self, loss: Tensor) -> None:
-        self._optimizer.zero_grad(set_to_none=True)
-        self._scaler.scale(loss).backward()
+            maps = self._augmenter(maps, stream_key(self.networks.seeds, AUGMENTATION, self._taken))
+        half = self.recipe.amp == "bf16"
+        with torch.autocast(self._device.type, dtype=torch.bfloat16, enabled=half):
+            logits, penalty = self.networks.train_forward(maps, labels, weights, self._taken, self._progress)
+        logits = logits.float()
+        losses = sample_losses(logits, labels, self._terms)
+        loss = batch_loss(losses, labels, self._terms, weights)
+        totals, right = losses.detach(), (logits.detach().argmax(-1) == labels).float()
+        if penalty is not None:
+            loss = loss + (
+                penalty.mean(1) if weights is None else (penalty * weights).sum(1) / weights.sum(1)
+            )
+            totals = totals + penalty.detach()
+        # A fold's gradient depends on its own loss alone, so the sum over folds leaves each as it would be by
+        # itself.
+        loss.sum().backward()
         if self.recipe.clip_norm:
-            self._scaler.unscale_(self._optimizer)
-            gradients = [p.grad for p in self._parameters if p.grad is not None]
-            clip_gradients(gradients, self.recipe.clip_norm, stacked=False)
-        self._scaler.step(self._optimizer)
-        self._scaler.update()
+            clip_gradients(self.networks.gradients(), self.recipe.clip_norm)
+        self._optimizer.step()
+        # Set free at once: between steps nothing need hold a copy of every weight.
+        self._optimizer.zero_grad(set_to_none=True)
+        self._taken += 1
+        outcome = torch.stack([totals, right])
+        return (outcome if weights is None else outcome * weights).sum(-1)
+
+    def _order(self) -> Tensor:
+        seeds, samples = self.networks.seeds, self._samples
+        if self.recipe.balanced:
+            return balanced_draws(stream_key(seeds, BALANCING, self._epoch), samples.counts, samples.padded)
+        if not self.recipe.shuffle:
+            return torch.arange(samples.padded, device=self._device).expand(len(samples), -1)
+        return permutation(stream_key(seeds, SHUFFLING, self._epoch), samples.lengths, samples.padded)

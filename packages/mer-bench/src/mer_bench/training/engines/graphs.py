@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mer_bench.training.plan import is_out_of_memory
+from mer_bench.training.failures import is_out_of_memory
 
 logger = logging.getLogger(__name__)
 
@@ -24,62 +24,55 @@ logger = logging.getLogger(__name__)
 _WARM_CALLS = 2
 
 
-class GraphNotes:
-    """What stood in the way of graphs, said once each, for the records of the folds concerned."""
-
-    def __init__(self) -> None:
-        self._notes: list[str] = []
-
-    def add(self, note: str) -> None:
-        """Keep and log a note.
-
-        Args:
-            note: What was done instead, and why.
-        """
-        if note not in self._notes:
-            self._notes.append(note)
-            logger.warning("%s", note)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._notes)
-
-
-class Replayed:
-    """A function of one tensor; on CUDA its calls are replayed from a graph once it is warm.
-
-    Every shape of the argument has a graph of its own. What the function returns lies in the graph's memory:
-    it holds until the next call.
+class Graphs:
+    """The graphs of one chunk of folds, which never run at the same time and share their memory.
 
     Args:
-        function: Takes a tensor and returns a tensor or a tuple of them. It must not depend on Python values
-            that change between calls.
-        name: What notes call it.
-        notes: Where a failed capture is noted; the function is called plainly from then on.
-        enabled: False calls the function plainly, as on a CPU.
-        pool: Memory pool shared with other graphs, from `graph_pool`.
+        capture: Whether work is captured, as on CUDA; otherwise functions are called plainly.
+        on_device: Whether a step reads all that changes from tensors, as a graph needs it.
+
+    Attributes:
+        notes: What stood in the way of graphs or of a compiler, once each, for the records of the folds.
     """
 
-    def __init__(
-        self, function: Callable[[Tensor], Any], name: str, notes: GraphNotes, enabled: bool, pool: Any = None
-    ) -> None:
+    def __init__(self, capture: bool = False, on_device: bool | None = None) -> None:
+        self.capture = capture
+        self.on_device = capture if on_device is None else on_device
+        self.notes: list[str] = []
+        self._pool = torch.cuda.graph_pool_handle() if capture else None
+
+    def note(self, note: str) -> None:
+        """Keep and log what was done instead, and why."""
+        if note not in self.notes:
+            self.notes.append(note)
+            logger.warning("%s", note)
+
+    def replayed(self, function: Callable[[Tensor], Any], name: str) -> Callable[[Tensor], Any]:
+        """Return a function whose calls are replayed from a graph once it is warm.
+
+        Every shape of the argument has a graph of its own. What the function returns lies in the graph's
+        memory: it holds until the next call.
+
+        Args:
+            function: Takes a tensor and returns a tensor or a tuple of them. It must not depend on Python
+                values that change between calls.
+            name: What notes call it.
+        """
+        return _Replayed(function, name, self, self._pool) if self.capture else function
+
+
+class _Replayed:
+    def __init__(self, function: Callable[[Tensor], Any], name: str, graphs: Graphs, pool: Any) -> None:
         self._function = function
         self._name = name
-        self._notes = notes
-        self._enabled = enabled
+        self._owner = graphs
         self._pool = pool
+        self._plainly = False
         self._calls: dict[torch.Size, int] = {}
         self._graphs: dict[torch.Size, tuple[torch.cuda.CUDAGraph, Tensor, Any]] = {}
 
     def __call__(self, argument: Tensor) -> Any:
-        """Call the function.
-
-        Args:
-            argument: Its argument; copied where a graph is replayed.
-
-        Returns:
-            What the function returns.
-        """
-        if not self._enabled:
+        if self._plainly:
             return self._function(argument)
         shape = argument.shape
         if shape not in self._graphs:
@@ -92,7 +85,7 @@ class Replayed:
         return output
 
     def _capture(self, argument: Tensor) -> bool:
-        """Capture a call without executing it; returns whether that went well."""
+        """Capture a call without executing it; return whether that went well."""
         static = argument.clone()
         graph = torch.cuda.CUDAGraph()
         stream = torch.cuda.current_stream(argument.device)
@@ -105,9 +98,9 @@ class Replayed:
         except Exception as error:  # a plug-in's network may do anything; it runs plainly instead
             if is_out_of_memory(error):
                 raise
-            self._enabled = False
+            self._plainly = True
             first = str(error).strip().partition("\n")[0]
-            self._notes.add(
+            self._owner.note(
                 f"the {self._name} could not be captured as a CUDA graph ({type(error).__name__}: {first}); "
                 "it ran kernel by kernel, with the same result but slower"
             )
@@ -116,27 +109,11 @@ class Replayed:
         return True
 
 
-def graph_pool(device: torch.device) -> Any:
-    """A memory pool for graphs that never run at the same time.
-
-    Args:
-        device: Where they run.
-
-    Returns:
-        A handle on CUDA, else None.
-    """
-    return torch.cuda.graph_pool_handle() if device.type == "cuda" else None
-
-
 @contextmanager
 def own_stream(device: torch.device) -> Iterator[None]:
-    """Run on a stream of its own, as capture is not allowed on the default one.
+    """Run on a stream of its own on CUDA, as capture is not allowed on the default one.
 
-    Args:
-        device: Nothing is changed unless it is CUDA.
-
-    Yields:
-        Nothing; on leaving, what follows waits for the work done within.
+    On leaving, what follows waits for the work done within.
     """
     if device.type != "cuda":
         yield
