@@ -47,7 +47,3 @@ def main() -> None:
         errors=(MerBenchError, MerFlowError),
         usage_errors=(UsageError, FlowUsageError),
     )
-
-
-if __name__ == "__main__":
-    main()

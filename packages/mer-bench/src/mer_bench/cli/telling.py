@@ -34,6 +34,7 @@ def training_shown(
 
     training = logging.getLogger("mer_bench.training")
     level, propagate, handler = training.level, training.propagate, logging.StreamHandler()
+    handler.addFilter(lambda said: said.name != "mer_bench.training.folds")  # the manifest warned of it
     training.addHandler(handler)
     training.setLevel(logging.WARNING if quiet else logging.INFO)
     training.propagate = False

@@ -67,7 +67,7 @@ def estimate_seconds(prepared: Prepared, missing: int, rate: float) -> float | N
         Seconds, within a factor of a few; None for a classifier, on another device, and where it cannot be
             told.
     """
-    from mer_bench.training.folds import resolve_device
+    from mer_bench.training.device import resolve_device
 
     recipe, training = prepared.resolved.recipe, prepared.request.training
     if recipe is None or resolve_device(training.device) != "cpu":

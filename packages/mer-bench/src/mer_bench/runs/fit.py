@@ -102,7 +102,7 @@ def _save(network: Any, folder: Path, metadata: dict[str, Any], model: str) -> N
 
 
 def _metadata(package: str, resolved: Resolved, job: Job, data: BenchData) -> dict[str, Any]:
-    from mer_bench.training.folds import resolve_device
+    from mer_bench.training.device import resolve_device
     from mer_flow.store.reader import FlowStore
 
     with FlowStore(Path(data.store)) as store:

@@ -294,6 +294,6 @@ def _settle(
 
 
 def _on_cpu(request: Request) -> bool:
-    from mer_bench.training.folds import resolve_device
+    from mer_bench.training.device import resolve_device
 
     return resolve_device(request.training.device) == "cpu"

@@ -231,25 +231,24 @@ class _Records:
 
 def _train(prepared: Prepared, missing: Mapping[int, Sequence[Fold]], sink: _Records) -> list[str]:
     """Train the missing folds of each seed; return what failed."""
-    from mer_bench.training.folds import engine_of, prepare_data, run_folds
+    from mer_bench.training import folds as trainer
     from mer_bench.training.job import TrainingData
 
     if not missing:
         return []
     job = job_of(prepared.registered.spec, prepared.request, prepared.resolved, prepared.data)
     try:
-        data = prepare_data(job, TrainingData(prepared.data.maps, prepared.data.population.labels))
+        data = trainer.prepare_data(job, TrainingData(prepared.data.maps, prepared.data.population.labels))
     except TrainingError as error:
         return [str(error)]
-    most = max(map(len, missing.values())) if engine_of(job) == "local" else 1
-    epochs = 1 if job.recipe is None else job.recipe.epochs
-    sink.total = epochs * sum(map(len, missing.values()))
+    most = max(map(len, missing.values())) if trainer.engine_of(job) == "local" else 1
+    sink.total = job.epochs * sum(map(len, missing.values()))
     failures = []
     with local_executor(min(job.training.workers or usable_cores(), most)) as executor:
         for seed, folds in missing.items():
             try:
-                run_folds(replace(job, seed=seed), data, folds, executor, sink)
+                trainer.run_folds(replace(job, seed=seed), data, folds, executor, sink)
             except TrainingError as error:
                 failures.append(f"seed {seed}: {error}")
-            sink.before += epochs * len(folds)
+            sink.before += job.epochs * len(folds)
     return failures
