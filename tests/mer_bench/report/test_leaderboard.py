@@ -1,4 +1,4 @@
-"""The leaderboard's table, in every rendering; its progress and its estimates of time."""
+"""The leaderboard's table, in every rendering."""
 
 from __future__ import annotations
 
@@ -15,14 +15,13 @@ from mer_bench.models.majority import SPECS as MAJORITY
 from mer_bench.models.registry import Registered
 from mer_bench.models.spec import ModelSpec
 from mer_bench.models.ststnet import SPECS as STSTNET
-from mer_bench.progress import LeaderboardProgress
-from mer_bench.report.leaderboard import build_leaderboards, render_leaderboard
+from mer_bench.report.leaderboard import build_leaderboards
 from mer_bench.report.render import to_csv, to_latex, to_markdown
-from mer_bench.report.summary import RunSummary, summarise
 from mer_bench.report.tables import Table
-from mer_bench.runs.data import BenchData, DataCache
-from mer_bench.runs.estimate import estimate_seconds, flops_per_sample
+from mer_bench.report.terminal import render_leaderboard
+from mer_bench.runs.data import BenchData
 from mer_bench.runs.train import Prepared, prepare_data
+from mer_bench.scores.summary import RunSummary, summarise
 from mer_bench.settings import Request, RunSettings
 
 HTNET = replace(
@@ -37,7 +36,7 @@ HTNET = replace(
 
 def prepared(spec: ModelSpec, data: BenchData, **settings: object) -> Prepared:
     recipe = settings.pop("recipe", "")
-    run = RunSettings(model=spec.name, protocol="cde", recipe=recipe, **settings)  # type: ignore[arg-type]
+    run = RunSettings(model=spec.name, protocol="cde", recipe=recipe, **settings)
     return prepare_data(Registered(spec, "test 1.0"), Request(run), data)
 
 
@@ -66,7 +65,7 @@ def board(summaries: list[RunSummary]) -> Table:
 
 
 def test_the_best_honest_figure_comes_first_and_a_control_last(board: Table) -> None:
-    assert [row.method for row in board.rows] == [
+    assert [row.values["method"] for row in board.rows] == [
         "HTNet",
         "STSTNet",
         "Majority class",
@@ -148,89 +147,3 @@ def test_runs_on_other_samples_get_a_table_of_their_own(
     tables = build_leaderboards([*summaries, other])
     assert [len(table.rows) for table in tables] == [4, 1]
     assert any("Published scores are left out" in note for note in tables[1].notes)
-
-
-class Stream:
-    """Remembers what is written; no terminal."""
-
-    def __init__(self) -> None:
-        self.text = ""
-
-    def isatty(self) -> bool:
-        return False
-
-    def write(self, text: str) -> int:
-        self.text += text
-        return len(text)
-
-    def flush(self) -> None:
-        pass
-
-
-def test_progress_says_which_model_and_the_time_left(monkeypatch: pytest.MonkeyPatch) -> None:
-    now = [0.0]
-    monkeypatch.setattr("mer_bench.progress.time.monotonic", lambda: now[0])
-    stream = Stream()
-    progress = LeaderboardProgress(
-        ["majority", "ststnet", "rcn-a"], [(0,), (0,), (0, 1)], [0.0, 100.0, 50.0], stream
-    )  # type: ignore[arg-type]
-    progress.begin(0)
-    progress.end()
-    progress.begin(1)
-    now[0] = 20.0
-    progress(1, 0, 10, 100)
-    assert stream.text.splitlines() == [
-        "model 1 of 3, majority",
-        "model 2 of 3, ststnet",
-        "model 2 of 3, ststnet: seed 0 (1 of 1): 10/100 fold-epochs, 0/s, 3 min 0 s left; "
-        "3 min 50 s for all models",
-    ]
-    # It took twice the estimate, so what is to come is taken to do so too.
-    now[0] = 200.0
-    progress.end()
-    assert progress.later(10.0) == "; 1 min 50 s for all models"
-    progress.begin(2)
-    assert progress.later(10.0) == ""
-    progress.end()
-
-
-def test_progress_without_estimates_counts_models() -> None:
-    progress = LeaderboardProgress(["a", "b", "c"], [(0,)] * 3, [None, 5.0, None], Stream())  # type: ignore[arg-type]
-    progress.begin(0)
-    assert progress.later(1.0) == "; 2 more models to come"
-    progress.begin(1)
-    assert progress.later(1.0) == "; 1 more model to come"
-    quiet = LeaderboardProgress(["a"], [(0,)], [None], stream := Stream(), quiet=True)  # type: ignore[arg-type]
-    quiet.begin(0)
-    quiet.end()
-    assert stream.text == ""
-
-
-def test_the_estimate_is_the_arithmetic(prepared_with: Callable[..., Prepared]) -> None:
-    from torch import nn
-
-    linear = nn.Sequential(nn.Flatten(), nn.Linear(3 * 28 * 28, 3))
-    assert flops_per_sample(linear, (3, 28, 28)) == 2 * 3 * 28 * 28 * 3
-    one = prepared_with(STSTNET[0], {"epochs": 10})
-    rate = 1e6
-    seconds = estimate_seconds(one, 12, rate)
-    assert seconds is not None and seconds > 0
-    assert estimate_seconds(one, 0, rate) == 0
-    twice = estimate_seconds(prepared_with(STSTNET[0], {"epochs": 20}), 12, rate)
-    assert twice == pytest.approx(2 * seconds)
-    assert estimate_seconds(prepared_with(MAJORITY[0]), 12, rate) is None
-
-
-def test_a_cache_keeps_what_fits_and_always_the_last(bench_data: BenchData) -> None:
-    reads = []
-
-    def read(name: str) -> BenchData:
-        return cache.read(name, lambda: reads.append(name) or bench_data)  # type: ignore[func-returns-value]
-
-    cache = DataCache(limit=2 * bench_data.maps.nbytes)
-    for name in ("a", "b", "a", "c", "a", "b"):
-        assert read(name) is bench_data
-    assert reads == ["a", "b", "c", "b"]
-    cache = DataCache(limit=0)
-    read("a"), read("a")
-    assert reads[4:] == ["a"]

@@ -1,0 +1,54 @@
+"""How long a leaderboard takes, by arithmetic and by what is done; what it keeps of its data."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from mer_bench.cli.run_many import _Pace
+from mer_bench.models.majority import SPECS as MAJORITY
+from mer_bench.models.ststnet import SPECS as STSTNET
+from mer_bench.runs.data import BenchData, DataCache
+from mer_bench.runs.estimate import estimate_seconds, flops_per_sample
+from mer_bench.runs.train import Prepared
+
+
+def test_the_estimate_is_the_arithmetic(prepared_with: Callable[..., Prepared]) -> None:
+    from torch import nn
+
+    linear = nn.Sequential(nn.Flatten(), nn.Linear(3 * 28 * 28, 3))
+    assert flops_per_sample(linear, (3, 28, 28)) == 2 * 3 * 28 * 28 * 3
+    one = prepared_with(STSTNET[0], {"epochs": 10})
+    rate = 1e6
+    seconds = estimate_seconds(one, 12, rate)
+    assert seconds is not None and seconds > 0
+    assert estimate_seconds(one, 0, rate) == 0
+    twice = estimate_seconds(prepared_with(STSTNET[0], {"epochs": 20}), 12, rate)
+    assert twice == pytest.approx(2 * seconds)
+    assert estimate_seconds(prepared_with(MAJORITY[0]), 12, rate) is None
+
+
+def test_the_models_to_come_are_told_with_their_time() -> None:
+    pace = _Pace([0.0, 100.0, 50.0])
+    assert pace.of_the_others(0) == "then 2 more models, 2 min 30 s"
+    # It took twice the estimate, so what is to come is taken to do so too.
+    pace.learn(1, 200.0)
+    assert pace.of_the_others(1) == "then 1 more model, 1 min 40 s"
+    assert pace.of_the_others(2) == ""
+    assert _Pace([None, 5.0, None]).of_the_others(0) == "then 2 more models"
+
+
+def test_a_cache_keeps_what_fits_and_always_the_last(bench_data: BenchData) -> None:
+    reads = []
+
+    def read(name: str) -> BenchData:
+        return cache.read(name, lambda: reads.append(name) or bench_data)  # type: ignore[func-returns-value]
+
+    cache = DataCache(limit=2 * bench_data.maps.nbytes)
+    for name in ("a", "b", "a", "c", "a", "b"):
+        assert read(name) is bench_data
+    assert reads == ["a", "b", "c", "b"]
+    cache = DataCache(limit=0)
+    read("a"), read("a")
+    assert reads[4:] == ["a"]
