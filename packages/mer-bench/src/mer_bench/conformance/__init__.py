@@ -19,10 +19,8 @@ On the command line `mer-bench check --conformance NAME`. In a plug-in's own tes
 
 from __future__ import annotations
 
-from mer_bench.conformance.checks import TRAINING_CHECKS, Check, Finding, checks_for, examine
+from mer_bench.conformance.checks import Check, Finding, checks_for, examine
 from mer_bench.conformance.inputs import write_reference_store
 from mer_bench.conformance.subject import Subject
 
-__all__ = [
-    "TRAINING_CHECKS", "Check", "Finding", "Subject", "checks_for", "examine", "write_reference_store"
-]  # fmt: skip
+__all__ = ["Check", "Finding", "Subject", "checks_for", "examine", "write_reference_store"]

@@ -61,14 +61,6 @@ _COMMON = (
     Check("other-maps", description.refuses_other_maps),
 )
 
-#: Those of a network that train it.
-TRAINING_CHECKS = (
-    Check("same-seed", training.repeats_itself, trains=True),
-    Check("recipes-train", training.every_recipe_trains),
-    Check("stacked-training", training.trains_stacked, trains=True),
-    Check("memorising", training.memorises, trains=True),
-)
-
 #: Cheap checks first.
 _NETWORK = (
     *_COMMON,
@@ -80,7 +72,10 @@ _NETWORK = (
     Check("companions", network.ignores_companions, trains=True),
     Check("saving", network.saves_and_loads, trains=True),
     Check("stacking", network.stacks, trains=True),
-    *TRAINING_CHECKS,
+    Check("same-seed", training.repeats_itself, trains=True),
+    Check("recipes-train", training.every_recipe_trains),
+    Check("stacked-training", training.trains_stacked, trains=True),
+    Check("memorising", training.memorises, trains=True),
 )
 
 _CLASSIFIER = (
@@ -105,8 +100,7 @@ def examine(subject: Subject) -> Iterator[Finding]:
         begin = time.perf_counter()
         try:
             passed, detail = True, check(subject)
-        except (MerBenchError, MerFlowError) as error:
-            passed, detail = False, str(error)
         except Exception as error:  # a stranger's model may raise anything
-            passed, detail = False, f"{type(error).__name__}: {error}"
+            ours = isinstance(error, (MerBenchError, MerFlowError))
+            passed, detail = False, str(error) if ours else f"{type(error).__name__}: {error}"
         yield Finding(check.name, passed, detail, time.perf_counter() - begin)

@@ -1,7 +1,6 @@
 """A small store that can feed every view: drawn faces with known movement, flow, special frames and clips.
 
-The conformance checks read their maps from it as a run reads a user's, so channels, sizes and units are
-those of a real store. Nothing is trained on it to be scored.
+The checks read it as a run reads a user's, so channels, sizes and units are those of a real store.
 """
 
 from __future__ import annotations
@@ -18,8 +17,6 @@ from mer_flow.store.writer import EncodeOptions, SampleRecord, StoreWriter, enco
 DATABASE = "casme2"
 SIDE = 224
 FRAMES = 8
-SUBJECTS = 4
-CLIPS = 6
 
 #: Left eye, right eye, nose, left and right lip corner of an aligned face, px.
 CENTRES = np.array([[156, 80], [66, 80], [111, 124], [144, 168], [78, 168]], np.float32)
@@ -40,8 +37,7 @@ def write_reference_store(path: Path, seed: int = 0) -> Path:
     rng = np.random.default_rng(seed)
     options = EncodeOptions(compression=1)
     pipeline = {"map_kind": {"kind": "computed", "map_size": SIDE, "values": "px"}}
-    subjects = np.repeat(np.arange(SUBJECTS), CLIPS).tolist()
-    samples = [_sample(subject, clip) for clip, subject in enumerate(subjects)]
+    samples = [_sample(clip // 6, clip) for clip in range(24)]
     with StoreWriter(path, pipeline, options) as writer:
         writer.begin(DATABASE, SampleTable(samples))
         for sample in samples:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
@@ -51,10 +50,8 @@ class Subject:
 
     def of_variant(self, name: str) -> Subject:
         """Return the same model with another variant to be trained; what was read is shared."""
-        other = copy.copy(self)
-        for cached in ("variant", "features"):
-            other.__dict__.pop(cached, None)
-        other._variant = name
+        other = Subject(self.spec, self.store, name)
+        other._data = self._data
         return other
 
     def data_of(self, view: str) -> BenchData:
@@ -171,15 +168,10 @@ class Subject:
             ConformanceError: It cannot be built there.
         """
         channels, height, _ = self.shape_of(variant)
-        options = {
-            "num_classes": 3,
-            "in_channels": channels,
-            "map_size": height,
-            **self.spec.variants[variant],
-        }
+        options = self.spec.variants[variant]
         try:
             with torch.device("meta"):
-                network = self.spec.build(**options)
+                network = self.spec.build(num_classes=3, in_channels=channels, map_size=height, **options)
         except Exception as error:  # a plug-in's builder may raise anything
             raise ConformanceError(
                 f"variant '{variant}' cannot be built without memory (torch's meta device) for "
@@ -201,11 +193,7 @@ class Subject:
         return network
 
     def samples(self, count: int = 16, seed: int = 0) -> tuple[Tensor, Tensor]:
-        """Pick at most 24 samples of the preferred input, every class among them.
-
-        Returns:
-            Maps `(count, C, H, W)` float32 and labels `(count,)` int64.
-        """
+        """Pick maps `(count, C, H, W)` float32 and labels `(count,)` int64, every class among them."""
         order = np.random.default_rng(seed).permutation(len(self.labels))
         # One of each class first, so that no pick lacks one.
         first = [order[self.labels[order] == k][0] for k in range(self.classes)]
@@ -223,12 +211,9 @@ class Subject:
         return Job(self.spec, self.options, recipe, training, classes, "conformance", seed, view)
 
     def train(self, job: Job) -> dict[str, FoldResult]:
-        """Train two folds through the bench's own `run_folds`.
+        """Return the records of two folds, trained through the bench's own `run_folds`.
 
         They are of unequal length, so that stacked batches are padded and one fold leaves one sample over.
-
-        Returns:
-            The record of each.
         """
         rows, kept = np.arange(len(self.labels)), _Kept()
         folds = [Fold("first", rows[6:], rows[:6]), Fold("second", rows[:17], rows[17:])]

@@ -35,10 +35,9 @@ def memorises(subject: Subject) -> str:
     The loss is that of the model's recipe; optimiser and learning rate are AdamW's, as published rates are
     for hundreds of epochs.
     """
-    begin, best = time.process_time(), 0
+    begin, best, maps = time.process_time(), 0, subject.data.maps[:16]
     labels = np.random.default_rng(0).permutation(np.arange(16) % subject.classes)
-    data, fold = TrainingData(subject.data.maps[:16], labels), Fold("sixteen", np.arange(16), np.arange(0))
-    maps = torch.from_numpy(data.maps)
+    data, fold = TrainingData(maps, labels), Fold("sixteen", np.arange(16), np.arange(0))
     for rate in RATES:
         recipe = subject.recipe.changed(
             epochs=STEPS, batch_size=16, optimizer="adamw", lr=rate, schedule="constant", weight_decay=0.0,
@@ -47,14 +46,15 @@ def memorises(subject: Subject) -> str:
         with fold_generators(0, CPU):
             network = build_network(subject.spec, subject.options, subject.classes, subject.shape, CPU, False)
             networks = OneNetwork(network, 0, recipe)
-            trainer = Trainer(
-                networks, TrainingSamples(data, [fold], subject.classes, networks), recipe, None
-            )
+            samples = TrainingSamples(data, [fold], subject.classes, networks)
+            trainer = Trainer(networks, samples, recipe, None)
             for step in range(1, STEPS + 1):
                 trainer.epoch()
                 # Dropout keeps the accuracy in training low, so that of evaluation counts.
                 if step % 10 == 0:
-                    right = int((networks.predict(maps[None])[0].argmax(1).numpy() == labels).sum())
+                    right = int(
+                        (networks.predict(torch.from_numpy(maps[None]))[0].argmax(1).numpy() == labels).sum()
+                    )
                     best = max(best, right)
                     if right >= MEMORISED:
                         loss = trainer.history()[0][-1, 0]
@@ -92,12 +92,10 @@ def every_recipe_trains(subject: Subject) -> str:
 
 
 def trains_stacked(subject: Subject) -> str:
-    """Folds trained at once agree with folds trained one by one, dropout and short batches included.
-
-    Plain SGD stands in for the recipe's optimiser: Adam turns a gradient that is rounding alone, as that of a
-    bias before a batch normalisation, into whole steps.
-    """
+    """Folds trained at once agree with folds trained one by one, dropout and short batches included."""
     seen = []
+    # Plain SGD stands in for the recipe's optimiser: Adam turns a gradient that is rounding alone, as that of
+    # a bias before a batch normalisation, into whole steps.
     for kind in subject.kinds_of_recipe:
         recipe = subject.recipe_named(kind).changed(
             optimizer="sgd", momentum=0.0, lr=1e-2, schedule="constant", clip_norm=1.0, weight_decay=0.0

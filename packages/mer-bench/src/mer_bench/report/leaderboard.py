@@ -25,14 +25,11 @@ _PUBLISHED = frozenset(f"published_{key}" for key, _ in PAIR)
 
 
 def build_leaderboards(summaries: Sequence[RunSummary], published: bool = True) -> tuple[Table, ...]:
-    """Build one leaderboard per group of runs that were tested on the same samples.
+    """Build one leaderboard per group of runs that were tested on the same samples, the best first.
 
     Args:
         summaries: Complete runs.
         published: Give each model's published score.
-
-    Returns:
-        The tables, rows by UF1 of the last epoch, the best first; controls on shuffled labels come last.
     """
     return tuple(_leaderboard(ranked(group), published) for group in grouped(summaries))
 
@@ -58,12 +55,7 @@ def _leaderboard(summaries: Sequence[RunSummary], published: bool) -> Table:
         () if s.is_control else scores_of(s.manifest.model, s.manifest.variant, s.recipe, beside)
         for s in summaries
     ]
-    columns = [
-        ("method", "model"),
-        ("variant", "variant"),
-        ("recipe", "recipe"),
-        ("parameters", "parameters"),
-    ]
+    columns = [("method", "model"), *((key, key) for key in ("variant", "recipe", "parameters"))]
     columns += [("exactness", "specification"), ("seeds", "seeds"), *_pair(f"{FULL}.{{}}", "{} (last)")]
     if any("inner" in summary.selections for summary in summaries):
         columns += _pair(f"inner.{FULL}.{{}}", "{} (inner)")

@@ -13,10 +13,9 @@ import numpy as np
 
 from mer_bench.scores.metrics import Metric
 
+_ENDS = (0.025, 0.975)
 # Resamples handled at once; bounds the memory of (chunk, seeds, C, C) arrays.
 _CHUNK = 1024
-#: Of an interval of 95 %.
-_ENDS = (0.025, 0.975)
 
 
 def subject_confusions(
@@ -107,9 +106,6 @@ def paired_test(
         b: The same of the other run; same seeds, same subjects.
         draws: Resamples of the bootstrap, and exchanges of the permutation test.
         seed: Decides both.
-
-    Returns:
-        The difference with its interval and p-value.
     """
 
     def difference(one: np.ndarray, other: np.ndarray) -> np.ndarray:

@@ -93,12 +93,8 @@ def compare_runs(
 ) -> Comparison:
     """Compare two complete runs over the seeds that both have.
 
-    Args:
-        a: Run A.
-        b: Run B.
-        selection: `last`, `inner` or `oracle` (which leaks).
-        draws: Resamples and exchanges of the paired tests.
-        seed: Decides them.
+    The `selection` is `last`, `inner` or `oracle` (which leaks); `seed` decides the `draws` resamples and
+    exchanges of the paired tests.
 
     Raises:
         RunError: One is incomplete, they are not comparable, or they share no seed.
@@ -115,19 +111,17 @@ def compare_runs(
     tests: dict[str, dict[str, PairedTest]] = {}
     for pool, mask in pools(databases[tested]).items():
         rows = tested[mask]
-        pair = [
+        one, other = (
             subject_confusions(labels[rows], each[:, rows], subjects[rows], len(a.manifest.classes))
             for each in predicted
-        ]
+        )
         values[pool] = {
-            name: (float(metric(pair[0].sum(1)).mean()), float(metric(pair[1].sum(1)).mean()))
+            name: (float(metric(one.sum(1)).mean()), float(metric(other.sum(1)).mean()))
             for name, metric in METRICS.items()
         }
-        tests[pool] = {
-            name: paired_test(METRICS[name], *pair, draws=draws, seed=seed) for name in ("uf1", "uar")
-        }
-    samples = {
-        seed: mcnemar(labels[tested], one[tested], other[tested])
-        for seed, one, other in zip(seeds, *predicted, strict=True)
-    }
+        for name in ("uf1", "uar"):
+            test = paired_test(METRICS[name], one, other, draws=draws, seed=seed)
+            tests.setdefault(pool, {})[name] = test
+    pairs = zip(seeds, *(each[:, tested] for each in predicted), strict=True)
+    samples = {number: mcnemar(labels[tested], one, other) for number, one, other in pairs}
     return Comparison(run_title(a.manifest), run_title(b.manifest), selection, seeds, values, tests, samples)

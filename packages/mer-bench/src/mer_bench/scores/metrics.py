@@ -106,7 +106,7 @@ def pools(databases: np.ndarray) -> dict[str, np.ndarray]:
         databases: `(N,)` str, the database of each tested sample.
 
     Returns:
-        Pool name to `(N,)` bool mask; `Full` first, databases in sorted order.
+        Pool name to `(N,)` bool mask.
     """
     names = np.unique(databases)
     each = {str(name): databases == name for name in names} if names.size > 1 else {}

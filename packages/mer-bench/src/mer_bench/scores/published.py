@@ -92,16 +92,9 @@ def scores_beside(protocol: str, databases: Collection[str], classes: int) -> tu
 def scores_of(
     model: str, variant: str, recipe: str, beside: Collection[PublishedScore]
 ) -> tuple[PublishedScore, ...]:
-    """Return the published scores of one model, those of just this variant and recipe first.
+    """Return the scores of one model among those `beside`, those of just this variant and recipe first.
 
-    Args:
-        model: Registry name.
-        variant: Its variant.
-        recipe: Its recipe; empty for a classifier.
-        beside: The scores to choose from, as `scores_beside` gives them.
-
-    Returns:
-        The scores; those that belong to another variant or recipe are left out.
+    Those that belong to another variant or recipe are left out; a classifier's recipe is empty.
     """
     ours = [s for s in beside if s.model == model and s.variant in ("", variant) and s.recipe in ("", recipe)]
     return tuple(sorted(ours, key=lambda s: (s.variant != variant, s.recipe != recipe)))

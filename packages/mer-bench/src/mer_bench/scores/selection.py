@@ -60,11 +60,8 @@ def _inner(record: FoldResult, labels: np.ndarray) -> int:
 
 
 def _oracle(record: FoldResult, labels: np.ndarray) -> int:
-    """The epoch of the best accuracy on the held-out samples.
-
-    HTNet's script keeps an epoch where `best <= accuracy`, so the latest of equally good epochs wins; the
-    same here.
-    """
+    """The epoch of the best accuracy on the held-out samples, as HTNet's script takes it."""
+    # It keeps an epoch where `best <= accuracy`, so the latest of equally good epochs wins.
     hits = (record.logits.argmax(2) == labels[record.test_index]).sum(1)
     return int(len(hits) - 1 - np.argmax(hits[::-1]))
 

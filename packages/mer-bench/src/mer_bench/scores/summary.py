@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,12 +13,10 @@ from mer_bench.errors import RunError, UsageError
 from mer_bench.runs.directory import RunDirectory
 from mer_bench.runs.manifest import RunManifest
 from mer_bench.scores.bootstrap import bootstrap_interval, subject_confusions
-from mer_bench.scores.metrics import CLASS_METRICS, METRICS, pools
+from mer_bench.scores.metrics import CLASS_METRICS, METRICS, Metric, pools
 from mer_bench.scores.published import PublishedScore, scores_beside
 from mer_bench.scores.selection import Selected, select
 from mer_bench.training.result import FoldResult
-
-Records = Mapping[int, Sequence[FoldResult]]
 
 
 @dataclass(frozen=True)
@@ -186,14 +184,7 @@ def run_title(manifest: RunManifest, named: bool = True) -> str:
 
 
 def complete_records(run: RunDirectory, seeds: Sequence[int] | None = None) -> dict[int, list[FoldResult]]:
-    """Read every record of a run, or refuse.
-
-    Args:
-        run: The run.
-        seeds: Seeds to read; all of the manifest by default.
-
-    Returns:
-        Seed to records, in the order of folds.
+    """Read every record of some seeds of a run, by default all, in the order of folds.
 
     Raises:
         UsageError: A seed was never asked for.
@@ -213,30 +204,21 @@ def complete_records(run: RunDirectory, seeds: Sequence[int] | None = None) -> d
 
 
 def summarise(run: RunDirectory, seeds: Sequence[int] | None = None, draws: int = 2000) -> RunSummary:
-    """Compute every figure of a complete run.
+    """Compute every figure of a complete run; errors as `complete_records`.
 
     Args:
         run: The run.
         seeds: Seeds to summarise; all by default.
         draws: Resamples of the bootstrap.
-
-    Raises:
-        RunError: The run is incomplete.
     """
     records = complete_records(run, seeds)
     labels = run.column("labels")
     every = [record for folds in records.values() for record in folds]
-    picked = {
-        rule: [select(folds, labels, rule) for folds in records.values()] for rule in _selections_of(every)
-    }
+    rules = _selections_of(every)
+    picked = {rule: [select(folds, labels, rule) for folds in records.values()] for rule in rules}
     tested = picked["last"][0].index
-    known = run.manifest.warnings
-    noted = [
-        (record.fold, note)
-        for record in every
-        for note in record.notes
-        if f"fold '{record.fold}': {note}" not in known
-    ]
+    known, noted = run.manifest.warnings, [(record.fold, note) for record in every for note in record.notes]
+    fresh = [(fold, note) for fold, note in noted if f"fold '{fold}': {note}" not in known]
     return RunSummary(
         manifest=run.manifest,
         path=str(run.path),
@@ -244,15 +226,14 @@ def summarise(run: RunDirectory, seeds: Sequence[int] | None = None, draws: int 
         selections={rule: _pool_summaries(run, each, draws) for rule, each in picked.items()},
         epochs=max(len(record.logits) for record in every),
         chosen_epochs={
-            rule: float(np.median([epoch for one in each for epoch in one.epochs.values()]))
-            for rule, each in picked.items()
+            rule: float(np.median([[*one.epochs.values()] for one in each])) for rule, each in picked.items()
         },
         train_accuracy=float(np.mean([record.train_accuracy[-1] for record in every])),
         seconds=float(sum(record.seconds for record in every)),
         devices=tuple(sorted({f"{record.device} ({record.engine})" for record in every})),
         samples=len(tested),
         subjects=len(np.unique(run.column("subjects")[tested])),
-        notes=(*_mixed_devices(every), *run.describe_notes(noted)),
+        notes=(*_mixed_devices(every), *run.describe_notes(fresh)),
     )
 
 
@@ -276,21 +257,16 @@ def _pool_summaries(run: RunDirectory, picked: Sequence[Selected], draws: int) -
     index = picked[0].index
     labels, subjects, databases = (run.column(name)[index] for name in ("labels", "subjects", "databases"))
     predicted = np.stack([one.predicted for one in picked])
-    found = {}
+    classes, found = len(run.manifest.classes), {}
     for name, mask in pools(databases).items():
-        confusions = subject_confusions(
-            labels[mask], predicted[:, mask], subjects[mask], len(run.manifest.classes)
-        )
-        figures = {
-            metric: _figure(
-                function(confusions.sum(1)), *bootstrap_interval(function, confusions, draws=draws)
-            )
-            for metric, function in METRICS.items()
-        }
-        found[name] = PoolSummary(figures, confusions.sum(1))
+        each = subject_confusions(labels[mask], predicted[:, mask], subjects[mask], classes)
+        figures = {metric: _figure(function, each, draws) for metric, function in METRICS.items()}
+        found[name] = PoolSummary(figures, each.sum(1))
     return found
 
 
-def _figure(values: np.ndarray, low: float, high: float) -> Figure:
+def _figure(metric: Metric, confusions: np.ndarray, draws: int) -> Figure:
+    values = metric(confusions.sum(1))
     sd = float(values.std(ddof=1)) if len(values) > 1 else None
-    return Figure(float(values.mean()), sd, low, high, tuple(values.tolist()))
+    interval = bootstrap_interval(metric, confusions, draws=draws)
+    return Figure(float(values.mean()), sd, *interval, tuple(values.tolist()))
