@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from mer_bench.scores.summary import summarise
 
 from mer_bench.errors import RunError, UsageError
 from mer_bench.models.majority import SPECS as MAJORITY
@@ -21,7 +22,6 @@ from mer_bench.models.spec import ModelSpec
 from mer_bench.models.ststnet import SPECS as STSTNET
 from mer_bench.recipe import Recipe
 from mer_bench.report.render import to_csv, to_markdown
-from mer_bench.scores.summary import summarise
 from mer_bench.report.tables import build_tables
 from mer_bench.report.terminal import render_run
 from mer_bench.runs.data import BenchData
@@ -271,7 +271,7 @@ def test_of_two_runs_in_one_directory_one_trains(small_store: Path, tmp_path: Pa
         assert len(second.stderr.splitlines()) == 1
     assert first.poll() is None
     first.send_signal(signal.SIGINT)
-    out, err = first.communicate(timeout=60)
+    _, err = first.communicate(timeout=60)
     assert first.returncode == 130 and "the same command continues" in err and "Traceback" not in err
     assert RunDirectory(path).seeds == (0,) and RunDirectory(path).status().writer is None
     assert sorted(p.name for p in path.iterdir()) == ["manifest.json", "records"]

@@ -275,6 +275,13 @@ class RunDirectory:
         return path.replace(path.with_name(f"{path.name}.damaged"))
 
 
+def runs_below(folder: Path) -> list[Path]:
+    """Return the run directories in a folder, or the folder itself where it is one."""
+    if (folder / MANIFEST).exists():
+        return [folder]
+    return sorted(manifest.parent for manifest in folder.glob(f"*/{MANIFEST}"))
+
+
 @contextlib.contextmanager
 def writing(out: Path, manifest: RunManifest) -> Iterator[RunDirectory]:
     """Open the run of a configuration below `out` for this process alone; it is created where it is not.

@@ -41,16 +41,9 @@ class Refused:
 
 @dataclass(frozen=True)
 class Chosen:
-    """The models asked for.
-
-    Attributes:
-        entries: As they are spelled.
-        refused: What of the registry is broken, where all were asked for.
-        everything: Whether all were.
-    """
+    """The models asked for, as they are spelled; `everything` where all were."""
 
     entries: tuple[Entry, ...]
-    refused: tuple[Refused, ...] = ()
     everything: bool = False
 
 
@@ -108,40 +101,41 @@ class Finished:
 def choose(names: Sequence[str], everything: bool, layers: Layers, registry: Registry) -> Chosen:
     """Return the models to run: those named, or all, or those that the configuration has sections for.
 
+    Among them may be some that are broken in the registry.
+
     Raises:
         UsageError: Names are given along with `everything`, twice, unknown or ill spelled.
     """
     if names and everything:
         raise UsageError("give either --all or names of models")
-    for key in layers.models:
-        name = parse_entry(key).model
-        if name not in registry.names and not _is_broken(registry, name):
-            raise UsageError(f"section [models.{key}]: {unknown('model', name, registry.names)}")
+    sections = tuple(parse_entry(key) for key in layers.models)
+    for key, entry in zip(layers.models, sections, strict=True):
+        _require(entry, registry, f"section [models.{key}]: ")
     if everything:
-        refused = [Refused(failure.entry_point, str(failure)) for failure in registry.failures]
-        for name in registry.duplicates:
-            try:
-                registry.find(name)
-            except RegistryError as error:
-                refused.append(Refused(name, str(error)))
-        entries = tuple(Entry(entry.spec.name) for entry in sorted(registry, key=_size))
-        return Chosen(entries, tuple(refused), everything=True)
-    entries = tuple(parse_entry(name) for name in names or layers.models)
+        sound = [entry.spec.name for entry in sorted(registry, key=_size)]
+        broken = [*(failure.entry_point for failure in registry.failures), *registry.duplicates]
+        return Chosen(tuple(Entry(name) for name in dict.fromkeys([*sound, *broken])), everything=True)
+    entries = tuple(parse_entry(name) for name in names) or sections
     for entry in entries:
         if entries.count(entry) > 1:
             raise UsageError(f"'{entry}' is given twice")
-        if not _is_broken(registry, entry.model):
-            registry.find(entry.model)
+        _require(entry, registry)
     return Chosen(entries)
+
+
+def _require(entry: Entry, registry: Registry, where: str = "") -> None:
+    """Refuse a name that nobody registered; a broken one is refused later, in company."""
+    try:
+        registry.find(entry.model)
+    except RegistryError:
+        pass
+    except UsageError as error:
+        raise UsageError(f"{where}{error}") from None
 
 
 def _size(entry: Registered) -> tuple[bool, int, str]:
     """Sort classifiers first, then networks by their size: what is quick comes first."""
     return entry.spec.kind == "network", entry.spec.parameters or 0, entry.spec.name
-
-
-def _is_broken(registry: Registry, name: str) -> bool:
-    return name in registry.duplicates or any(name == failure.entry_point for failure in registry.failures)
 
 
 @dataclass(frozen=True)
@@ -188,7 +182,7 @@ class Leaderboard:
             MerBenchError: No model can run, all for this one reason.
         """
         planned: list[Planned] = []
-        refused = list(chosen.refused)
+        refused: list[Refused] = []
         errors: list[Exception] = []
         cache = DataCache()
         found = []
