@@ -38,15 +38,15 @@ def report_command(
     from mer_bench.errors import RunError
     from mer_bench.report.leaderboard import build_leaderboards, ranked
     from mer_bench.report.render import RENDERERS
-    from mer_bench.scores.summary import RunSummary, summarise
     from mer_bench.report.tables import build_tables
     from mer_bench.runs.directory import RunDirectory, runs_below, write_atomically
+    from mer_bench.scores.summary import RunSummary, summarise
     from mer_bench.settings import parse_seeds
 
     chosen = None if seeds is None else parse_seeds(seeds)
     summaries: list[RunSummary] = []
     left_out = []
-    for path in dict.fromkeys(run for path in runs for run in runs_below(path) or [path]):
+    for path in dict.fromkeys(run for given in runs for run in runs_below(given) or [given]):
         run = RunDirectory(path)
         try:
             summaries.append(summarise(run, chosen))

@@ -131,9 +131,9 @@ def _describe(prepared: Prepared, doing: Doing) -> None:
 
 
 def _run(prepared: Prepared, doing: Doing) -> None:
-    from mer_bench.scores.summary import summarise
     from mer_bench.report.terminal import render_run
     from mer_bench.runs.train import execute
+    from mer_bench.scores.summary import summarise
 
     if not doing.as_json:
         for warning in prepared.manifest.warnings:

@@ -99,7 +99,9 @@ def prepare_data(registered: Registered, request: Request, data: BenchData) -> P
         data = data.shuffled(run.shuffle_labels)
     folds = run.splitter().cut(data.population)
     network = try_model(job_of(registered.spec, request, resolved, data), data)
-    parameters = network and sum(p.numel() for p in network.parameters() if p.requires_grad)
+    parameters = None
+    if network is not None:
+        parameters = sum(p.numel() for p in network.parameters() if p.requires_grad)
     manifest = build_manifest(registered, request, resolved, data, folds, parameters)
     return Prepared(registered, request, resolved, data, folds, manifest)
 
