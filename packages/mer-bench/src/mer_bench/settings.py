@@ -193,9 +193,6 @@ class Layers:
         Args:
             entry: The model.
             leave_out: Keys that this model does not take from what was given for every model.
-
-        Raises:
-            UsageError: A value of a wrong type or range.
         """
         file, sets, flags = (
             {key: value for key, value in layer.items() if key not in leave_out}
@@ -280,7 +277,7 @@ def option_types(spec: ModelSpec) -> tuple[dict[str, Any], bool]:
         parameters = inspect.signature(spec.build).parameters
         # A class's own hints are those of its attributes; its options are its constructor's.
         build: Any = spec.build
-        hints = get_type_hints(build.__init__ if isinstance(build, type) else build)
+        hints = get_type_hints(build.__init__ if isinstance(build, type) else build)  # type: ignore[misc]
     except (TypeError, ValueError, NameError, KeyError):
         parameters, hints, open_ended = {}, {}, True  # type: ignore[assignment]
     for name, parameter in parameters.items():

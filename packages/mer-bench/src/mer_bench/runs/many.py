@@ -28,12 +28,7 @@ LARGE = 5_000_000
 
 @dataclass(frozen=True)
 class Refused:
-    """A model that cannot run.
-
-    Attributes:
-        entry: As it was spelled, or the plug-in's name.
-        reason: Why not, and the remedy.
-    """
+    """A model that cannot run, as it was spelled or its plug-in is named; why not, and the remedy."""
 
     entry: str
     reason: str
@@ -175,7 +170,7 @@ class Leaderboard:
             registry: Where the models are found.
             store: The store.
             out: Folder of all runs.
-            estimate: Estimate how long each will take.
+            estimate: Whether to estimate how long each will take.
 
         Raises:
             UsageError: A setting that no model takes, a wrong value, or two entries that are one run.
@@ -218,13 +213,7 @@ class Leaderboard:
     def train(
         self, planned: Planned, limit: int | None = None, on_progress: OnProgress | None = None
     ) -> Finished:
-        """Train one of the models; its failure does not keep the others from going on.
-
-        Args:
-            planned: The model.
-            limit: As in `execute`.
-            on_progress: Likewise.
-        """
+        """Train one of the models, as `execute` does; its failure does not keep the others from going on."""
         outcome: Outcome | None = None
         try:
             prepared = prepare(planned.registered, planned.request, self.store, self.cache)
@@ -257,9 +246,10 @@ def _left_out(spec: ModelSpec, layers: Layers) -> list[str]:
 
 def _check_common(layers: Layers, specs: Sequence[ModelSpec]) -> None:
     """Refuse what was given for every model and none knows."""
-    if not specs:
-        return
-    for key in set.intersection(*(set(_left_out(spec, layers)) for spec in specs)):
+    left_out = [_left_out(spec, layers) for spec in specs]
+    for key in layers.common if specs else ():
+        if not all(key in keys for keys in left_out):
+            continue
         if key in ("variant", "recipe"):
             known = {name for spec in specs for name in getattr(spec, f"{key}s")}
             raise UsageError(str(unknown(f"{key} of the chosen models", str(layers.common[key]), known)))
@@ -271,12 +261,14 @@ def _settle(
     entry: Entry, spec: ModelSpec, layers: Layers, spare_cpu: bool
 ) -> tuple[Entry, Request, list[str]]:
     """Return a model's entry and request, checked against the model, and what was decided on the way."""
+    from mer_bench.training.device import resolve_device
+
     left_out = _left_out(spec, layers)
     request = layers.request(entry, left_out)
     spelled = [f"{key} {layers.common[key]}" if key in ("variant", "recipe") else key for key in left_out]
     notes = [f"does not know {', '.join(spelled)}, so its own settings hold"] if spelled else []
     large = (spec.parameters or 0) > LARGE and "small" in spec.variants and spec.default_variant != "small"
-    if spare_cpu and large and not request.run.variant and _on_cpu(request):
+    if spare_cpu and large and not request.run.variant and resolve_device(request.training.device) == "cpu":
         entry = replace(entry, variant="small")
         request = layers.request(entry, left_out)
         notes.append(
@@ -285,9 +277,3 @@ def _settle(
         )
     resolve(spec, request)
     return entry, request, notes
-
-
-def _on_cpu(request: Request) -> bool:
-    from mer_bench.training.device import resolve_device
-
-    return resolve_device(request.training.device) == "cpu"
