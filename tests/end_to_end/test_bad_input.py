@@ -52,7 +52,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def loso(store: Path, out: Path, *more: object) -> tuple[object, ...]:
     """Arguments of a short run; as the command line splits them."""
-    settings = ("--set", "epochs=30", "--engine", "serial", "--quiet")
+    settings = ("--set", "epochs=30", "--workers", 1, "--quiet")
     return (
         "run", "ststnet", "--protocol", "loso", "--db", "casme2", "--store", store, "--out", out, *settings,
         *more,

@@ -12,7 +12,6 @@ import pytest
 
 from mer_bench import cli
 from mer_bench.models.registry import Registry
-from mer_bench.progress import TrainingProgress
 
 Call = Callable[..., tuple[int, str, str]]
 
@@ -31,7 +30,7 @@ def test_help_imports_nothing_heavy(command: list[str]) -> None:
         "import sys\nfrom mer_bench import cli\n"
         f"sys.argv = ['mer-bench', *{command!r}, '--help']\n"
         "try:\n    cli.main()\nexcept SystemExit as stop:\n    assert not stop.code\n"
-        "heavy = {'torch', 'sklearn', 'pandas', 'cv2', 'h5py', 'numpy'} & set(sys.modules)\n"
+        "heavy = {'torch', 'sklearn', 'pandas', 'cv2', 'h5py', 'numpy', 'pydantic'} & set(sys.modules)\n"
         "assert not heavy, heavy\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
@@ -75,7 +74,7 @@ def test_a_wrong_request_is_code_2_with_a_way_out(call: Call, arguments: list[st
         (["--device", "cudda"], "is not one of auto, cpu, cuda"),
         (["--workers", "0"], "workers must be at least 1"),
         (["--scheme", "samm-5"], "protocol 'cde' is defined for label scheme megc3"),
-        (["--limit", "0"], "--limit must be at least 1"),
+        (["--limit", "0"], "'--limit': 0 is not in the range x>=1"),
     ],
 )
 def test_a_wrong_setting_is_code_2(
@@ -106,7 +105,7 @@ def test_run_status_report_compare(
     assert code == 0 and "complete (seed 0 9/9)" in out
 
     monkeypatch.setenv("MER_BENCH_STORE", str(small_store))
-    settings = ["--set", "epochs=2", "--set", "batch_size=8", "--engine", "serial", "--out", tmp_path]
+    settings = ["--set", "epochs=2", "--set", "batch_size=8", "--workers", 1, "--out", tmp_path]
     code, out, err = call("run", "ststnet", "--protocol", "cde", "--limit", "2", *settings)
     assert code == 1
     assert "incomplete, so there is no table. seed 0: 7 of 9 missing: casme2/s02, samm/s00" in out
@@ -248,40 +247,3 @@ def test_check(call: Call, small_store: Path) -> None:
     assert "the composite has 24 subjects" in out
     code, out, _ = call("check", "--store", small_store / "no")
     assert code == 1 and "problem:" in out
-
-
-class Terminal:
-    """A stream that remembers, and says whether it is a terminal."""
-
-    def __init__(self, live: bool):
-        self.live, self.text = live, ""
-
-    def isatty(self) -> bool:
-        return self.live
-
-    def write(self, text: str) -> int:
-        self.text += text
-        return len(text)
-
-    def flush(self) -> None:
-        pass
-
-
-def test_progress_is_one_line_on_a_terminal_and_few_plain_lines_elsewhere() -> None:
-    live, plain = Terminal(True), Terminal(False)
-    for stream in (live, plain):
-        progress = TrainingProgress((0, 1), stream)  # type: ignore[arg-type]
-        for done in range(0, 101, 10):
-            progress(0, done, 100)
-        progress.close()
-    assert "seed 0 (1 of 2): 100/100 fold-epochs" in live.text and "left" in live.text
-    assert "\n" not in live.text
-    assert plain.text == ""
-
-
-def test_progress_counts_the_seeds_to_come() -> None:
-    progress = TrainingProgress((3, 9), Terminal(True))  # type: ignore[arg-type]
-    progress(3, 100, 100)
-    assert progress.line(3, 100, 100, 10.0).endswith("10/s, 10 s left")
-    progress(9, 50, 100)
-    assert progress.line(9, 50, 100, 15.0) == "seed 9 (2 of 2): 50/100 fold-epochs, 10/s, 5 s left"

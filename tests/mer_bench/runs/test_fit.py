@@ -21,7 +21,7 @@ from mer_bench.models.spec import ModelSpec
 from mer_bench.models.ststnet import SPECS as STSTNET
 from mer_bench.recipe import Recipe
 from mer_bench.runs.fit import Fitted, fit
-from mer_bench.settings import Request, RunSettings
+from mer_bench.settings import Request, RunSettings, TrainingSettings
 from mer_flow.work.errors import UsageError as FlowUsageError
 
 
@@ -67,7 +67,8 @@ def keep(small_store: Path) -> Callable[..., Fitted]:
     def run(
         out: Path, spec: ModelSpec = SPEC, seed: int = 0, overrides: Any = None, **settings: Any
     ) -> Fitted:
-        request = Request(RunSettings(model=spec.name, device="cpu", **settings), overrides or {})
+        run = RunSettings(model=spec.name, **settings)
+        request = Request(run, overrides or {}, TrainingSettings(device="cpu"))
         return fit(Registered(spec, "test 1.0"), request, small_store, out, seed=seed)
 
     return run

@@ -102,7 +102,7 @@ def plugins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def run(call: Call, plugins: Path, small_store: Path) -> Callable[..., tuple[int, str, str]]:
     """Calls `mer-bench run` on the small store, on one CPU, into `runs`."""
-    common = ["--protocol", "cde", "--store", small_store, "--out", plugins / "runs", "--engine", "serial"]
+    common = ["--protocol", "cde", "--store", small_store, "--out", plugins / "runs", "--workers", 1]
     return lambda *arguments: call("run", *common, "--device", "cpu", *arguments)
 
 
@@ -205,7 +205,7 @@ def test_an_incomplete_model_is_never_tabulated(run: Call, call: Call, plugins: 
     code, _, err = call("report", plugins / "runs")
     assert code == 1 and "incomplete and cannot be tabulated" in err
     code, _, err = run("majority", "linear", "--limit", "0")
-    assert code == 2 and "--limit must be at least 1" in err
+    assert code == 2 and "--limit" in err and "x>=1" in err
 
 
 def test_a_dry_run_plans_and_writes_nothing(run: Call, plugins: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -14,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from mer_bench.scores.summary import summarise
 
 from mer_bench.errors import RunError, UsageError
 from mer_bench.models.majority import SPECS as MAJORITY
@@ -22,13 +22,12 @@ from mer_bench.models.spec import ModelSpec
 from mer_bench.models.ststnet import SPECS as STSTNET
 from mer_bench.recipe import Recipe
 from mer_bench.report.render import to_csv, to_markdown
-from mer_bench.report.summary import summarise
 from mer_bench.report.tables import build_tables
 from mer_bench.report.terminal import render_run
 from mer_bench.runs.data import BenchData
 from mer_bench.runs.directory import RunDirectory
 from mer_bench.runs.train import Prepared, execute, prepare, prepare_data
-from mer_bench.settings import Request, RunSettings
+from mer_bench.settings import Request, RunSettings, TrainingSettings
 
 Prepare = Callable[..., Prepared]
 
@@ -64,7 +63,7 @@ def test_a_run_is_complete_and_scored(prepared_with: Prepare, tmp_path: Path) ->
     assert list(summary.selections) == ["last", "oracle"]
     assert list(summary.selections["last"]) == ["Full", "casme2", "samm", "smic"]
     assert summary.selections["last"]["Full"].figures["uf1"].mean > 0.9
-    assert summary.manifest["parameters"] == 3 * 28 * 28 * 3 + 3
+    assert summary.manifest.parameters == 3 * 28 * 28 * 3 + 3
     assert summary.gap("oracle", "Full", "accuracy") >= 0
 
 
@@ -91,19 +90,6 @@ def test_limit_leaves_a_run_that_is_never_tabulated(prepared_with: Prepare, tmp_
         execute(prepared, tmp_path, limit=0)
 
 
-def test_folds_are_stacked_or_not_as_the_first_start_decided(prepared_with: Prepare, tmp_path: Path) -> None:
-    prepared = prepared_with(LINEAR, engine="auto", workers=1)
-    run = execute(prepared, tmp_path, limit=1).run
-    manifest = json.loads((run.path / "manifest.json").read_text())
-    assert manifest["cpu_folds"] == "single"
-    # As a first start on another machine might have decided.
-    (run.path / "manifest.json").write_text(json.dumps({**manifest, "cpu_folds": "stacked"}))
-    rest = execute(prepared, tmp_path).run
-    assert [record.engine for record in rest.records(0)] == ["serial"] + ["stacked"] * 11
-    explicit = execute(prepared_with(LINEAR, engine="serial"), tmp_path / "other").run
-    assert "cpu_folds" not in explicit.manifest
-
-
 def test_a_class_absent_from_training_is_named_by_status_and_report(
     bench_data: BenchData, tmp_path: Path
 ) -> None:
@@ -111,7 +97,7 @@ def test_a_class_absent_from_training_is_named_by_status_and_report(
     population = bench_data.population
     labels = np.where(population.subjects == "samm/s01", 2, population.labels % 2)
     data = replace(bench_data, population=replace(population, labels=labels))
-    request = Request(RunSettings(model="linear", protocol="cde", engine="serial", device="cpu"))
+    request = Request(RunSettings(protocol="cde"), training=TrainingSettings(device="cpu", workers=1))
     run = execute(prepare_data(Registered(LINEAR, "test 1.0"), request, data), tmp_path).run
     note = "class 'surprise' has no training sample, so it cannot be predicted there"
     assert run.read(0, "samm/s01").notes == (note,)
@@ -139,7 +125,7 @@ def test_a_damaged_record_is_set_aside_and_trained_again(prepared_with: Prepare,
 
 def test_other_settings_are_another_run(prepared_with: Prepare) -> None:
     digests = [
-        prepared_with(LINEAR, overrides, **settings).manifest["digest"]
+        prepared_with(LINEAR, overrides, **settings).manifest.digest
         for overrides, settings in (
             ({}, {}),
             ({"lr": 0.1}, {}),
@@ -151,8 +137,10 @@ def test_other_settings_are_another_run(prepared_with: Prepare) -> None:
     ]
     assert len(set(digests)) == len(digests)
     # What does not change a result does not change the run.
-    same = prepared_with(LINEAR, {}, seeds=(4,), workers=2, engine="processes").manifest["digest"]
-    assert same == digests[0]
+    how = {"device": "cpu", "workers": 2, "chunk": 3, "deterministic": True, "precision": "float32"}
+    for training in (how, {"engine": "stacked", "compile": True}):
+        same = prepared_with(LINEAR, {}, seeds=(4,), **training).manifest
+        assert same.digest == digests[0] and set(training) <= same.training.model_fields_set
 
 
 def test_inner_is_a_selection_of_its_own(prepared_with: Prepare, tmp_path: Path) -> None:
@@ -160,9 +148,9 @@ def test_inner_is_a_selection_of_its_own(prepared_with: Prepare, tmp_path: Path)
     summary = summarise(outcome.run)
     assert list(summary.selections) == ["last", "inner", "oracle"]
     subjects = outcome.run.column("subjects")
-    for fold, kept in zip(outcome.run.manifest["folds"], outcome.run.records(0), strict=True):
-        assert kept.inner_index.tolist() == fold["inner"]
-        sides = [set(subjects[fold[side]]) for side in ("train", "inner", "test")]
+    for fold, kept in zip(outcome.run.manifest.folds, outcome.run.records(0), strict=True):
+        assert tuple(kept.inner_index) == fold.inner
+        sides = [set(subjects[list(side)]) for side in (fold.train, fold.inner, fold.test)]
         assert all(sides) and not (sides[0] & sides[1] or sides[1] & sides[2] or sides[0] & sides[2])
 
 
@@ -213,6 +201,7 @@ def test_the_manifest_says_what_decides_the_result(prepared_with: Prepare, tmp_p
     run = execute(prepared_with(LINEAR), tmp_path).run
     kept = json.loads((run.path / "manifest.json").read_text())
     assert run.path.name == f"linear-cde-{kept['digest'][:12]}"
+    assert kept["training"]["workers"] == 1 and "workers" not in kept["settings"]
     assert set(kept["versions"]) == {"python", "mer-bench", "model", "mer-flow", "numpy", "torch"}
     assert kept["identity"]["recipe"]["epochs"] == 4
     assert len(kept["folds"]) == 12
@@ -220,42 +209,69 @@ def test_the_manifest_says_what_decides_the_result(prepared_with: Prepare, tmp_p
     assert any("not" not in text and "composite has 24 subjects" in text for text in kept["deviations"])
 
 
-def bench(*arguments: str) -> list[str]:
-    return [sys.executable, "-m", "mer_bench.cli", *arguments]
+def bench(out: Path, store: Path, *more: str, epochs: int = 20) -> list[str]:
+    """The command of a run that takes a few seconds."""
+    settings = ["--set", f"epochs={epochs}", "--set", "batch_size=16", "--workers", "1", "--quiet", *more]
+    command = ["run", "ststnet", "--protocol", "cde", "--store", str(store), "--out", str(out), *settings]
+    return [sys.executable, "-m", "mer_bench.cli", *command]
+
+
+def begin(out: Path, store: Path, epochs: int = 20) -> subprocess.Popen[str]:
+    """Starts that run and waits for its third record."""
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    process = subprocess.Popen(bench(out, store, epochs=epochs), **pipes)
+    deadline = time.monotonic() + 120
+    while len(list(out.rglob("*.npz"))) < 3:
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.01)
+    return process
 
 
 @pytest.mark.slow
 def test_a_killed_run_continues_to_the_same_table(small_store: Path, tmp_path: Path) -> None:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    common = ["run", "ststnet", "--protocol", "cde", "--store", str(small_store), "--engine", "serial"]
-    common += ["--set", "epochs=20", "--set", "batch_size=16", "--quiet"]
-    process = subprocess.Popen(
-        bench(*common, "--out", str(tmp_path / "killed")), env=environment, stdout=subprocess.DEVNULL
-    )
-    deadline = time.monotonic() + 120
-    while len(list((tmp_path / "killed").rglob("*.npz"))) < 3:
-        assert process.poll() is None and time.monotonic() < deadline
-        time.sleep(0.01)
+    process = begin(tmp_path / "killed", small_store)
     process.send_signal(signal.SIGKILL)
-    process.wait()
+    process.communicate()
     (path,) = (tmp_path / "killed").iterdir()
     before = RunDirectory(path).status()
-    assert 3 <= len(before.done[0]) < before.total
+    assert 3 <= len(before.done[0]) < before.total and before.writer is None
 
     with pytest.raises(RunError, match="incomplete and cannot be tabulated") as refusal:
         summarise(RunDirectory(path))
     assert all(fold in str(refusal.value) for fold in before.missing[0])
 
-    done = subprocess.run(
-        bench(*common, "--out", str(tmp_path / "killed")), env=environment, capture_output=True, text=True
-    )
+    done = subprocess.run(bench(tmp_path / "killed", small_store), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert f"{len(before.done[0])} kept from before" in done.stdout
 
-    settings = RunSettings(model="ststnet", protocol="cde", engine="serial")
-    request = Request(settings, {"epochs": 20, "batch_size": 16})
+    request = Request(
+        RunSettings(protocol="cde"), {"epochs": 20, "batch_size": 16}, TrainingSettings(workers=1)
+    )
     whole = execute(prepare(Registry().find("ststnet"), request, small_store), tmp_path / "whole").run
     assert whole.path.name == path.name
     assert table(RunDirectory(path)) == table(whole)
     for one, other in zip(RunDirectory(path).records(0), whole.records(0), strict=True):
         np.testing.assert_array_equal(one.logits, other.logits)
+
+
+@pytest.mark.slow
+def test_of_two_runs_in_one_directory_one_trains(small_store: Path, tmp_path: Path) -> None:
+    first = begin(tmp_path, small_store, epochs=400)
+    (path,) = tmp_path.iterdir()
+    # Looking on must not let go of the lock, neither from within nor from outside.
+    assert str(RunDirectory(path).status().writer).startswith(f"pid {first.pid} on ")
+    for _ in range(2):
+        command = bench(tmp_path, small_store, "--seeds", "2", epochs=400)
+        second = subprocess.run(command, capture_output=True, text=True)
+        assert second.returncode == 1
+        assert (
+            f"is being written by pid {first.pid} on " in second.stderr
+            and "mer-bench status" in second.stderr
+        )
+        assert len(second.stderr.splitlines()) == 1
+    assert first.poll() is None
+    first.send_signal(signal.SIGINT)
+    _, err = first.communicate(timeout=60)
+    assert first.returncode == 130 and "the same command continues" in err and "Traceback" not in err
+    assert RunDirectory(path).seeds == (0,) and RunDirectory(path).status().writer is None
+    assert sorted(p.name for p in path.iterdir()) == ["manifest.json", "records"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import tomllib
 import types
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
@@ -27,21 +27,17 @@ def parse_seeds(value: Any) -> tuple[int, ...]:
     >>> parse_seeds("3"), parse_seeds("7,"), parse_seeds("0,5")
     ((0, 1, 2), (7,), (0, 5))
     """
-    message = (
-        "seeds: expected a count (3 means 0,1,2) or a list (0,1,2; a single one is written 7,), "
-        f"got '{value}'"
-    )
+    text = isinstance(value, str) and "," in value
+    listed = [part for part in value.split(",") if part.strip()] if text else value
     try:
-        if isinstance(value, str) and "," in value:
-            seeds = tuple(int(part) for part in value.split(",") if part.strip())
-        elif isinstance(value, (list, tuple)):
-            seeds = tuple(int(part) for part in value)
-        else:
-            seeds = tuple(range(int(value)))
+        seeds = tuple(map(int, listed if isinstance(listed, (list, tuple)) else range(int(listed))))
     except (TypeError, ValueError):
-        raise UsageError(message) from None
+        seeds = ()
     if not seeds or min(seeds) < 0 or len(set(seeds)) != len(seeds):
-        raise UsageError(message + "; seeds are different and not negative")
+        raise UsageError(
+            "seeds: expected a count (3 means 0,1,2) or a list of different ones, none negative (0,1,2; a "
+            f"single one is written 7,), got '{value}'"
+        )
     return seeds
 
 
@@ -93,16 +89,9 @@ class RunSettings(Settings):
 
     def splitter(self) -> Protocol:
         """Return the protocol with its options."""
-        options = ProtocolOptions(
-            databases=self.db,
-            train_databases=self.train_db,
-            test_databases=self.test_db,
-            k=self.k,
-            fold_seed=self.fold_seed,
-            inner=self.inner,
-            inner_fraction=self.inner_fraction,
-        )
-        return get_protocol(self.protocol, options)
+        databases = self.db, self.train_db, self.test_db
+        inner = self.inner, self.inner_fraction
+        return get_protocol(self.protocol, ProtocolOptions(*databases, self.k, self.fold_seed, *inner))
 
 
 class TrainingSettings(Settings):
@@ -143,10 +132,8 @@ class Request:
     """A model as asked for.
 
     Attributes:
-        run: What decides the run.
         overrides: Fields of the recipe and options of the model, by their keys as `--set` takes them: `lr`,
             `recipe.epochs` or `options.width`.
-        training: Where and how it is trained.
     """
 
     run: RunSettings
@@ -184,8 +171,7 @@ class Layers:
             flags: Settings from the command line that were given.
 
         Raises:
-            UsageError: The file cannot be read, has an unknown setting, or a section sets what must be the
-                same for all; a `--set` is no key=value.
+            UsageError: The file cannot be read or sets what it may not, or a `--set` is no key=value.
         """
         content = read_toml(config, UsageError) if config else {}
         where = f"configuration {config}"
@@ -205,11 +191,8 @@ class Layers:
         """Merge the layers for one model; what its spelling says wins.
 
         Args:
-            entry: The model, with variant and recipe where they are spelled.
+            entry: The model.
             leave_out: Keys that this model does not take from what was given for every model.
-
-        Raises:
-            UsageError: A value of a wrong type or range.
         """
         file, sets, flags = (
             {key: value for key, value in layer.items() if key not in leave_out}
@@ -219,13 +202,15 @@ class Layers:
         own = [self.models.get(key, {}) for key in (entry.model, str(entry))]
         spelled = {key: value for key, value in asdict(entry).items() if value}
         merged = {k: v for layer in (file, *own, sets, flags, spelled) for k, v in layer.items()}
-        run = RunSettings(**_taken(merged, RunSettings.model_fields))
-        training = TrainingSettings(**_taken(merged, TrainingSettings.model_fields))
-        return Request(run, merged, training)
+        run, training = (
+            {name: merged.pop(name) for name in kind.model_fields if name in merged}
+            for kind in (RunSettings, TrainingSettings)
+        )
+        return Request(RunSettings(**run), merged, TrainingSettings(**training))
 
 
 def gather(config: Path | None, sets: Sequence[str], flags: Mapping[str, Any]) -> Request:
-    """Merge the layers for the model they name, variant and recipe spelled or not; errors as `Layers`."""
+    """Merge the layers for the model that they name, as spelled; errors as those of `Layers`."""
     layers = Layers.read(config, sets, flags)
     name = str(layers.common.get("model", ""))
     return layers.request(parse_entry(name) if name else Entry(""))
@@ -250,8 +235,8 @@ def _flat(content: Mapping[str, Any], known: Collection[str], where: str) -> dic
                 'as in lr = 1e-4 or "options.width" = 32, those of one model under [models.NAME]'
             )
         if name not in known:
-            hint = "; settings of the recipe and the model go under set, protocol and data are one for all"
-            raise UsageError(f"{where}: {unknown('setting', name, known)}{hint}")
+            hint = "fields of the recipe and options of the model go under set"
+            raise UsageError(f"{where}: {unknown('setting', name, known)}; {hint}")
         flat[name] = value
     return flat | _dotted(_table(content.get("set", {}), f"{where}: [set]"))
 
@@ -261,10 +246,6 @@ def _dotted(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     for key, value in table.items():
         found |= _dotted(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
     return found
-
-
-def _taken(values: dict[str, Any], names: Iterable[str]) -> dict[str, Any]:
-    return {name: values.pop(name) for name in names if name in values}
 
 
 @dataclass(frozen=True)
@@ -284,10 +265,6 @@ class Resolved:
     changes: dict[str, Any] = field(default_factory=dict)
 
 
-#: What the bench itself tells a builder.
-_OF_THE_DATA = ("num_classes", "in_channels", "map_size")
-
-
 def option_types(spec: ModelSpec) -> tuple[dict[str, Any], bool]:
     """Return the builder's options with their types, and whether it takes others too.
 
@@ -299,7 +276,8 @@ def option_types(spec: ModelSpec) -> tuple[dict[str, Any], bool]:
     try:
         parameters = inspect.signature(spec.build).parameters
         # A class's own hints are those of its attributes; its options are its constructor's.
-        hints = get_type_hints(spec.build.__init__ if isinstance(spec.build, type) else spec.build)
+        build: Any = spec.build
+        hints = get_type_hints(build.__init__ if isinstance(build, type) else build)  # type: ignore[misc]
     except (TypeError, ValueError, NameError, KeyError):
         parameters, hints, open_ended = {}, {}, True  # type: ignore[assignment]
     for name, parameter in parameters.items():
@@ -309,14 +287,14 @@ def option_types(spec: ModelSpec) -> tuple[dict[str, Any], bool]:
             guess = object if parameter.default in (None, parameter.empty) else type(parameter.default)
             found[name] = hints.get(name, guess)
     config: Any = getattr(spec.build, "config", None)
+    own = {}
     if hasattr(config, "model_fields"):
-        open_ended = False
-        found |= {n: Annotated[(f.annotation, *f.metadata, None)] for n, f in config.model_fields.items()}
+        own = {n: Annotated[(f.annotation, *f.metadata, None)] for n, f in config.model_fields.items()}
     elif is_dataclass(config):
-        open_ended = False
         hints = get_type_hints(config)
-        found |= {f.name: hints[f.name] for f in fields(config)}
-    return {name: kind for name, kind in found.items() if name not in _OF_THE_DATA}, open_ended
+        own = {f.name: hints[f.name] for f in fields(config)}
+    told = ("num_classes", "in_channels", "map_size")  # by the bench
+    return {n: kind for n, kind in (found | own).items() if n not in told}, open_ended and not own
 
 
 def _fields_of_recipe(spec: ModelSpec) -> tuple[str, ...]:
@@ -361,8 +339,7 @@ def resolve(spec: ModelSpec, request: Request) -> Resolved:
     """Apply a request to a model; a bare key is looked up in both recipe and options.
 
     Raises:
-        UsageError: An unknown variant, recipe or key (with a suggestion), or a value of a wrong type or
-            range.
+        UsageError: An unknown variant, recipe or key, or a value of a wrong type or range.
     """
     variant = request.run.variant or spec.default_variant
     if variant not in spec.variants:

@@ -45,21 +45,16 @@ def list_models(entries: Sequence[Registered]) -> str:
     from mer_bench.report.terminal import align
 
     rows = [["name", "parameters", "input", "specification", "picks on test", "source"]]
-    foreign = []
-    for entry in entries:
-        spec = entry.spec
-        rows.append(
-            [
-                spec.name,
-                f"{spec.parameters:,}" if spec.parameters else "–",
-                _cut(spec.views[0], _INPUT),
-                spec.exactness,
-                _SELECTS[spec.selects_on_test],
-                _cut(short_source(spec.citation), _SOURCE),
-            ]
-        )
-        if not entry.package.startswith("mer-bench "):
-            foreign.append(f"{spec.name} of {entry.package}")
+    for spec in (entry.spec for entry in entries):
+        size = f"{spec.parameters:,}" if spec.parameters else "–"
+        source = _cut(short_source(spec.citation), _SOURCE)
+        read = _cut(spec.views[0], _INPUT)
+        rows.append([spec.name, size, read, spec.exactness, _SELECTS[spec.selects_on_test], source])
+    foreign = [
+        f"{entry.spec.name} of {entry.package}"
+        for entry in entries
+        if not entry.package.startswith("mer-bench ")
+    ]
     lines = align(rows, left=len(rows[0]))
     lines.append("")
     lines.append("picks on test: whether the authors' own code chooses the epoch on the test subject")
@@ -72,26 +67,18 @@ def list_models(entries: Sequence[Registered]) -> str:
 def model_fields(entry: Registered) -> dict[str, Any]:
     """Return a model's metadata as plain values."""
     spec = entry.spec
+    as_they_are = (
+        *("name", "title", "kind", "parameters", "views", "default_variant", "default_recipe", "exactness"),
+        *("filled_in", "selects_on_test", "citation", "licence", "pretraining"),
+    )
     return {
-        "name": spec.name,
-        "title": spec.title,
-        "kind": spec.kind,
+        **{name: getattr(spec, name) for name in as_they_are},
         "package": entry.package,
-        "parameters": spec.parameters,
-        "views": spec.views,
         "variants": {name: dict(options) for name, options in spec.variants.items()},
-        "default_variant": spec.default_variant,
         "variant_views": dict(spec.variant_views),
         "recipes": {name: recipe.record() for name, recipe in spec.recipes.items()},
-        "default_recipe": spec.default_recipe,
         "options": sorted(option_types(spec)[0]),
-        "exactness": spec.exactness,
-        "filled_in": spec.filled_in,
-        "selects_on_test": spec.selects_on_test,
         "source": short_source(spec.citation),
-        "citation": spec.citation,
-        "licence": spec.licence,
-        "pretraining": spec.pretraining,
     }
 
 
@@ -107,13 +94,12 @@ def describe_recipe(recipe: Recipe) -> str:
 def describe_model(entry: Registered) -> str:
     """Return a model's metadata as text for people."""
     spec = entry.spec
-    selects = _SELECTS[spec.selects_on_test]
     lines = [
         f"{spec.name}: {spec.title} ({spec.kind}, {spec.exactness}; {entry.package})",
         f"  source: {spec.citation}",
         f"  parameters: {f'{spec.parameters:,}' if spec.parameters else '–'}",
         f"  input, best first: {', '.join(spec.views)}",
-        f"  its authors' code selects on test: {selects}",
+        f"  its authors' code selects on test: {_SELECTS[spec.selects_on_test]}",
     ]
     if spec.licence:
         lines.append(f"  licence: {spec.licence}")

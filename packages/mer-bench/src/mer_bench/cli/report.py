@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
 
 import click
@@ -11,17 +10,8 @@ import click
 
 @click.command("report", short_help="Tabulate complete runs beside published scores.")
 @click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option(
-    "--format",
-    "form",
-    type=click.Choice(["md", "csv", "latex"]),
-    default="md",
-    show_default=True,
-    help="Of the table.",
-)
-@click.option(
-    "--leaderboard", is_flag=True, help="One row per run, the best first, for those that are complete."
-)
+@click.option("--format", "form", type=click.Choice(["md", "csv", "latex"]), default="md", show_default=True)
+@click.option("--leaderboard", is_flag=True, help="One row per complete run, the best first.")
 @click.option("--out", type=click.Path(path_type=Path), help="Write to this file instead of the terminal.")
 @click.option("--seeds", metavar="N|LIST", help="Tabulate these seeds only; all by default.")
 @click.option("--published/--no-published", default=True, help="Set published scores below, or beside.")
@@ -49,14 +39,14 @@ def report_command(
     from mer_bench.report.leaderboard import build_leaderboards, ranked
     from mer_bench.report.render import RENDERERS
     from mer_bench.report.tables import build_tables
-    from mer_bench.runs.directory import RunDirectory, write_atomically
+    from mer_bench.runs.directory import RunDirectory, runs_below, write_atomically
     from mer_bench.scores.summary import RunSummary, summarise
     from mer_bench.settings import parse_seeds
 
     chosen = None if seeds is None else parse_seeds(seeds)
     summaries: list[RunSummary] = []
     left_out = []
-    for path in _run_folders(runs):
+    for path in dict.fromkeys(run for given in runs for run in runs_below(given) or [given]):
         run = RunDirectory(path)
         try:
             summaries.append(summarise(run, chosen))
@@ -81,14 +71,3 @@ def report_command(
         click.echo(f"left out: {reason}", err=True)
     if left_out:
         raise click.exceptions.Exit(1)
-
-
-def _run_folders(paths: Sequence[Path]) -> list[Path]:
-    """Return run directories; a folder that holds runs stands for all of them."""
-    from mer_bench.runs.manifest import MANIFEST
-
-    found = []
-    for path in paths:
-        below = sorted(manifest.parent for manifest in path.glob(f"*/{MANIFEST}"))
-        found += below if below and not (path / MANIFEST).exists() else [path]
-    return list(dict.fromkeys(found))

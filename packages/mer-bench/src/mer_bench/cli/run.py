@@ -109,12 +109,12 @@ def _describe(prepared: Prepared, doing: Doing) -> None:
         content["fold_names"] = list(prepared.folds.names)
         click.echo(json.dumps({"run": str(path), **content}, indent=1))
         return
-    data, population, recipe = prepared.data, prepared.data.population, prepared.resolved.recipe
+    data, population, recipe = prepared.data, prepared.data.population, prepared.job.recipe
     counts = "/".join(map(str, population.counts().tolist()))
     count = f", {manifest.parameters:,} parameters" if manifest.parameters else ""
     lines = [
         f"model      {manifest.model} (variant {manifest.variant}{count}; {manifest.package})",
-        f"options    {', '.join(f'{k}={v}' for k, v in prepared.resolved.options.items()) or 'as built'}",
+        f"options    {', '.join(f'{k}={v}' for k, v in prepared.job.options.items()) or 'as built'}",
         f"recipe     {f'{recipe.name}: {describe_recipe(recipe)}' if recipe else 'none'}",
         f"data       {len(population.labels)} samples of {len(set(population.subjects.tolist()))} subjects, "
         f"{'/'.join(population.classes)} {counts}",

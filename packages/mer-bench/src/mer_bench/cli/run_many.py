@@ -28,66 +28,49 @@ def run_many(chosen: Chosen, layers: Layers, registry: Registry, store: Path, do
     """
     from mer_bench.runs.many import Leaderboard
 
-    estimate = doing.dry_run or not doing.silent
-    board = Leaderboard.plan(chosen, layers, registry, store, doing.out, estimate)
+    board = Leaderboard.plan(
+        chosen, layers, registry, store, doing.out, estimate=doing.dry_run or not doing.silent
+    )
     if doing.dry_run:
-        click.echo(
-            json.dumps(_plan_fields(board), indent=1)
-            if doing.as_json
-            else f"{_plan_text(board)}\ndry run: nothing was trained or written"
-        )
+        text = f"{_plan_text(board)}\ndry run: nothing was trained or written"
+        click.echo(json.dumps(_plan_fields(board), indent=1) if doing.as_json else text)
         if board.refused:
             raise click.exceptions.Exit(1)
         return
     if not doing.silent:
         click.echo(_plan_text(board), err=True)
-    pace = _Pace([planned.seconds for planned in board.planned])
-    finished = []
+    finished: list[Finished] = []
     for place, planned in enumerate(board.planned):
         label = f"model {place + 1} of {len(board.planned)}, {planned.entry}"
         if not doing.silent:
             click.echo(label, err=True)
-        with training_shown(label, doing.silent, note=pace.of_the_others(place)) as report:
+        note = others_note(board.planned[place + 1 :], finished)
+        with training_shown(label, doing.silent, note=note) as report:
             one = board.train(planned, doing.limit, report)
         finished.append(one)
-        if one.outcome is not None:
-            pace.learn(place, one.outcome.seconds)
-            if not doing.as_json:
-                tell_outcome(one.outcome)
+        if one.outcome is not None and not doing.as_json:
+            tell_outcome(one.outcome)
     _finish(finished, board.refused, doing.as_json)
 
 
-class _Pace:
-    """How long the models to come will take, by estimates that those which are done correct.
+def others_note(to_come: Sequence[Planned], finished: Sequence[Finished]) -> str:
+    """Say how many models are still to come, and how long they will take where that was estimated.
 
-    Args:
-        estimates: Seconds of each model; None where they are not known.
+    Estimates are off by the same factor for most models, so those that are done correct the others.
     """
+    from mer_flow.work.progress import duration
 
-    def __init__(self, estimates: Sequence[float | None]):
-        self._estimates = estimates
-        self._taken = self._estimated = 0.0
-
-    def learn(self, place: int, seconds: float) -> None:
-        """Take the time that a model took; estimates are off by the same factor for most models."""
-        estimate = self._estimates[place]
-        if estimate:
-            self._taken += seconds
-            self._estimated += estimate
-
-    def of_the_others(self, place: int) -> str:
-        """Say what follows the model at a place."""
-        from mer_flow.work.progress import duration
-
-        to_come = self._estimates[place + 1 :]
-        if not to_come:
-            return ""
-        models = f"then {len(to_come)} more model{'s' if len(to_come) > 1 else ''}"
-        known = [seconds for seconds in to_come if seconds is not None]
-        if len(known) < len(to_come):
-            return models
-        factor = self._taken / self._estimated if self._estimated else 1.0
-        return f"{models}, {duration(factor * sum(known))}"
+    if not to_come:
+        return ""
+    models = f"then {len(to_come)} more model{'s' if len(to_come) > 1 else ''}"
+    seconds = [planned.seconds for planned in to_come if planned.seconds is not None]
+    if len(seconds) < len(to_come):
+        return models
+    done = [
+        (one.outcome.seconds, one.planned.seconds) for one in finished if one.outcome and one.planned.seconds
+    ]
+    factor = sum(taken for taken, _ in done) / sum(estimated for _, estimated in done) if done else 1.0
+    return f"{models}, {duration(factor * sum(seconds))}"
 
 
 def _plan_row(place: int, planned: Planned) -> dict[str, Any]:
@@ -124,27 +107,17 @@ def _plan_text(board: Leaderboard) -> str:
     from mer_bench.report.terminal import align
     from mer_flow.work.progress import duration
 
-    rows = [
-        ["#", "model", "variant", "recipe", "input", "parameters", "folds", "epochs", "done", "time, about"]
-    ]
-    notes = []
+    heads = "#", "model", "variant", "recipe", "input", "parameters", "folds", "epochs", "done", "time, about"
+    rows, notes = [[*heads]], []
     for place, planned in enumerate(board.planned, 1):
         manifest, seeds = planned.manifest, len(planned.request.run.seeds)
-        recipe = manifest.identity.recipe
-        rows.append(
-            [
-                str(place),
-                manifest.model,
-                manifest.variant,
-                recipe.name if recipe else "–",
-                manifest.identity.input,
-                f"{manifest.parameters:,}" if manifest.parameters else "–",
-                f"{len(manifest.folds)}" + (f" x {seeds} seeds" if seeds > 1 else ""),
-                f"{planned.epochs:,}",
-                str(planned.done),
-                "–" if planned.seconds is None else duration(planned.seconds),
-            ]
-        )
+        identity = manifest.identity
+        recipe = identity.recipe.name if identity.recipe else "–"
+        size = f"{manifest.parameters:,}" if manifest.parameters else "–"
+        folds = f"{len(manifest.folds)}" + (f" x {seeds} seeds" if seeds > 1 else "")
+        time = "–" if planned.seconds is None else duration(planned.seconds)
+        row = str(place), manifest.model, manifest.variant, recipe, identity.input, size, folds
+        rows.append([*row, f"{planned.epochs:,}", str(planned.done), time])
         changes = ", ".join(f"{key}={value}" for key, value in manifest.changes.items())
         missing = ", ".join(name for name, _ in manifest.passed_over)
         said = [f"set apart: {changes}"] if changes else []
@@ -170,17 +143,12 @@ def _finish(finished: Sequence[Finished], refused: Sequence[Refused], as_json: b
         if one.outcome is not None and one.complete
     ]
     if as_json:
-        models = [
-            {
-                "entry": str(one.planned.entry),
-                "failures": one.failures,
-                "outcome": one.outcome and outcome_fields(one.outcome),
-                "complete": one.complete,
-            }
-            for one in finished
-        ]
-        found = {"models": models, "refused": [asdict(one) for one in refused]}
-        click.echo(json.dumps({**found, "leaderboard": [s.to_json() for s in ranked(summaries)]}, indent=1))
+        found = {
+            "models": [_outcome_row(one) for one in finished],
+            "refused": [asdict(one) for one in refused],
+            "leaderboard": [summary.to_json() for summary in ranked(summaries)],
+        }
+        click.echo(json.dumps(found, indent=1))
     else:
         for table in build_leaderboards(summaries):
             click.echo("\n" + render_leaderboard(table))
@@ -195,6 +163,15 @@ def _finish(finished: Sequence[Finished], refused: Sequence[Refused], as_json: b
             click.echo(f"refused: {other.entry}: {other.reason}", err=True)
     if refused or not all(one.complete for one in finished):
         raise click.exceptions.Exit(1)
+
+
+def _outcome_row(one: Finished) -> dict[str, Any]:
+    return {
+        "entry": str(one.planned.entry),
+        "failures": one.failures,
+        "outcome": one.outcome and outcome_fields(one.outcome),
+        "complete": one.complete,
+    }
 
 
 def _short(failure: str, limit: int = 2) -> str:

@@ -36,12 +36,7 @@ _LOCK = ".lock"
 
 
 def write_atomically(path: Path, payload: bytes, of_a_run: bool = True) -> None:
-    """Write a file whole or not at all.
-
-    Args:
-        path: The file.
-        payload: Its content.
-        of_a_run: Whether it is part of a run, so that the message may say what becomes of that.
+    """Write a file whole or not at all; `of_a_run` where an error is to say what becomes of the run.
 
     Raises:
         RunError: The disk is full or the file cannot be written; what was there before is kept.
@@ -254,12 +249,9 @@ class RunDirectory:
         return status
 
     def describe_notes(self, notes: Iterable[tuple[str, str]]) -> tuple[str, ...]:
-        """Word what training noted, each note once with its folds.
+        """Word notes, as in `RunStatus.notes`, each once with its folds.
 
         A class without any sample is left out; the manifest warns of it.
-
-        Args:
-            notes: `(fold, note)`, as in `RunStatus.notes`.
         """
         present = set(self.manifest.samples.labels)
         known = {absent_class_note(c) for k, c in enumerate(self.manifest.classes) if k not in present}
@@ -273,6 +265,13 @@ class RunDirectory:
         """Rename a damaged record, so that its fold is trained again; return where the evidence is."""
         path = self.record_path(seed, fold)
         return path.replace(path.with_name(f"{path.name}.damaged"))
+
+
+def runs_below(folder: Path) -> list[Path]:
+    """Return the run directories in a folder, or the folder itself where it is one."""
+    if (folder / MANIFEST).exists():
+        return [folder]
+    return sorted(manifest.parent for manifest in folder.glob(f"*/{MANIFEST}"))
 
 
 @contextlib.contextmanager

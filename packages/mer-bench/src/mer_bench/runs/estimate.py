@@ -18,12 +18,7 @@ _PER_STEP = 2e-3
 
 
 def flops_per_sample(network: nn.Module, shape: tuple[int, ...]) -> float:
-    """Count the multiplications and additions of one forward pass: convolutions, products and attention.
-
-    Args:
-        network: The network, on any device.
-        shape: `(C, H, W)` of its maps.
-    """
+    """Count the multiplications and additions of one forward pass over a map of shape `(C, H, W)`."""
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
@@ -69,16 +64,16 @@ def estimate_seconds(prepared: Prepared, missing: int, rate: float) -> float | N
     """
     from mer_bench.training.device import resolve_device
 
-    recipe, training = prepared.resolved.recipe, prepared.request.training
-    if recipe is None or resolve_device(training.device) != "cpu":
+    job, recipe = prepared.job, prepared.job.recipe
+    if recipe is None or resolve_device(job.training.device) != "cpu":
         return None
     try:
-        network = try_network(prepared.registered.spec, prepared.resolved.options, prepared.data)
+        network = try_network(job.spec, job.options, prepared.data)
         flops = flops_per_sample(network, prepared.data.maps.shape[1:])
     except Exception:  # a stranger's network may run and not be counted; that is no reason to fail
         return None
     folds = prepared.folds.folds
     samples = sum(len(fold.train) for fold in folds) / len(folds)
     step_seconds = _PASSES * flops * samples / rate + _PER_STEP * -(-samples // recipe.batch_size)
-    workers = min(training.workers or usable_cores(), max(missing, 1))
+    workers = min(job.training.workers or usable_cores(), max(missing, 1))
     return missing * recipe.epochs * step_seconds / workers

@@ -26,7 +26,6 @@ class Fitted:
     """A checkpoint and what went into it.
 
     Attributes:
-        folder: Where the network's `save_pretrained` wrote.
         resolved: The model's options and recipe.
         data: What it was trained on, all of it.
         metadata: What the checkpoint says of its training.
@@ -34,7 +33,6 @@ class Fitted:
         seconds: Wall time of training.
     """
 
-    folder: Path
     resolved: Resolved
     data: BenchData
     metadata: Mapping[str, Any]
@@ -88,17 +86,14 @@ def fit(
             trained = train_whole(job, TrainingData(data.maps, data.population.labels), on_epoch)
             metadata = _metadata(registered.package, resolved, job, data)
             metadata["training"]["train_accuracy"] = trained.train_accuracy
-            _save(trained.network, folder, metadata, spec.name)
+            network: Any = trained.network
+            try:
+                network.save_pretrained(folder, metadata)
+            except Exception as error:  # a stranger's writer may raise anything
+                raise RunError(f"model '{spec.name}' could not save its network: {error}") from error
     except OSError as error:
         raise RunError(f"checkpoint {out} cannot be written: {error.strerror or error}") from error
-    return Fitted(out, resolved, data, metadata, trained.train_accuracy, trained.seconds)
-
-
-def _save(network: Any, folder: Path, metadata: dict[str, Any], model: str) -> None:
-    try:
-        network.save_pretrained(folder, metadata)
-    except Exception as error:  # the network's own writer, ours or a stranger's, may raise anything
-        raise RunError(f"model '{model}' could not save its network: {error}") from error
+    return Fitted(resolved, data, metadata, trained.train_accuracy, trained.seconds)
 
 
 def _metadata(package: str, resolved: Resolved, job: Job, data: BenchData) -> dict[str, Any]:

@@ -188,7 +188,7 @@ def build_manifest(
     folds: FoldSet,
     parameters: int | None,
 ) -> RunManifest:
-    """Write a run down; `parameters` as in `RunManifest`."""
+    """Write a run down; `parameters` are the trainable ones, None for a classifier."""
     spec, run, population = registered.spec, request.run, data.population
     identity = Identity(
         model=spec.name,
@@ -202,18 +202,15 @@ def build_manifest(
         data=data.digest(),
         folds=folds.digest(),
     )
+    of_spec = ("title", "citation", "exactness", "filled_in", "selects_on_test")
     return RunManifest(
+        **{name: getattr(spec, name) for name in of_spec},
         digest=identity.digest(),
         model=spec.name,
         protocol=run.protocol,
         identity=identity,
         seeds=tuple(sorted(run.seeds)),
-        title=spec.title,
         package=registered.package,
-        citation=spec.citation,
-        exactness=spec.exactness,
-        filled_in=spec.filled_in,
-        selects_on_test=spec.selects_on_test,
         parameters=parameters,
         variant=resolved.variant,
         default_variant=DefaultVariant(name=spec.default_variant, parameters=spec.parameters),
@@ -230,12 +227,7 @@ def build_manifest(
         versions=versions(registered.package),
         commit=source_commit(),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
-        samples=Samples(
-            sample_ids=population.sample_ids.tolist(),
-            subjects=population.subjects.tolist(),
-            databases=population.databases.tolist(),
-            labels=population.labels.tolist(),
-        ),
+        samples=Samples(**{name: getattr(population, name).tolist() for name in Samples.model_fields}),
         folds=tuple(
             FoldRows(name=f.name, train=f.train.tolist(), test=f.test.tolist(), inner=f.inner.tolist())
             for f in folds.folds
@@ -262,19 +254,16 @@ def versions(package: str) -> dict[str, str]:
 
 def source_commit() -> str:
     """Return the git commit of this source tree, with `+` where it has changes; empty outside a checkout."""
-    here = Path(__file__).parents[1]
 
-    def git(*arguments: str) -> str | None:
-        try:
-            done = subprocess.run(
-                ["git", "-C", str(here), *arguments], capture_output=True, text=True, timeout=10, check=False
-            )
-        except (OSError, subprocess.SubprocessError):
-            return None
-        return done.stdout.strip() if done.returncode == 0 else None
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(Path(__file__).parents[1]), *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+        return done.stdout.strip()
 
-    # A package installed below somebody else's checkout is not part of it.
-    if git("ls-files", "--error-unmatch", "errors.py") is None:
+    try:
+        # A package installed below somebody else's checkout is not part of it.
+        git("ls-files", "--error-unmatch", "errors.py")
+        changed = git("status", "--porcelain", "--untracked-files=no", "--", ".")
+        return git("rev-parse", "HEAD") + ("+" if changed else "")
+    except (OSError, subprocess.SubprocessError):
         return ""
-    changed = git("status", "--porcelain", "--untracked-files=no", "--", str(here))
-    return (git("rev-parse", "HEAD") or "") + ("+" if changed else "")

@@ -28,12 +28,7 @@ LARGE = 5_000_000
 
 @dataclass(frozen=True)
 class Refused:
-    """A model that cannot run.
-
-    Attributes:
-        entry: As it was spelled, or the plug-in's name.
-        reason: Why not, and the remedy.
-    """
+    """A model that cannot run, as it was spelled or its plug-in is named; why not, and the remedy."""
 
     entry: str
     reason: str
@@ -41,16 +36,9 @@ class Refused:
 
 @dataclass(frozen=True)
 class Chosen:
-    """The models asked for.
-
-    Attributes:
-        entries: As they are spelled.
-        refused: What of the registry is broken, where all were asked for.
-        everything: Whether all were.
-    """
+    """The models asked for, as they are spelled; `everything` where all were."""
 
     entries: tuple[Entry, ...]
-    refused: tuple[Refused, ...] = ()
     everything: bool = False
 
 
@@ -108,40 +96,41 @@ class Finished:
 def choose(names: Sequence[str], everything: bool, layers: Layers, registry: Registry) -> Chosen:
     """Return the models to run: those named, or all, or those that the configuration has sections for.
 
+    Among them may be some that are broken in the registry.
+
     Raises:
         UsageError: Names are given along with `everything`, twice, unknown or ill spelled.
     """
     if names and everything:
         raise UsageError("give either --all or names of models")
-    for key in layers.models:
-        name = parse_entry(key).model
-        if name not in registry.names and not _is_broken(registry, name):
-            raise UsageError(f"section [models.{key}]: {unknown('model', name, registry.names)}")
+    sections = tuple(parse_entry(key) for key in layers.models)
+    for key, entry in zip(layers.models, sections, strict=True):
+        _require(entry, registry, f"section [models.{key}]: ")
     if everything:
-        refused = [Refused(failure.entry_point, str(failure)) for failure in registry.failures]
-        for name in registry.duplicates:
-            try:
-                registry.find(name)
-            except RegistryError as error:
-                refused.append(Refused(name, str(error)))
-        entries = tuple(Entry(entry.spec.name) for entry in sorted(registry, key=_size))
-        return Chosen(entries, tuple(refused), everything=True)
-    entries = tuple(parse_entry(name) for name in names or layers.models)
+        sound = [entry.spec.name for entry in sorted(registry, key=_size)]
+        broken = [*(failure.entry_point for failure in registry.failures), *registry.duplicates]
+        return Chosen(tuple(Entry(name) for name in dict.fromkeys([*sound, *broken])), everything=True)
+    entries = tuple(parse_entry(name) for name in names) or sections
     for entry in entries:
         if entries.count(entry) > 1:
             raise UsageError(f"'{entry}' is given twice")
-        if not _is_broken(registry, entry.model):
-            registry.find(entry.model)
+        _require(entry, registry)
     return Chosen(entries)
+
+
+def _require(entry: Entry, registry: Registry, where: str = "") -> None:
+    """Refuse a name that nobody registered; a broken one is refused later, in company."""
+    try:
+        registry.find(entry.model)
+    except RegistryError:
+        pass
+    except UsageError as error:
+        raise UsageError(f"{where}{error}") from None
 
 
 def _size(entry: Registered) -> tuple[bool, int, str]:
     """Sort classifiers first, then networks by their size: what is quick comes first."""
     return entry.spec.kind == "network", entry.spec.parameters or 0, entry.spec.name
-
-
-def _is_broken(registry: Registry, name: str) -> bool:
-    return name in registry.duplicates or any(name == failure.entry_point for failure in registry.failures)
 
 
 @dataclass(frozen=True)
@@ -181,14 +170,14 @@ class Leaderboard:
             registry: Where the models are found.
             store: The store.
             out: Folder of all runs.
-            estimate: Estimate how long each will take.
+            estimate: Whether to estimate how long each will take.
 
         Raises:
             UsageError: A setting that no model takes, a wrong value, or two entries that are one run.
             MerBenchError: No model can run, all for this one reason.
         """
         planned: list[Planned] = []
-        refused = list(chosen.refused)
+        refused: list[Refused] = []
         errors: list[Exception] = []
         cache = DataCache()
         found = []
@@ -224,13 +213,7 @@ class Leaderboard:
     def train(
         self, planned: Planned, limit: int | None = None, on_progress: OnProgress | None = None
     ) -> Finished:
-        """Train one of the models; its failure does not keep the others from going on.
-
-        Args:
-            planned: The model.
-            limit: As in `execute`.
-            on_progress: Likewise.
-        """
+        """Train one of the models, as `execute` does; its failure does not keep the others from going on."""
         outcome: Outcome | None = None
         try:
             prepared = prepare(planned.registered, planned.request, self.store, self.cache)
@@ -263,9 +246,10 @@ def _left_out(spec: ModelSpec, layers: Layers) -> list[str]:
 
 def _check_common(layers: Layers, specs: Sequence[ModelSpec]) -> None:
     """Refuse what was given for every model and none knows."""
-    if not specs:
-        return
-    for key in set.intersection(*(set(_left_out(spec, layers)) for spec in specs)):
+    left_out = [_left_out(spec, layers) for spec in specs]
+    for key in layers.common if specs else ():
+        if not all(key in keys for keys in left_out):
+            continue
         if key in ("variant", "recipe"):
             known = {name for spec in specs for name in getattr(spec, f"{key}s")}
             raise UsageError(str(unknown(f"{key} of the chosen models", str(layers.common[key]), known)))
@@ -277,12 +261,14 @@ def _settle(
     entry: Entry, spec: ModelSpec, layers: Layers, spare_cpu: bool
 ) -> tuple[Entry, Request, list[str]]:
     """Return a model's entry and request, checked against the model, and what was decided on the way."""
+    from mer_bench.training.device import resolve_device
+
     left_out = _left_out(spec, layers)
     request = layers.request(entry, left_out)
     spelled = [f"{key} {layers.common[key]}" if key in ("variant", "recipe") else key for key in left_out]
     notes = [f"does not know {', '.join(spelled)}, so its own settings hold"] if spelled else []
     large = (spec.parameters or 0) > LARGE and "small" in spec.variants and spec.default_variant != "small"
-    if spare_cpu and large and not request.run.variant and _on_cpu(request):
+    if spare_cpu and large and not request.run.variant and resolve_device(request.training.device) == "cpu":
         entry = replace(entry, variant="small")
         request = layers.request(entry, left_out)
         notes.append(
@@ -291,9 +277,3 @@ def _settle(
         )
     resolve(spec, request)
     return entry, request, notes
-
-
-def _on_cpu(request: Request) -> bool:
-    from mer_bench.training.device import resolve_device
-
-    return resolve_device(request.training.device) == "cpu"

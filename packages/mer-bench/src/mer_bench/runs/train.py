@@ -33,17 +33,13 @@ class Prepared:
     """A run, resolved and checked; nothing has been trained or written.
 
     Attributes:
-        registered: The model and its package.
-        request: Its settings.
-        resolved: The model's options and recipe.
+        job: What training is told, for the first seed.
         data: Maps and labels.
         folds: The fold set.
         manifest: What the run directory will say.
     """
 
-    registered: Registered
-    request: Request
-    resolved: Resolved
+    job: Job
     data: BenchData
     folds: FoldSet
     manifest: RunManifest
@@ -77,12 +73,6 @@ def prepare(
 ) -> Prepared:
     """Resolve a request against a model and a store, and check all that can be checked before training.
 
-    Args:
-        registered: The model.
-        request: The settings.
-        store: Path of the store.
-        cache: Where other models' data are kept, to be shared.
-
     Raises:
         UsageError: A setting is unknown or out of range.
         DataError: The store lacks what the protocol or the model needs.
@@ -98,33 +88,24 @@ def prepare_data(registered: Registered, request: Request, data: BenchData) -> P
     if run.shuffle_labels is not None:
         data = data.shuffled(run.shuffle_labels)
     folds = run.splitter().cut(data.population)
-    network = try_model(job_of(registered.spec, request, resolved, data), data)
-    parameters = network and sum(p.numel() for p in network.parameters() if p.requires_grad)
+    job = job_of(registered.spec, request, resolved, data)
+    network, parameters = try_model(job, data), None
+    if network is not None:
+        parameters = sum(p.numel() for p in network.parameters() if p.requires_grad)
     manifest = build_manifest(registered, request, resolved, data, folds, parameters)
-    return Prepared(registered, request, resolved, data, folds, manifest)
+    return Prepared(job, data, folds, manifest)
 
 
 def job_of(spec: ModelSpec, request: Request, resolved: Resolved, data: BenchData) -> Job:
-    """Return what training is told, with the first seed."""
+    """Return what training is told, for the first seed."""
     from mer_bench.training.job import Job
 
-    return Job(
-        spec=spec,
-        options=resolved.options,
-        recipe=resolved.recipe,
-        training=request.training,
-        classes=data.population.classes,
-        protocol=request.run.protocol,
-        seed=request.run.seeds[0],
-        view=data.input,
-    )
+    run, model = request.run, (spec, resolved.options, resolved.recipe)
+    return Job(*model, request.training, data.population.classes, run.protocol, run.seeds[0], data.input)
 
 
 def try_model(job: Job, data: BenchData) -> nn.Module | None:
-    """Check a job, build its model once and try it on the data's shape.
-
-    Returns:
-        The network, not to be trained; None for a classifier.
+    """Check a job, build its model once and try it on the data's shape; return it where it is a network.
 
     Raises:
         UsageError: The training cannot be met, the model cannot be built with these options or read maps of
@@ -200,7 +181,7 @@ def execute(
     if limit is not None and limit < 1:
         raise UsageError(f"--limit must be at least 1, got {limit}")
     begin = time.monotonic()
-    seeds, wanted = prepared.request.run.seeds, prepared.folds.folds[:limit]
+    seeds, wanted = prepared.manifest.settings.seeds, prepared.folds.folds[:limit]
     with writing(out, prepared.manifest) as run:
         before = run.status(seeds)
         set_aside = [run.set_aside(seed, fold) for seed in seeds for fold, _ in before.damaged[seed]]
@@ -236,7 +217,7 @@ def _train(prepared: Prepared, missing: Mapping[int, Sequence[Fold]], sink: _Rec
 
     if not missing:
         return []
-    job = job_of(prepared.registered.spec, prepared.request, prepared.resolved, prepared.data)
+    job = prepared.job
     try:
         data = trainer.prepare_data(job, TrainingData(prepared.data.maps, prepared.data.population.labels))
     except TrainingError as error:
