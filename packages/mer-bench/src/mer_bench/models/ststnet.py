@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from mer_bench.errors import UsageError
 from mer_bench.models.spec import ModelSpec
 from mer_bench.recipe import Recipe
+from mer_bench.training.kernels.norm_pool import norm_pool
 
 
 class STSTNet(nn.Module):
@@ -68,8 +69,7 @@ class STSTNet(nn.Module):
         """
         # On maps padded beforehand a CPU convolves nearly twice as fast.
         padded = F.pad(maps.permute(0, 2, 3, 1), (0, 0, *(self.padding,) * 4)).permute(0, 3, 1, 2)
-        active = F.relu(self.conv(padded), inplace=True)
-        pooled = F.max_pool2d(self.norm(active), kernel_size=3, stride=3, padding=1)
+        pooled = norm_pool(self.norm, F.relu(self.conv(padded), inplace=True))
         features = F.avg_pool2d(self.dropout(pooled), kernel_size=2, stride=2)
         # Row, column, kernel: the order in memory of channels-last maps, and of their gradient on the way
         # back.

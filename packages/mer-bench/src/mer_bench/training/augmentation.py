@@ -43,7 +43,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Augmenter:
-    """Random rotations, flips, shifts and noise of training maps.
+    """Rotate, flip, shift and blur training maps with noise, at random.
 
     Attributes:
         flip: Probability of a horizontal mirror.
@@ -62,24 +62,21 @@ class Augmenter:
     rotation: float = 0.0
 
     @classmethod
-    def from_recipe(cls, recipe: Recipe, view: str | None) -> Augmenter | None:
-        """Make the recipe's augmentation.
+    def from_recipe(cls, recipe: Recipe, view: str) -> Augmenter | None:
+        """Make the recipe's augmentation, or None where it has none.
 
         Args:
-            recipe: Gives `rotate`, `flip`, `shift` and `noise`.
+            recipe: How to train.
             view: The input as `view:normalisation`, as in `whole-28:minmax-255`; needed for flips and
                 rotations only, as which channels are a u, and how a mirrored one is stored, depends on it.
 
-        Returns:
-            The augmentation, or None where the recipe has none.
-
         Raises:
-            UsageError: If flips or rotations are asked for and the view does not say how flow is stored, or
-                its maps cannot be rotated.
+            UsageError: Flips or rotations are asked for and the view does not say how flow is stored, or its
+                maps cannot be rotated.
         """
         if not (recipe.rotate or recipe.flip or recipe.shift or recipe.noise):
             return None
-        name, _, normalisation = (view or "").partition(":")
+        name, _, normalisation = view.partition(":")
         parts = [_part(part) for part in name.split("+")]
         known = normalisation in MIRROR_OFFSETS and None not in parts
         if recipe.flip and not known:
@@ -111,7 +108,7 @@ class Augmenter:
             New maps of the same shape.
 
         Raises:
-            UsageError: If the channels are not those of the view.
+            UsageError: The channels are not those of the view.
         """
         batch, channels, height, width = maps.shape[-4:]
         spans = _spans(self.parts, channels) if self.flip or self.rotation else []
@@ -138,7 +135,7 @@ class Augmenter:
     def _mirror(
         self, maps: Tensor, y: Tensor, x: Tensor, mirrored: Tensor, spans: Sequence[tuple[Part, int, int]]
     ) -> Tensor:
-        """Picks rows and columns, which come shifted, and mirrors the samples that are to be."""
+        """Pick rows and columns, which come shifted, and mirror the samples that are to be."""
         height, width = maps.shape[-2:]
         half = width // 2
         whole = y, torch.where(mirrored, width - 1 - x, x)
@@ -171,7 +168,7 @@ class Augmenter:
 
 
 def _part(name: str) -> Part | None:
-    """Reads one part of a view's name; None where it is of no known family."""
+    """Read one part of a view's name; None where it is of no known family."""
     family, _, rest = name.partition("-")
     layout = rest.partition("@")[2]
     if family in ("whole", "regions", "htnet"):
@@ -183,14 +180,8 @@ def _part(name: str) -> Part | None:
     return None
 
 
-def _check_rotation(
-    recipe: Recipe, view: str | None, normalisation: str, parts: Sequence[Part | None]
-) -> None:
-    """Refuses rotations of what cannot be rotated.
-
-    Raises:
-        UsageError: The view is unknown, pieced together, or stores flow without its zero.
-    """
+def _check_rotation(recipe: Recipe, view: str, normalisation: str, parts: Sequence[Part | None]) -> None:
+    """Refuse to rotate a view that is unknown, pieced together, or stores flow without its zero."""
     asked = f"recipe '{recipe.name}' rotates maps (rotate = {recipe.rotate:g})"
     remedy = "read whole-N, faces-N or clips-N, flow as raw or scaled, or set rotate = 0"
     known = [part for part in parts if part is not None]
@@ -205,11 +196,7 @@ def _check_rotation(
 
 
 def _spans(parts: Sequence[Part], channels: int) -> list[tuple[Part, int, int]]:
-    """Returns each part with its first channel and the one after its last.
-
-    Raises:
-        UsageError: If no whole number of frames in a clip makes up the channels.
-    """
+    """Return each part with its first channel and the one after its last."""
     per_frame = sum(part.channels for part in parts if part.clips)
     fixed = sum(part.channels for part in parts if not part.clips)
     frames, left = divmod(channels - fixed, per_frame) if per_frame else (1, channels - fixed)

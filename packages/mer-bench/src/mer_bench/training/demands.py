@@ -12,12 +12,12 @@ def meet_recipe(network: nn.Module, recipe: Recipe) -> None:
     """Tell a network how strongly to augment its features.
 
     Args:
-        network: With an attribute `isda` where it can: its largest strength of implicit semantic augmentation
-            is then set to the recipe's.
-        recipe: Gives `isda`.
+        network: Where it can, it has an attribute `isda`, the largest strength of implicit semantic
+            augmentation, which is set to the recipe's.
+        recipe: How it is trained.
 
     Raises:
-        UsageError: If the recipe asks for augmentation and the network has none.
+        UsageError: The recipe asks for augmentation and the network has none.
     """
     if hasattr(network, "isda"):
         network.isda = recipe.isda  # type: ignore[assignment]

@@ -24,32 +24,22 @@ logger = logging.getLogger(__name__)
 def build_classifier(
     spec: ModelSpec, options: Mapping[str, Any], num_classes: int, shape: tuple[int, ...]
 ) -> Any:
-    """Build a classifier for maps of a shape.
-
-    Args:
-        spec: The model.
-        options: Options of its builder.
-        num_classes: Number of classes.
-        shape: `(C, H, W)` of the maps.
-
-    Returns:
-        The classifier, not fitted.
-    """
+    """Build a classifier for maps of shape `(C, H, W)`; it is not fitted."""
     channels, height, _ = shape
     return spec.build(num_classes=num_classes, in_channels=channels, map_size=height, **options)
 
 
 def classifier_features(
-    spec: ModelSpec, options: Mapping[str, Any], num_classes: int, maps: np.ndarray, view: str | None
+    spec: ModelSpec, options: Mapping[str, Any], num_classes: int, maps: np.ndarray, view: str
 ) -> np.ndarray:
     """Make what a classifier is fitted on.
 
     Args:
         spec: The model.
         options: Options of its builder.
-        num_classes: Number of classes.
+        num_classes: How many classes.
         maps: `(N, C, H, W)` float32.
-        view: The input as `view:normalisation`, or None where the caller does not know.
+        view: The input as `view:normalisation`; empty where the caller does not know.
 
     Returns:
         `(N, D)` float32 features; the maps themselves for a classifier without a `features` step.
@@ -96,14 +86,14 @@ def classifier_features(
 
 
 def try_classifier(
-    spec: ModelSpec, options: Mapping[str, Any], num_classes: int, maps: np.ndarray, view: str | None
+    spec: ModelSpec, options: Mapping[str, Any], num_classes: int, maps: np.ndarray, view: str
 ) -> None:
     """Build a classifier once and try its features on the first sample, before a run begins.
 
     Args:
         spec: The model.
         options: Options of its builder.
-        num_classes: Number of classes.
+        num_classes: How many classes.
         maps: `(N, C, H, W)` float32.
         view: The input as `view:normalisation`.
 
@@ -121,13 +111,11 @@ def try_classifier(
         raise UsageError(f"{what} cannot be built or run: {error}") from error
 
 
-def _of_sample(
-    classifier: Any, spec: ModelSpec, maps: np.ndarray, index: int, view: str | None
-) -> np.ndarray:
-    """Returns `(D,)` float32, the features of one sample."""
+def _of_sample(classifier: Any, spec: ModelSpec, maps: np.ndarray, index: int, view: str) -> np.ndarray:
+    """Return `(D,)` float32, the features of one sample."""
     try:
         # A copy: nothing that it does to its sample may reach the run's data.
-        row = np.asarray(classifier.features(maps[index : index + 1].copy(), view or ""), np.float32)
+        row = np.asarray(classifier.features(maps[index : index + 1].copy(), view), np.float32)
     except MerBenchError:
         raise
     except Exception as error:  # a plug-in may raise anything

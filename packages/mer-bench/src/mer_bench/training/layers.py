@@ -45,14 +45,7 @@ class FoldDropout(nn.Dropout):
         return 0 < round(self.p * _LEVELS) < _LEVELS
 
     def forward(self, input: Tensor) -> Tensor:
-        """Drop elements, or whole channels.
-
-        Args:
-            input: `(N, ...)`, or `(N, C, ...)` where channels are dropped.
-
-        Returns:
-            Same shape; in evaluation the input itself.
-        """
+        """Drop elements of `(N, ...)`, or whole channels of `(N, C, ...)`; in evaluation nothing."""
         threshold = round(self.p * _LEVELS)
         if not self.training or threshold == 0:
             return input
@@ -72,7 +65,7 @@ class FoldDropout(nn.Dropout):
         return input * (kept.to(input.dtype) * (_LEVELS / (_LEVELS - threshold)))
 
     def _unpack(self, words: Tensor) -> Tensor:
-        """Four signed 16-bit numbers per word, lowest first."""
+        """Return four signed 16-bit numbers per word, lowest first."""
         if not self.stacked and sys.byteorder == "little":
             return words.view(torch.int16)
         # `vmap` cannot reinterpret memory.
@@ -98,14 +91,7 @@ class LoneBatchNorm1d(nn.BatchNorm1d):
         self.train(norm.training)
 
     def forward(self, input: Tensor) -> Tensor:
-        """Normalise.
-
-        Args:
-            input: `(N, C)` or `(N, C, L)`.
-
-        Returns:
-            Same shape.
-        """
+        """Normalise `(N, C)` or `(N, C, L)`."""
         if self.training and self.running_mean is not None and input.numel() == input.shape[1]:
             return F.batch_norm(
                 input, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps
@@ -141,14 +127,7 @@ class MaskedBatchNorm(nn.Module):
         self.train(norm.training)
 
     def forward(self, input: Tensor) -> Tensor:
-        """Normalise.
-
-        Args:
-            input: `(N, C, ...)`, N a multiple of the rows of `row_weight` (rows of one sample in a run).
-
-        Returns:
-            Same shape and dtype.
-        """
+        """Normalise `(N, C, ...)`; each row of `row_weight` is that of as many neighbouring rows."""
         x = input.float()
         per_channel = (1, -1, *[1] * (x.dim() - 2))
         if self.training or self.running_mean is None or self.running_var is None:

@@ -32,7 +32,7 @@ class LossTerms:
 
 
 def class_balanced_weights(counts: Tensor, beta: float) -> Tensor:
-    """Weights by the effective number of samples (Cui et al., CVPR 2019, doi:10.1109/CVPR.2019.00949, eq. 2).
+    """Weigh by the effective number of samples (Cui et al., CVPR 2019, doi:10.1109/CVPR.2019.00949, eq. 2).
 
     Args:
         counts: `(..., classes)` training samples per class.
@@ -56,7 +56,7 @@ def class_balanced_weights(counts: Tensor, beta: float) -> Tensor:
 
 
 def logit_offsets(counts: Tensor, tau: float) -> Tensor:
-    """Offsets of the logit-adjusted loss (Menon et al., ICLR 2021, arXiv:2007.07314, eq. 10).
+    """Return offsets of the logit-adjusted loss (Menon et al., ICLR 2021, arXiv:2007.07314, eq. 10).
 
     Args:
         counts: `(..., classes)` training samples per class.
@@ -71,17 +71,15 @@ def logit_offsets(counts: Tensor, tau: float) -> Tensor:
 
 
 def loss_terms(recipe: Recipe, counts: Tensor) -> LossTerms:
-    """Prepare a recipe's loss for a training fold.
+    """Prepare a recipe's loss for training folds.
 
     Args:
-        recipe: Names the loss and its parameters.
-        counts: `(..., classes)` int64 samples per class of the training fold, none of the held-out ones.
-
-    Returns:
-        The loss's terms, on the device of `counts`.
+        recipe: How to train.
+        counts: `(..., classes)` int64 samples per class of the training fold, none of the held-out ones; the
+            terms lie on their device.
 
     Raises:
-        UsageError: If there is not one class weight per class.
+        UsageError: There is not one class weight per class.
     """
     check_class_weights(recipe, counts.shape[-1])
     return LossTerms(
@@ -96,14 +94,10 @@ def loss_terms(recipe: Recipe, counts: Tensor) -> LossTerms:
 
 
 def check_class_weights(recipe: Recipe, num_classes: int) -> None:
-    """Refuse class weights that do not belong to the classes.
-
-    Args:
-        recipe: Gives `class_weights`.
-        num_classes: Number of classes of the label scheme.
+    """Refuse class weights that are not one per class.
 
     Raises:
-        UsageError: If there are some, but not one per class.
+        UsageError: It is so.
     """
     if recipe.class_weights and len(recipe.class_weights) != num_classes:
         raise UsageError(
@@ -114,7 +108,7 @@ def check_class_weights(recipe: Recipe, num_classes: int) -> None:
 
 
 def sample_losses(logits: Tensor, labels: Tensor, terms: LossTerms) -> Tensor:
-    """Loss of every sample.
+    """Return the loss of every sample.
 
     A batch's loss is made of them by `batch_loss`. Focal loss: Lin et al., ICCV 2017,
     doi:10.1109/ICCV.2017.324.
@@ -153,7 +147,7 @@ def sample_losses(logits: Tensor, labels: Tensor, terms: LossTerms) -> Tensor:
 
 
 def batch_loss(losses: Tensor, labels: Tensor, terms: LossTerms, rows: Tensor | None = None) -> Tensor:
-    """Loss of a batch: the mean over its samples, or with class weights the sum divided by that of weights.
+    """Return a batch's loss: the mean over its samples, or with class weights their sum by that of weights.
 
     Args:
         losses: `(..., B)` float32 from `sample_losses`.

@@ -90,7 +90,7 @@ class Networks(ABC):
 
     @abstractmethod
     def predict(self, maps: Tensor) -> Tensor:
-        """Return logits `(F, M, classes)` of every network on its maps `(F, M, C, H, W)`, in evaluation mode."""
+        """Return `(F, M, classes)` logits for maps `(F, M, C, H, W)`, in evaluation mode."""
 
 
 class OneNetwork(Networks):
@@ -104,7 +104,9 @@ class OneNetwork(Networks):
 
     def __init__(self, network: nn.Module, seed: int, recipe: Recipe) -> None:
         super().__init__(network, [seed], recipe)
-        self._parameters = {name: p for name, p in network.named_parameters() if p.requires_grad}
+        self._parameters: dict[str, Tensor] = {
+            name: p for name, p in network.named_parameters() if p.requires_grad
+        }
         # A network that runs faster so on a CPU says it.
         self.channels_last = self.device.type == "cpu" and bool(getattr(network, "channels_last", False))
 

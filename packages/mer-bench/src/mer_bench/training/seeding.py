@@ -22,15 +22,7 @@ _MIX_2 = 0x94D049BB133111EB - 2**64
 
 
 def fold_seed(seed: int, protocol: str, fold: str) -> int:
-    """Derive a fold's seed from the run's.
-
-    Args:
-        seed: The run's seed.
-        protocol: The protocol's name.
-        fold: The fold's name.
-
-    Returns:
-        The first 63 bits of SHA-256 over `seed|protocol|fold`, so it depends on nothing but these three.
+    """Derive a fold's seed: the first 63 bits of SHA-256 over `seed|protocol|fold`.
 
     >>> fold_seed(0, "cde", "samm/006") == fold_seed(0, "cde", "samm/006")
     True
@@ -42,19 +34,12 @@ def fold_seed(seed: int, protocol: str, fold: str) -> int:
 
 
 def _wrap(number: int) -> int:
-    """A number modulo 2**64, as the signed value torch takes."""
+    """Return a number modulo 2**64, as the signed value torch takes."""
     return (number + 2**63) % 2**64 - 2**63
 
 
 def mix(state: Tensor) -> Tensor:
-    """Scramble 64-bit states (SplitMix64's finaliser).
-
-    Args:
-        state: Any shape, int64.
-
-    Returns:
-        Same shape, int64; a bijection of the input.
-    """
+    """Scramble int64 states by SplitMix64's finaliser, a bijection."""
     # Shifts are arithmetic in torch; the masks make them logical.
     state = (state ^ ((state >> 30) & 0x3FFFFFFFF)) * _MIX_1
     state = (state ^ ((state >> 27) & 0x1FFFFFFFFF)) * _MIX_2
@@ -62,7 +47,7 @@ def mix(state: Tensor) -> Tensor:
 
 
 def stream_key(seed: Tensor, *path: int | Tensor) -> Tensor:
-    """Key of one stream of random numbers.
+    """Return the key of one stream of random numbers.
 
     Args:
         seed: Fold seeds, any shape, int64.
@@ -85,41 +70,20 @@ def stream_key(seed: Tensor, *path: int | Tensor) -> Tensor:
 
 
 def random_bits(key: Tensor, count: int) -> Tensor:
-    """Draw random 64-bit words.
-
-    Args:
-        key: Keys, shape `(...)`, int64.
-        count: Words per key.
-
-    Returns:
-        `(..., count)` int64.
-    """
+    """Draw random 64-bit words, `(..., count)` int64, of keys `(...)` int64."""
     counter = torch.arange(1, count + 1, dtype=torch.int64, device=key.device) * _GAMMA
     return mix(key.unsqueeze(-1) + counter)
 
 
 def uniform(key: Tensor, count: int) -> Tensor:
-    """Draw uniform numbers.
-
-    Args:
-        key: Keys, shape `(...)`, int64.
-        count: Numbers per key.
-
-    Returns:
-        `(..., count)` float32 in [0, 1), multiples of 2**-24.
-    """
+    """Draw uniform numbers in [0, 1), multiples of 2**-24: `(..., count)` float32, of keys `(...)` int64."""
     return ((random_bits(key, count) >> 40) & 0xFFFFFF).to(torch.float32) * 2.0**-24
 
 
 def normal(key: Tensor, count: int) -> Tensor:
-    """Draw standard normal numbers (Box and Muller, doi:10.1214/aoms/1177706645).
+    """Draw standard normal numbers, `(..., count)` float32, of keys `(...)` int64.
 
-    Args:
-        key: Keys, shape `(...)`, int64.
-        count: Numbers per key.
-
-    Returns:
-        `(..., count)` float32.
+    Box and Muller, doi:10.1214/aoms/1177706645.
     """
     radius = torch.sqrt(-2.0 * torch.log1p(-uniform(mix(key + 1), count)))
     return radius * torch.cos((2.0 * torch.pi) * uniform(mix(key + 2), count))

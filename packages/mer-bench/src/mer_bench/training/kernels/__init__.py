@@ -1,0 +1,1 @@
+"""Layers written by hand, where they pay: through public calls alone."""
