@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -15,10 +16,13 @@ import torch
 from click.testing import CliRunner
 from torch import Tensor, nn
 
+from mer_bench.cli.check import check_command
 from mer_bench.conformance import Subject, checks_for, examine, write_reference_store
-from mer_bench.errors import ConformanceError, MerBenchError
+from mer_bench.errors import ConformanceError, MerBenchError, UsageError
+from mer_bench.models.registry import Registry
 from mer_bench.models.spec import ModelSpec
 from mer_bench.recipe import Recipe
+from mer_flow.work.errors import MerFlowError
 
 PLUGIN = Path(__file__).parents[1] / "plugins" / "centroid" / "src" / "mer_bench_centroid" / "__init__.py"
 
@@ -58,16 +62,6 @@ class DeclaresTooMuch(Sound):
         return ("head.weight",)
 
 
-class SubtractsBatchMean(Sound):
-    def forward(self, maps: Tensor) -> Tensor:
-        return super().forward(maps - maps.mean(0, keepdim=True))
-
-
-class DrawsInEvaluation(Sound):
-    def forward(self, maps: Tensor) -> Tensor:
-        return super().forward(maps) + torch.rand(())
-
-
 class CountsInEvaluation(Sound):
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
@@ -91,12 +85,6 @@ class ForgetsWhatItSaw(Sound):
         return super().forward(maps) * self.scale
 
 
-class BranchesOnValues(Sound):
-    def forward(self, maps: Tensor) -> Tensor:
-        logits = super().forward(maps)
-        return logits if bool((maps.sum() < 1e9).all()) else -logits
-
-
 class AlwaysTheSame(Sound):
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
@@ -111,30 +99,10 @@ class DrawsOnItsOwn(Sound):
         return super().forward(maps + float(self.noise.normal()) * self.training)
 
 
-class AveragesTheBatch(Sound):
-    """Alone or padded: in training a row depends on the padding beside it."""
-
-    def forward(self, maps: Tensor) -> Tensor:
-        logits = super().forward(maps)
-        return logits + logits.sum(0, keepdim=True) * self.training
-
-
-class SeesNothing(Sound):
-    def forward(self, maps: Tensor) -> Tensor:
-        return super().forward(maps * 0)
-
-
 class NeedsAValue(Sound):
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
         self.rates = [float(rate) for rate in torch.linspace(0, 1, 3)]
-
-
-class RawErrorOnSmallMaps(Sound):
-    def forward(self, maps: Tensor) -> Tensor:
-        return super().forward(
-            nn.functional.max_pool2d(maps, 3, 1, 1)[..., :] + 0 * maps.unfold(2, 7, 1).sum()
-        )
 
 
 class SavesNothing(Sound):
@@ -151,9 +119,23 @@ class LoadsAnother(Sound):
         return cls()
 
 
-class Diverges(Sound):
-    def forward(self, maps: Tensor) -> Tensor:
-        return super().forward(maps) / (0.0 if self.training else 1.0)
+def bent(forward: Callable[[Any, Tensor], Tensor]) -> type[Sound]:
+    """Returns a network that is wrong in how it is called."""
+    return type("Bent", (Sound,), {"forward": forward})
+
+
+SubtractsBatchMean = bent(lambda self, maps: Sound.forward(self, maps - maps.mean(0, keepdim=True)))
+DrawsInEvaluation = bent(lambda self, maps: Sound.forward(self, maps) + torch.rand(()))
+BranchesOnValues = bent(lambda self, maps: Sound.forward(self, maps) * (1 if maps.sum() < 1e9 else -1))
+SeesNothing = bent(lambda self, maps: Sound.forward(self, maps * 0))
+RawErrorOnSmallMaps = bent(lambda self, maps: Sound.forward(self, maps) + 0 * maps.unfold(2, 7, 1).sum())
+Diverges = bent(lambda self, maps: Sound.forward(self, maps) / (0.0 if self.training else 1.0))
+# In training a row depends on the padding beside it.
+AveragesTheBatch = bent(
+    lambda self, maps: (
+        Sound.forward(self, maps) + self.training * Sound.forward(self, maps).sum(0, keepdim=True)
+    )
+)
 
 
 def spec_of(build: Callable[..., Any], **changes: Any) -> ModelSpec:
@@ -257,8 +239,6 @@ def test_each_way_to_be_trained_is_examined(reference: Path) -> None:
 def test_a_fault_of_a_description_is_found(
     changes: dict[str, Any], check: str, message: str, reference: Path
 ) -> None:
-    from mer_flow.work.errors import MerFlowError
-
     with pytest.raises((MerBenchError, MerFlowError), match=message):
         run(check, Subject(spec_of(Sound, **changes), reference))
 
@@ -357,11 +337,8 @@ def test_a_fault_of_a_classifier_is_found(
 
 def third_party() -> tuple[ModelSpec, ...]:
     found = importlib.util.spec_from_file_location("mer_bench_centroid_under_test", PLUGIN)
-    assert found is not None
-    assert found.loader is not None
+    assert found is not None and found.loader is not None
     module = importlib.util.module_from_spec(found)
-    import sys
-
     sys.modules[found.name] = module  # pickled by name
     found.loader.exec_module(module)
     return module.SPECS
@@ -375,8 +352,6 @@ def test_a_third_partys_models_conform(name: str, reference: Path) -> None:
 
 
 def test_the_command_line_says_what_was_seen() -> None:
-    from mer_bench.cli.check import check_command
-
     done = CliRunner().invoke(check_command, ["--conformance", "majority", "--conformance", "majority"])
     assert done.exit_code == 0, done.output
     lines = done.output.splitlines()
@@ -385,9 +360,6 @@ def test_the_command_line_says_what_was_seen() -> None:
 
 
 def test_the_command_line_fails_where_a_model_does(monkeypatch: pytest.MonkeyPatch) -> None:
-    from mer_bench.cli.check import check_command
-    from mer_bench.models.registry import Registry
-
     spec = replace(classifier_of(AlwaysOne), name="majority")
     monkeypatch.setattr(Registry, "get", lambda self, name: spec)
     done = CliRunner().invoke(check_command, ["--conformance", "majority", "--json"])
@@ -398,9 +370,6 @@ def test_the_command_line_fails_where_a_model_does(monkeypatch: pytest.MonkeyPat
 
 
 def test_an_unknown_model_is_suggested() -> None:
-    from mer_bench.cli.check import check_command
-    from mer_bench.errors import UsageError
-
     done = CliRunner().invoke(check_command, ["--conformance", "ststnett"])
     assert isinstance(done.exception, UsageError)
     assert "did you mean 'ststnet'" in str(done.exception)
