@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
-from mer_bench.cli.run_many import _Pace
+from mer_bench.cli.run_many import others_note
 from mer_bench.models.majority import SPECS as MAJORITY
+from mer_bench.models.registry import Registered
+from mer_bench.models.spelling import Entry
 from mer_bench.models.ststnet import SPECS as STSTNET
 from mer_bench.runs.data import BenchData, DataCache
+from mer_bench.runs.directory import RunDirectory
 from mer_bench.runs.estimate import estimate_seconds, flops_per_sample
-from mer_bench.runs.train import Prepared
+from mer_bench.runs.many import Finished, Planned
+from mer_bench.runs.train import Outcome, Prepared
+from mer_bench.settings import Request, RunSettings
 
 
 def test_the_estimate_is_the_arithmetic(prepared_with: Callable[..., Prepared]) -> None:
@@ -29,14 +35,24 @@ def test_the_estimate_is_the_arithmetic(prepared_with: Callable[..., Prepared]) 
     assert estimate_seconds(prepared_with(MAJORITY[0]), 12, rate) is None
 
 
-def test_the_models_to_come_are_told_with_their_time() -> None:
-    pace = _Pace([0.0, 100.0, 50.0])
-    assert pace.of_the_others(0) == "then 2 more models, 2 min 30 s"
+def test_the_models_to_come_are_told_with_their_time(
+    prepared_with: Callable[..., Prepared], with_records: Callable[..., RunDirectory], tmp_path: Path
+) -> None:
+    made = prepared_with(MAJORITY[0])
+    run = with_records(made, tmp_path)
+
+    def planned(seconds: float | None) -> Planned:
+        registered = Registered(MAJORITY[0], "test 1.0")
+        return Planned(
+            Entry("majority"), registered, Request(RunSettings()), made.manifest, run.path, 0, seconds=seconds
+        )
+
     # It took twice the estimate, so what is to come is taken to do so too.
-    pace.learn(1, 200.0)
-    assert pace.of_the_others(1) == "then 1 more model, 1 min 40 s"
-    assert pace.of_the_others(2) == ""
-    assert _Pace([None, 5.0, None]).of_the_others(0) == "then 2 more models"
+    slow = Finished(planned(100.0), Outcome(run, run.status(), 12, 0, (), (), 200.0), ())
+    assert others_note([planned(100.0), planned(50.0)], []) == "then 2 more models, 2 min 30 s"
+    assert others_note([planned(50.0)], [slow]) == "then 1 more model, 1 min 40 s"
+    assert others_note([planned(5.0), planned(None)], [slow]) == "then 2 more models"
+    assert others_note([], [slow]) == ""
 
 
 def test_a_cache_keeps_what_fits_and_always_the_last(bench_data: BenchData) -> None:
