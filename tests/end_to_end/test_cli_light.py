@@ -7,22 +7,13 @@ import sys
 
 import pytest
 
+import mer_bench.cli
+import mer_flow.cli
+
 HEAVY = ("torch", "cv2", "dlib", "mediapipe", "pandas", "pydantic", "sklearn", "h5py", "skimage", "numpy")
 COMMANDS = {
-    "mer_flow.cli": [
-        "doctor",
-        "samples",
-        "build",
-        "info",
-        "show",
-        "verify",
-        "spot",
-        "import",
-        "export",
-        "models",
-        "demo",
-    ],
-    "mer_bench.cli": ["models", "protocols", "run", "fit", "status", "report", "compare", "check"],
+    "mer_flow.cli": [*mer_flow.cli.COMMANDS],
+    "mer_bench.cli": [*mer_bench.cli.COMMANDS],
     "ahmsa_model.cli": ["predict", "info", "variants"],
 }
 

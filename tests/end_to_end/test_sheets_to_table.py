@@ -27,34 +27,14 @@ def test_from_sheets_to_a_table_above_chance(tmp_path: Path) -> None:
     for database in ("casme2", "samm", "smic"):
         root = str(tmp_path / database)
         settings = [part for setting in FAST for part in ("--set", setting)]
-        call(
-            "mer_flow.cli",
-            "build",
-            "--db",
-            database,
-            "--root",
-            root,
-            "--store",
-            str(store),
-            "--quiet",
-            *settings,
-        )
+        where = ("--db", database, "--root", root, "--store", str(store))
+        call("mer_flow.cli", "build", *where, "--quiet", *settings)
 
     info = json.loads(call("mer_flow.cli", "info", str(store), "--json"))
     assert info["samples"] == 48
 
-    run = (
-        "run",
-        "ahmsa",
-        "--protocol",
-        "cde",
-        "--variant",
-        "tiny",
-        "--recipe",
-        "quick",
-        "--store",
-        str(store),
-    )
+    model = ("ahmsa", "--variant", "tiny", "--recipe", "quick")
+    run = ("run", *model, "--protocol", "cde", "--store", str(store))
     where = ("--out", str(tmp_path / "runs"), "--quiet")
     summary = json.loads(call("mer_bench.cli", *run, *where, "--json"))
     assert summary["complete"] and summary["trained"] == 12

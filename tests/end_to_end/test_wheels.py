@@ -11,7 +11,8 @@ import pytest
 
 #: Member -> what must work from its wheel alone.
 CHECKS = {
-    "mer-flow": "import mer_flow.store.reader as m, mer_flow.databases.completeness as n; assert len(n.megc2019()) == 442",
+    "mer-flow": "import mer_flow.store.reader as m, mer_flow.databases.completeness as n; "
+    "assert len(n.megc2019()) == 442",
     "ahmsa-model": "import ahmsa_model as m; assert m.AHMSANet.from_variant('tiny')",
     "mer-bench": "import mer_bench.settings as m",
 }

@@ -85,24 +85,15 @@ def record() -> Callable[..., FoldResult]:
         seed: int = 0,
         classes: int = 3,
     ) -> FoldResult:
-        one_hot = np.eye(classes, dtype=np.float32)
-        epochs = len(picks)
+        one_hot, epochs = np.eye(classes, dtype=np.float32), len(picks)
         inner_logits = (
             one_hot[np.array(inner_picks)] if len(inner) else np.zeros((epochs, 0, classes), np.float32)
         )
         return FoldResult(
-            fold,
-            seed,
-            np.array(test, np.int64),
-            one_hot[np.array(picks)],
-            np.array(inner, np.int64),
-            inner_logits,
-            np.linspace(1, 0.5, epochs, dtype=np.float32),
-            np.linspace(0.5, 1, epochs, dtype=np.float32),
-            0.25,
-            "local",
-            "cpu",
-        )
+            fold, seed, np.array(test, np.int64), one_hot[np.array(picks)], np.array(inner, np.int64),
+            inner_logits, np.linspace(1, 0.5, epochs, dtype=np.float32),
+            np.linspace(0.5, 1, epochs, dtype=np.float32), 0.25, "local", "cpu",
+        )  # fmt: skip
 
     return build
 
@@ -131,27 +122,13 @@ def small_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pipeline = {"map_kind": {"kind": "computed", "map_size": 28, "values": "px"}}
     with StoreWriter(path, pipeline) as writer:
         for number, database in enumerate(DATABASES):
-            samples = []
-            for s in range(3):
-                for c in range(6):
-                    subject, clip = f"{database}/s{s:02d}", f"c{c}"
-                    emotion = CLASSES[(c + s) % 3]
-                    samples.append(
-                        Sample(
-                            f"{subject}/{clip}",
-                            database,
-                            subject,
-                            clip,
-                            1,
-                            5,
-                            9,
-                            "sheet",
-                            emotion,
-                            "",
-                            0,
-                            200.0,
-                        )
-                    )
+            samples = [
+                Sample(
+                    f"{database}/s{s:02d}/c{c}", database, f"{database}/s{s:02d}", f"c{c}", 1, 5, 9, "sheet",
+                    CLASSES[(c + s) % 3], "", 0, 200.0,
+                )
+                for s in range(3) for c in range(6)
+            ]  # fmt: skip
             writer.begin(database, SampleTable(samples))
             labels = np.array([CLASSES.index(sample.emotion) for sample in samples])
             for sample, flow in zip(samples, separable_maps(labels, number), strict=True):

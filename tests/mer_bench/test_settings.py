@@ -237,7 +237,7 @@ def test_options_of_a_builder_that_takes_any_or_has_a_config() -> None:
         known, open_ended = option_types(spec)
         assert list(known) == ["depth"] and not open_ended
         assert resolve(spec, Request(RunSettings(), {"depth": "5"})).options == {"depth": 5}
-    with pytest.raises(UsageError, match="options.depth must be at least 1, got 0"):
+    with pytest.raises(UsageError, match=r"options\.depth must be at least 1, got 0"):
         resolve(spec, Request(RunSettings(), {"depth": "0"}))
 
 

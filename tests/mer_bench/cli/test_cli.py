@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from mer_bench import cli
 from mer_bench.models.registry import Registry
 
 Call = Callable[..., tuple[int, str, str]]
@@ -22,20 +19,6 @@ def majority(call: Call, small_store: Path, tmp_path: Path) -> Path:
     assert code == 0, err
     (path,) = tmp_path.iterdir()
     return path
-
-
-@pytest.mark.parametrize("command", [[], *([name] for name in cli.COMMANDS)])
-def test_help_imports_nothing_heavy(command: list[str]) -> None:
-    code = (
-        "import sys\nfrom mer_bench import cli\n"
-        f"sys.argv = ['mer-bench', *{command!r}, '--help']\n"
-        "try:\n    cli.main()\nexcept SystemExit as stop:\n    assert not stop.code\n"
-        "heavy = {'torch', 'sklearn', 'pandas', 'cv2', 'h5py', 'numpy', 'pydantic'} & set(sys.modules)\n"
-        "assert not heavy, heavy\n"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert "Usage: mer-bench" in done.stdout
 
 
 @pytest.mark.parametrize(
@@ -149,11 +132,8 @@ def test_a_configuration_file(call: Call, small_store: Path, tmp_path: Path) -> 
     code, out, err = call(*common, "--set", "lr=0.2", "--seeds", "2")
     assert code == 0, err
     found = json.loads(out)
-    assert (found["protocol"], found["seeds"], found["fold_names"]) == (
-        "hde",
-        [0, 1],
-        ["casme2", "samm", "smic"],
-    )
+    assert (found["protocol"], found["seeds"]) == ("hde", [0, 1])
+    assert found["fold_names"] == ["casme2", "samm", "smic"]
     assert (found["identity"]["recipe"]["epochs"], found["identity"]["recipe"]["lr"]) == (3, 0.2)
     assert found["changes"] == {"epochs": 3, "lr": 0.2}
 
@@ -170,19 +150,8 @@ def test_a_dry_run_writes_nothing(call: Call, small_store: Path, tmp_path: Path)
 
 
 def test_json_of_a_run(call: Call, small_store: Path, tmp_path: Path) -> None:
-    code, out, err = call(
-        "run",
-        "majority",
-        "--protocol",
-        "loso",
-        "--db",
-        "samm",
-        "--store",
-        small_store,
-        "--out",
-        tmp_path,
-        "--json",
-    )
+    where = ("--store", small_store, "--out", tmp_path)
+    code, out, err = call("run", "majority", "--protocol", "loso", "--db", "samm", *where, "--json")
     found = json.loads(out)
     assert code == 0 and not err
     assert found["complete"] and found["trained"] == 3
@@ -193,17 +162,7 @@ def test_models(call: Call) -> None:
     code, out, _ = call("models")
     assert code == 0
     row = next(line for line in out.splitlines() if line.startswith("ststnet"))
-    assert row.split() == [
-        "ststnet",
-        "1,683",
-        "whole-28:minmax-255",
-        "exact",
-        "no",
-        "Liong",
-        "et",
-        "al.",
-        "2019",
-    ]
+    assert " ".join(row.split()) == "ststnet 1,683 whole-28:minmax-255 exact no Liong et al. 2019"
     assert "from other packages: ahmsa of ahmsa-model" in out
     assert max(map(len, out.splitlines())) <= 100
     code, out, _ = call("models", "ahmsa")
@@ -225,13 +184,8 @@ def test_models_in_json_are_whole(call: Call) -> None:
 
 def test_protocols(call: Call, small_store: Path) -> None:
     code, out, _ = call("protocols")
-    assert code == 0 and [line.split()[0] for line in out.splitlines()] == [
-        "cde",
-        "loso",
-        "hde",
-        "cross-db",
-        "kfold",
-    ]
+    assert code == 0
+    assert [line.split()[0] for line in out.splitlines()] == ["cde", "loso", "hde", "cross-db", "kfold"]
     code, out, _ = call("protocols", "kfold", "--k", "3", "--inner", "--store", small_store, "--json")
     found = json.loads(out)
     assert len(found["folds"]) == 3 and all(sum(fold["inner"]) for fold in found["folds"])

@@ -76,6 +76,15 @@ def test_a_second_call_trains_nothing(prepared_with: Prepare, tmp_path: Path) ->
     assert {p: p.stat().st_mtime_ns for p in first.run.path.rglob("*.npz")} == stamps
 
 
+def test_progress_counts_every_missing_fold_of_every_seed(prepared_with: Prepare, tmp_path: Path) -> None:
+    execute(prepared_with(LINEAR), tmp_path, limit=5)
+    told: list[tuple[int, int]] = []
+    execute(prepared_with(LINEAR, seeds=(0, 1)), tmp_path, on_progress=lambda *at: told.append(at))
+    total = (7 + 12) * 4  # missing folds of both seeds, epochs
+    assert {of for _, of in told} == {total} and told[-1][0] == total
+    assert told == sorted(told)
+
+
 def test_limit_leaves_a_run_that_is_never_tabulated(prepared_with: Prepare, tmp_path: Path) -> None:
     prepared = prepared_with(LINEAR)
     whole = execute(prepared, tmp_path / "whole")
