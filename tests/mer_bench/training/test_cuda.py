@@ -151,7 +151,7 @@ class Wide(nn.Module):
 
 
 def test_a_chunk_that_does_not_fit_is_halved():
-    recipe = RECIPE.changed(epochs=2, lr=1e-5)
+    recipe = RECIPE.changed(epochs=2, batch_size=100, lr=1e-5)
     expected = run(on_gpu(Wide, recipe, chunk=1))
     gc.collect()
     torch.cuda.empty_cache()
