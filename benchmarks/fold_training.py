@@ -17,16 +17,18 @@ import os
 import platform
 import time
 from collections.abc import Callable
-from dataclasses import replace
 
 import numpy as np
 import torch
+from public_shape import Records, job_of
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from mer_bench.models.ststnet import AUTHORS, SPECS
 from mer_bench.protocols.folds import Fold
-from mer_bench.training.folds import available_cores, run_folds
+from mer_bench.training.folds import run_folds
+from mer_bench.training.job import TrainingData
+from mer_flow.work.executor import local_executor, usable_cores
 
 SAMPLES, SUBJECTS, CLASS_SHARES = 442, 68, (250, 109, 83)
 KERNELS, TAPS, SIDE = 16, 27, 30
@@ -88,17 +90,14 @@ def plain_loop(maps: np.ndarray, labels: np.ndarray, folds: list[Fold], epochs: 
     return time.perf_counter() - begin
 
 
-def engine_run(
-    maps: np.ndarray, labels: np.ndarray, folds: list[Fold], epochs: int, engine: str, workers: int
-) -> float:
+def engine_run(maps: np.ndarray, labels: np.ndarray, folds: list[Fold], epochs: int, workers: int) -> float:
     """Train folds by the engine; returns seconds."""
     begin = time.perf_counter()
-    delivered: list[str] = []
-    run_folds(
-        SPECS[0], {}, maps, labels, 3, folds, replace(AUTHORS, epochs=epochs), protocol="benchmark", seed=0,
-        device="cpu", engine=engine, workers=workers, on_fold=lambda result: delivered.append(result.fold),
-    )  # fmt: skip
-    assert len(delivered) == len(folds)
+    records = Records()
+    job = job_of(SPECS[0], "default", AUTHORS.changed(epochs=epochs))
+    with local_executor(workers) as executor:
+        run_folds(job, TrainingData(maps, labels), folds, executor, records)
+    assert len(records) == len(folds)
     return time.perf_counter() - begin
 
 
@@ -138,17 +137,17 @@ def main() -> None:
     parser.add_argument("--folds", type=int, default=8, help="folds trained per round (default 8)")
     parser.add_argument("--epochs", type=int, default=60, help="epochs of the longer run (default 60)")
     parser.add_argument("--rounds", type=int, default=3, help="rounds, each of both (default 3)")
-    parser.add_argument("--workers", type=int, default=available_cores(), help="worker processes")
-    parser.add_argument("--serial", action="store_true", help="time the serial engine as well")
+    parser.add_argument("--workers", type=int, default=usable_cores(), help="worker processes")
+    parser.add_argument("--serial", action="store_true", help="time one process as well")
     options = parser.parse_args()
     maps, labels, folds = make_data(seed=0)
     folds = folds[: options.folds]
     threads = torch.get_num_threads()
-    cores = available_cores()
+    cores = usable_cores()
     print(f"{platform.machine()}, {cores} cores, torch {torch.__version__}, load {os.getloadavg()[0]:.1f}")
     print(f"{options.folds} folds × {options.epochs} epochs × {options.rounds} rounds, STSTNet, batch 256\n")
 
-    engines = {"processes": options.workers, **({"serial": 1} if options.serial else {})}
+    engines = {"processes": options.workers, **({"one process": 1} if options.serial else {})}
     rates: dict[str, list[float]] = {name: [] for name in ("plain loop", *engines)}
     startup: list[float] = []
     # The plain loop starts nothing up, so one run is enough; fewer folds keep the rounds short.
@@ -158,7 +157,7 @@ def main() -> None:
         rates["plain loop"].append(plain_loop(maps, labels, some, half) / (len(some) * half))
         for name, workers in engines.items():
             rate, first = per_fold_epoch(
-                lambda n, name=name, workers=workers: engine_run(maps, labels, folds, n, name, workers),
+                lambda n, workers=workers: engine_run(maps, labels, folds, n, workers),
                 len(folds),
                 options.epochs,
             )

@@ -35,10 +35,11 @@ import training_figures as figures  # noqa: E402
 from ceilings import Ceilings, measure_ceilings, median_time  # noqa: E402
 from fold_training import ThreeStreams  # noqa: E402
 from machine import describe  # noqa: E402
-from public_shape import composite  # noqa: E402
+from public_shape import composite, job_of  # noqa: E402
 
+from mer_bench.models.spec import ModelSpec  # noqa: E402
 from mer_bench.models.ststnet import SPECS as STSTNET  # noqa: E402
-from mer_bench.protocols.folds import Fold  # noqa: E402
+from mer_bench.training.job import TrainingData  # noqa: E402
 
 SHARES = {"ceilings": 0.05, "ststnet": 0.25, "ahmsa": 0.25, "flow": 0.15, "agreement": 0.1, "compiled": 0.2}
 
@@ -111,12 +112,11 @@ class Bench:
             self.report.add(f"matrix product, {name}", getattr(self.ceiling, name) / 1e12, "TFLOP/s")
 
     def _ststnet(self) -> None:
-        maps, labels, folds = self._data()
-        spec, epochs = STSTNET[0], figures.PUBLISHED_EPOCHS
-        job = figures.Job(spec, {}, spec.recipes["authors"], maps, labels, folds, self.device)
-        plain = self._plain("STSTNet", job, ThreeStreams(), 2 if self.quick else 15)
+        case, epochs = self._case(STSTNET[0], "default", "authors"), figures.PUBLISHED_EPOCHS
+        folds = case.folds
+        plain = self._plain("STSTNet", case, ThreeStreams(), 2 if self.quick else 15)
         first = 2 if self.quick else 100
-        rate = self._stacked(job, first)
+        rate = self._stacked(case, first)
         self.report.add(
             "STSTNet, stacked", 1e3 * rate.seconds, "ms per fold-epoch",
             f"{plain / rate.seconds:.0f} × plain loop", f"{rate.folds} folds stacked, {rate.epochs} epochs",
@@ -124,21 +124,21 @@ class Bench:
         seconds = rate.seconds * len(folds) * epochs + rate.setup
         how = f"extrapolated from {rate.epochs} epochs"
         if not self.quick and seconds < 0.7 * self._left():
-            seconds, how = figures.full_run(job, epochs), "measured, from maps in memory to records"
+            seconds, how = figures.full_run(case, epochs), "measured, from maps in memory to records"
         self.report.add(
             f"STSTNet cde, {len(folds)} folds × {epochs} epochs", seconds, "s",
             f"{plain * len(folds) * epochs / seconds:.0f} × plain loop; targets 30 s and 50 ×", how,
         )  # fmt: skip
-        floors = figures.floors(job, self.ceiling, figures.count(job), epochs)
-        activation = figures.activation_floor(job, 4 * 16 * 30 * 30, self.ceiling.bandwidth, epochs)
+        floors = figures.floors(case, self.ceiling, figures.count(case), epochs)
+        activation = figures.activation_floor(case, 4 * 16 * 30 * 30, self.ceiling.bandwidth, epochs)
         floors = {"activation and gradient written and read once": activation} | floors
         del floors["Adam float32 traffic"], floors["arithmetic, BF16"]
         for name, floor in floors.items():
             self.report.add(f"floor of STSTNet cde: {name}", floor, "s")
 
     def _ahmsa(self) -> None:
-        job, variant = self._ahmsa_job()
-        for name, floor in self._ahmsa_floors(job).items():
+        case, variant = self._ahmsa_case()
+        for name, floor in self._ahmsa_floors(case).items():
             self.report.add(f"floor of AHMSA-Net {variant} cde: {name}", floor, "s")
         forms: dict[str, dict[str, Any]] = {
             "TF32": {},
@@ -149,59 +149,58 @@ class Bench:
             if self._left() < 10:
                 self.report.missing.append(f"AHMSA-Net {variant} in {name}: out of time")
                 continue
-            self._ahmsa_form(job, variant, name, form)
+            self._ahmsa_form(case, variant, name, form)
 
     def _compiled(self) -> None:
         if self.quick:
             return
-        job, variant = self._ahmsa_job()
+        case, variant = self._ahmsa_case()
         if self._end - time.monotonic() < _COMPILE_SECONDS:
             self.report.missing.append(f"AHMSA-Net {variant}, compiled: out of time")
             return
-        self._ahmsa_form(job, variant, "TF32, torch.compile", {"compiled": True})
+        self._ahmsa_form(case, variant, "TF32, torch.compile", {"compile": True})
 
-    def _ahmsa_job(self) -> tuple[figures.Job, str]:
+    def _ahmsa_case(self) -> tuple[figures.Case, str]:
         from ahmsa_model.registration import SPECS
 
-        spec, variant = SPECS[0], "tiny" if self.quick else "paper"
-        maps, labels, folds = self._data()
-        options = dict(spec.variants[variant])
-        recipe = spec.recipes["paper"]
-        return figures.Job(spec, options, recipe, maps / 255, labels, folds, self.device), variant
+        variant = "tiny" if self.quick else "paper"
+        return self._case(SPECS[0], variant, "paper"), variant
 
-    def _ahmsa_floors(self, job: figures.Job) -> dict[str, float]:
-        return figures.floors(job, self.ceiling, figures.count(job), figures.PUBLISHED_EPOCHS)
+    def _ahmsa_floors(self, case: figures.Case) -> dict[str, float]:
+        return figures.floors(case, self.ceiling, figures.count(case), figures.PUBLISHED_EPOCHS)
 
-    def _ahmsa_form(self, job: figures.Job, variant: str, name: str, form: dict[str, Any]) -> None:
+    def _ahmsa_form(self, case: figures.Case, variant: str, name: str, form: dict[str, Any]) -> None:
         if "ahmsa" not in self._plain_rates:
-            network = job.spec.build(num_classes=3, **job.options)
+            network = case.job.spec.build(num_classes=3, **case.job.options)
             self._plain_rates["ahmsa"] = self._plain(
-                f"AHMSA-Net {variant}", job, network, 1 if self.quick else 8
+                f"AHMSA-Net {variant}", case, network, 1 if self.quick else 8
             )
-        rate = self._stacked(job, 1 if self.quick else 8, **form)
-        epochs, floors = figures.PUBLISHED_EPOCHS, self._ahmsa_floors(job)
-        seconds = rate.seconds * len(job.folds) * epochs
+        rate = self._stacked(case, 1 if self.quick else 8, **form)
+        epochs, floors = figures.PUBLISHED_EPOCHS, self._ahmsa_floors(case)
+        seconds = rate.seconds * len(case.folds) * epochs
         faster = self._plain_rates["ahmsa"] / rate.seconds
         least = max(floors["Adam float32 traffic"], floors["arithmetic, TF32"])
         self.report.add(
-            f"AHMSA-Net {variant} cde, {len(job.folds)} folds × {epochs} epochs, {name}", seconds, "s",
+            f"AHMSA-Net {variant} cde, {len(case.folds)} folds × {epochs} epochs, {name}", seconds, "s",
             f"{seconds / least:.2f} × the larger floor (target 2), {faster:.1f} × plain loop (target 5)",
             f"extrapolated from {rate.epochs} epochs of {rate.folds} stacked folds, "
             f"{1e3 * rate.seconds:.2f} ms per fold-epoch, set up in {rate.setup:.0f} s, "
             f"peak {rate.peak_bytes / 2**30:.0f} GiB",
         )  # fmt: skip
 
-    def _data(self) -> tuple[np.ndarray, np.ndarray, list[Fold]]:
-        return composite(subjects=3, whole=False) if self.quick else composite()
+    def _case(self, spec: ModelSpec, variant: str, recipe: str) -> figures.Case:
+        maps, labels, folds = composite(subjects=3, whole=False) if self.quick else composite()
+        data = TrainingData(maps if spec is STSTNET[0] else maps / 255, labels)
+        return figures.Case(job_of(spec, variant, spec.recipes[recipe], device=str(self.device)), data, folds)
 
-    def _plain(self, name: str, job: figures.Job, network: torch.nn.Module, epochs: int) -> float:
-        seconds = figures.plain_loop(job, network, epochs)
+    def _plain(self, name: str, case: figures.Case, network: torch.nn.Module, epochs: int) -> float:
+        seconds = figures.plain_loop(case, network, epochs)
         how = f"one fold at a time, DataLoader, {epochs} epochs of one fold"
         self.report.add(f"{name}, plain loop", 1e3 * seconds, "ms per fold-epoch", how=how)
         return seconds
 
-    def _stacked(self, job: figures.Job, epochs: int, **form: Any) -> figures.StackedRate:
-        rate = figures.stacked_rate(job, job.plan(figures.epochs_to_plan(epochs), **form), epochs)
+    def _stacked(self, case: figures.Case, epochs: int, **form: Any) -> figures.StackedRate:
+        rate = figures.stacked_rate(case, epochs, **form)
         self.report.missing.extend(note for note in rate.notes if note not in self.report.missing)
         return rate
 
@@ -233,11 +232,14 @@ class Bench:
         from ahmsa_model.registration import SPECS
 
         maps, labels, folds = composite(subjects=3, seed=1, whole=not self.quick)
-        for spec, options in ((STSTNET[0], {}), (SPECS[0], dict(SPECS[0].variants["tiny"]))):
-            recipe = spec.recipes[spec.default_recipe]
-            job = figures.Job(spec, options, recipe, maps / 255, labels, folds, self.device)
+        for spec, variant in ((STSTNET[0], "default"), (SPECS[0], "tiny")):
+            case = figures.Case(
+                job_of(spec, variant, spec.recipes[spec.default_recipe]),
+                TrainingData(maps / 255, labels),
+                folds,
+            )
             epochs = 1 if self.quick else 10
-            here, there = (gpu_flow.trained(job, epochs, device) for device in ("cpu", str(self.device)))
+            here, there = (gpu_flow.trained(case, epochs, device) for device in ("cpu", str(self.device)))
             self.report.add(
                 f"{spec.title}, largest difference of logits between CPU and {self.device.type}",
                 float(np.abs(here - there).max()), "", "tolerance 0.01",

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from training_figures import Job
+from public_shape import Records
+from training_figures import Case
 
 from mer_bench.training.folds import run_folds
 
@@ -52,12 +52,9 @@ def endpoint_difference(a: np.ndarray, b: np.ndarray) -> float:
     return float(np.hypot(*(a - b).swapaxes(0, 1)).mean())
 
 
-def trained(job: Job, epochs: int, device: str) -> np.ndarray:
+def trained(case: Case, epochs: int, device: str) -> np.ndarray:
     """Every held-out logit of a stacked float32 training, `(epochs, n, 3)` in the order of the folds."""
-    records: dict[str, np.ndarray] = {}
-    run_folds(
-        job.spec, job.options, job.maps, job.labels, 3, job.folds, replace(job.recipe, epochs=epochs),
-        protocol="agreement", seed=0, device=device, engine="stacked", precision="float32",
-        on_fold=lambda record: records.__setitem__(record.fold, record.logits),
-    )  # fmt: skip
-    return np.concatenate([records[fold.name] for fold in job.folds], axis=1)
+    records = Records()
+    job = case.job_with(epochs, device=device, engine="stacked", precision="float32")
+    run_folds(job, case.data, case.folds, None, records)
+    return np.concatenate([records[fold.name].logits for fold in case.folds], axis=1)

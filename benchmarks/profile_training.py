@@ -19,18 +19,19 @@ import numpy as np
 import torch
 from ceilings import Ceilings, measure_ceilings
 from machine import describe
-from public_shape import composite
+from public_shape import composite, job_of
 from torch.profiler import ProfilerActivity, profile
-from training_figures import Job, count
+from training_figures import Case, count
 
 from ahmsa_model.registration import SPECS as AHMSA
 from mer_bench.models.ststnet import SPECS as STSTNET
-from mer_bench.recipe import Recipe
+from mer_bench.training.engines.memory import activation_bytes
+from mer_bench.training.job import TrainingData
 from mer_bench.training.network import build_network, fold_generators
-from mer_bench.training.observer import Observer
+from mer_bench.training.networks import OneNetwork
+from mer_bench.training.recorder import Recorder
 from mer_bench.training.samples import TrainingSamples
-from mer_bench.training.stacked_network import activation_bytes
-from mer_bench.training.trainer import FoldTrainer
+from mer_bench.training.trainer import Trainer
 
 CPU = torch.device("cpu")
 
@@ -70,16 +71,19 @@ class Profile:
         return "\n".join(lines)
 
 
-def profile_job(job: Job, recipe: Recipe, title: str, ceilings: Ceilings, epochs: int, top: int) -> Profile:
+def profile_case(case: Case, title: str, ceilings: Ceilings, epochs: int, top: int) -> Profile:
     """Trains the first fold for some epochs, timed, then profiled."""
-    fold, shape = job.folds[0], job.maps.shape[1:]
+    job, data, folds = case.job, case.data, case.folds[:1]
+    (fold,) = folds
+    recipe = job.network_recipe.changed(epochs=3 * epochs + 1)
     with fold_generators(0, CPU):
-        network = build_network(job.spec, job.options, 3, (shape[0], shape[1], shape[2]), CPU, stacked=False)
-        spare = build_network(job.spec, job.options, 3, (shape[0], shape[1], shape[2]), CPU, stacked=False)
-    kept = activation_bytes(spare, (shape[0], shape[1], shape[2]), CPU)
-    samples = TrainingSamples.of_fold(job.maps, job.labels, fold, 3, CPU)
-    trainer = FoldTrainer(network, samples, recipe, 0, None)
-    observer = Observer(job.maps, fold, 3 * epochs + 1, 3, CPU)
+        network, spare = (
+            build_network(job.spec, job.options, 3, data.shape, CPU, stacked=False) for _ in range(2)
+        )
+    kept = activation_bytes(spare, data.shape, CPU)
+    networks = OneNetwork(network, 0, recipe)
+    trainer = Trainer(networks, TrainingSamples(data, folds, 3, networks), recipe, None)
+    recorder = Recorder(networks, data, folds, recipe.epochs, 3)
 
     def timed(call: Any) -> float:
         begin = time.process_time()
@@ -87,20 +91,20 @@ def profile_job(job: Job, recipe: Recipe, title: str, ceilings: Ceilings, epochs
         return time.process_time() - begin
 
     trainer.epoch()
-    observer.observe(network)
+    recorder.observe()
     training, observing = [], []
     for _ in range(2 * epochs):
         training.append(timed(trainer.epoch))
-        observing.append(timed(lambda: observer.observe(network)))
+        observing.append(timed(recorder.observe))
     with profile(activities=[ProfilerActivity.CPU]) as found:
         for _ in range(epochs):
             trainer.epoch()
-            observer.observe(network)
+            recorder.observe()
     events = found.key_averages()
     whole = sum(event.self_cpu_time_total for event in events)
     steps = epochs * recipe.steps_per_epoch(len(fold.train))
     largest = sorted(events, key=lambda event: -event.self_cpu_time_total)[:top]
-    counts = count(job)
+    counts = count(case)
     trained = recipe.steps_per_epoch(len(fold.train))
     floors = {
         "arithmetic": counts.training * len(fold.train) / ceilings.float32,
@@ -136,10 +140,10 @@ def main(arguments: list[str] | None = None) -> str:
     chosen = ((STSTNET[0], "default", "authors"), (AHMSA[0], "tiny", "quick"), (AHMSA[0], "tiny", "lineage"))
     for spec, variant, name in chosen:
         recipe = spec.recipes[name]
-        scaled = maps if spec is STSTNET[0] else maps / 255
-        job = Job(spec, dict(spec.variants[variant]), recipe, scaled, labels, folds, CPU)
+        data = TrainingData(maps if spec is STSTNET[0] else maps / 255, labels)
+        case = Case(job_of(spec, variant, recipe), data, folds)
         title = f"{spec.title}, {variant}, recipe {name}, batches of {recipe.batch_size}"
-        parts.append(profile_job(job, recipe, title, ceilings, options.epochs, options.top).markdown())
+        parts.append(profile_case(case, title, ceilings, options.epochs, options.top).markdown())
     text = "\n\n".join(parts)
     if options.out:
         options.out.write_text(text + "\n", encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Random maps in the shape of the MEGC2019 composite: its 442 samples, 68 subjects and labels.
+"""Random maps in the shape of the MEGC2019 composite, and how the benchmarks train on them.
 
 Time depends on shapes, not on what the maps show. Subjects and labels are the organisers' public list.
 """
@@ -7,10 +7,16 @@ from __future__ import annotations
 
 import csv
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from mer_bench.models.spec import ModelSpec
 from mer_bench.protocols.folds import Fold
+from mer_bench.recipe import Recipe
+from mer_bench.settings import TrainingSettings
+from mer_bench.training.job import Job
+from mer_bench.training.result import FoldResult
 
 MANIFEST = Path(__file__).parent.parent / "datasets" / "manifests" / "megc2019.csv"
 
@@ -43,3 +49,21 @@ def composite(
     maps[:, 0] = np.clip(maps[:, 0] + 20.0 * (labels - 1)[:, None, None], 0, 255)
     folds = [Fold(name, np.flatnonzero(names != name), np.flatnonzero(names == name)) for name in chosen]
     return maps, labels, folds
+
+
+def job_of(spec: ModelSpec, variant: str, recipe: Recipe, **training: Any) -> Job:
+    """Returns the training of a model's variant; `training` goes to the settings."""
+    settings = TrainingSettings(**{"device": "cpu", "workers": 1, **training})
+    classes = ("negative", "positive", "surprise")
+    return Job(spec, spec.variants[variant], recipe, settings, classes, "cde", 0)
+
+
+class Records(dict[str, FoldResult]):
+    """Keeps every fold's record."""
+
+    def fold(self, result: FoldResult) -> None:
+        """Keeps one."""
+        self[result.fold] = result
+
+    def progress(self, done: int, total: int) -> None:
+        """Nobody watches."""

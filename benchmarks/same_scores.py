@@ -1,8 +1,9 @@
 """Scores before and after: the same training by two states of the source, same seeds, fold by fold.
 
-The older state is taken out of git into a temporary folder and trains in a process of its own; then the
-largest difference of any held-out logit is told, and UF1 and UAR of both after the last epoch. Reordered
-sums change last digits, and training makes them grow; a changed rule would show at once.
+The older state is taken out of git into a temporary folder and trains in a process of its own, by its own
+copy of this script; then the largest difference of any held-out logit is told, and UF1 and UAR of both after
+the last epoch. Reordered sums change last digits, and training makes them grow; a changed rule would show at
+once.
 
     python benchmarks/same_scores.py --before b4e819d --store maps.h5
 """
@@ -24,17 +25,18 @@ JOBS = (("ststnet", "default", "authors"), ("ahmsa", "tiny", "quick"))
 
 def train(store: Path | None, epochs: int, limit: int | None, out: Path) -> None:
     """Trains every job with whatever source is on the path; writes logits and labels."""
+    from public_shape import Records, composite, job_of
+
     from ahmsa_model.registration import SPECS as AHMSA
     from mer_bench.models.ststnet import SPECS as STSTNET
     from mer_bench.protocols.folds import Fold
     from mer_bench.training.folds import run_folds
+    from mer_bench.training.job import TrainingData
 
     found = {}
     for model, variant, name in JOBS:
         spec = {"ststnet": STSTNET[0], "ahmsa": AHMSA[0]}[model]
         if store is None:
-            from public_shape import composite
-
             maps, labels, folds = composite()
             maps = maps if model == "ststnet" else maps / 255
         else:
@@ -48,14 +50,10 @@ def train(store: Path | None, epochs: int, limit: int | None, out: Path) -> None
                 Fold(str(s), np.flatnonzero(subjects != s), np.flatnonzero(subjects == s))
                 for s in sorted(set(subjects.tolist()))
             ]
-        records: dict[str, np.ndarray] = {}
-        run_folds(
-            spec, dict(spec.variants[variant]), maps, labels, 3, folds[:limit],
-            spec.recipes[name].changed(epochs=epochs), protocol="cde", seed=0, device="cpu", engine="serial",
-            on_fold=lambda record, kept=records: kept.__setitem__(record.fold, record.logits),
-        )  # fmt: skip
-        order = folds[:limit]
-        found[f"{model}-logits"] = np.concatenate([records[fold.name] for fold in order], axis=1)
+        records, order = Records(), folds[:limit]
+        job = job_of(spec, variant, spec.recipes[name].changed(epochs=epochs))
+        run_folds(job, TrainingData(maps, labels), order, None, records)
+        found[f"{model}-logits"] = np.concatenate([records[fold.name].logits for fold in order], axis=1)
         found[f"{model}-labels"] = np.concatenate([labels[fold.test] for fold in order])
     np.savez(out, **found)
 
@@ -74,7 +72,8 @@ def trained_by(source: Path, options: argparse.Namespace, out: Path) -> dict[str
     """Trains with the source of a tree, in a process of its own."""
     paths = [str(source / "packages" / name / "src") for name in ("mer-flow", "mer-bench", "ahmsa-model")]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, __file__, "--out", str(out), "--epochs", str(options.epochs)]
+    script = source / "benchmarks" / "same_scores.py"
+    command = [sys.executable, str(script), "--out", str(out), "--epochs", str(options.epochs)]
     command += ["--store", str(options.store)] if options.store else []
     command += ["--limit", str(options.limit)] if options.limit else []
     subprocess.run(command, check=True, env=environment)
@@ -100,7 +99,8 @@ def main() -> None:
         old = Path(folder) / "before"
         old.mkdir()
         archive = Path(folder) / "before.tar"
-        command = ["git", "-C", str(ROOT), "archive", "-o", str(archive), options.before, "packages"]
+        command = ["git", "-C", str(ROOT), "archive", "-o", str(archive), options.before]
+        command += ["packages", "benchmarks", "datasets"]
         subprocess.run(command, check=True)
         subprocess.run(["tar", "-xf", str(archive), "-C", str(old)], check=True)
         before = trained_by(old, options, Path(folder) / "before.npz")

@@ -20,12 +20,13 @@ import gpu_flow
 import numpy as np
 import torch
 from machine import describe
-from public_shape import composite
+from public_shape import Records, composite, job_of
 
 from ahmsa_model.registration import SPECS as AHMSA
 from mer_bench.models.spec import ModelSpec
 from mer_bench.models.ststnet import SPECS as STSTNET
 from mer_bench.training.folds import run_folds
+from mer_bench.training.job import TrainingData
 
 
 @dataclass(frozen=True)
@@ -85,13 +86,11 @@ def training_series(spec: ModelSpec, variant: str, epochs: int, folds: int, repe
     maps, labels, every = composite()
     # Folds differ by a few samples; in random order, a quarter of them costs a quarter.
     order = np.random.default_rng(0).permutation(len(every))[:folds]
-    recipe = spec.recipes[spec.default_recipe].changed(epochs=epochs)
+    job = job_of(spec, variant, spec.recipes[spec.default_recipe].changed(epochs=epochs))
+    data = TrainingData(maps / 255, labels)
 
     def train(count: int) -> None:
-        run_folds(
-            spec, spec.variants[variant], maps / 255, labels, 3, [every[i] for i in order[:count]], recipe,
-            protocol="scaling", seed=0, device="cpu", engine="serial", on_fold=lambda record: None,
-        )  # fmt: skip
+        run_folds(job, data, [every[i] for i in order[:count]], None, Records())
 
     name = f"training, {spec.title} {'' if variant == 'default' else variant + ' '}{epochs} epochs"
     return measure(name, "folds", (folds // 4, folds // 2, folds), train, repeats)

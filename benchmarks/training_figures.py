@@ -4,27 +4,26 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, replace
-from typing import Any
+from functools import cached_property
 
 import numpy as np
 import torch
 from ceilings import Ceilings, wait
+from public_shape import Records
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 from torch.utils.flop_counter import FlopCounterMode
 
-from mer_bench.models.spec import ModelSpec
 from mer_bench.protocols.folds import Fold
-from mer_bench.recipe import Recipe
-from mer_bench.training.engines.graphs import GraphNotes, graph_pool, own_stream
-from mer_bench.training.engines.stacked import fold_capacity
+from mer_bench.training.device import device_of, torch_held
+from mer_bench.training.engines.graphs import Graphs, own_stream
+from mer_bench.training.engines.memory import fold_capacity
 from mer_bench.training.folds import run_folds
-from mer_bench.training.plan import Plan
-from mer_bench.training.precision import matrix_precision, resolve_precision
-from mer_bench.training.stacked_network import StackedNetwork
-from mer_bench.training.stacked_observer import StackedObserver
-from mer_bench.training.stacked_samples import StackedSamples
-from mer_bench.training.stacked_trainer import StackedTrainer
+from mer_bench.training.job import Job, TrainingData
+from mer_bench.training.networks import StackedNetworks
+from mer_bench.training.recorder import Recorder
+from mer_bench.training.samples import TrainingSamples
+from mer_bench.training.trainer import Trainer
 
 PUBLISHED_EPOCHS = 800
 
@@ -33,47 +32,34 @@ _WARM_EPOCHS = 3
 
 
 @dataclass(frozen=True)
-class Job:
-    """What is trained.
+class Case:
+    """What is trained: a job, whose epochs are set by each measurement, on data, with all folds."""
 
-    Attributes:
-        spec: The model.
-        options: Its builder's options.
-        recipe: How; its epochs are set by each measurement.
-        maps: `(N, 3, H, W)` float32.
-        labels: `(N,)` int64.
-        folds: All folds of the protocol.
-        device: Where.
-    """
-
-    spec: ModelSpec
-    options: dict[str, Any]
-    recipe: Recipe
-    maps: np.ndarray
-    labels: np.ndarray
+    job: Job
+    data: TrainingData
     folds: list[Fold]
-    device: torch.device
 
-    def plan(self, epochs: int, precision: str = "auto", compiled: bool = False, amp: str = "off") -> Plan:
-        """The engine's description of the training."""
-        recipe = replace(self.recipe, epochs=epochs, amp=amp)
-        device = str(self.device)
-        return Plan(
-            self.spec, self.options, 3, recipe, "cde", 0, device, None, False,
-            precision=resolve_precision(precision, device), compiled=compiled,
-        )  # fmt: skip
+    @cached_property
+    def device(self) -> torch.device:
+        """Where."""
+        return device_of(self.job)
+
+    def job_with(self, epochs: int, amp: str = "off", **training: object) -> Job:
+        """Returns the job with so many epochs; `training` changes its settings."""
+        recipe = self.job.network_recipe.changed(epochs=epochs, amp=amp)
+        return replace(self.job, recipe=recipe, training=self.job.training.changed(**training))
 
 
-def plain_loop(job: Job, network: nn.Module, epochs: int) -> float:
+def plain_loop(case: Case, network: nn.Module, epochs: int) -> float:
     """Seconds per fold-epoch of what published scripts do, with torch as it comes.
 
     One fold at a time, `DataLoader` over a `TensorDataset`, batches sent to the device, Adam, the held-out
     subject evaluated after every epoch. The first epoch is left out.
     """
-    fold, batch = job.folds[0], job.recipe.batch_size
-    x, y = torch.from_numpy(job.maps), torch.from_numpy(job.labels)
-    network.to(job.device)
-    optimizer = torch.optim.Adam(network.parameters(), lr=job.recipe.lr)
+    fold, batch = case.folds[0], case.job.network_recipe.batch_size
+    x, y = torch.from_numpy(case.data.maps), torch.from_numpy(case.data.labels)
+    network.to(case.device)
+    optimizer = torch.optim.Adam(network.parameters(), lr=case.job.network_recipe.lr)
     criterion = nn.CrossEntropyLoss()
     train = DataLoader(TensorDataset(x[fold.train], y[fold.train]), batch_size=batch, shuffle=True)
     held_out = DataLoader(TensorDataset(x[fold.test], y[fold.test]), batch_size=batch)
@@ -82,16 +68,16 @@ def plain_loop(job: Job, network: nn.Module, epochs: int) -> float:
         network.train()
         for maps, labels in train:
             optimizer.zero_grad()
-            loss = criterion(network(maps.to(job.device)), labels.to(job.device))
+            loss = criterion(network(maps.to(case.device)), labels.to(case.device))
             loss.backward()
             optimizer.step()
             loss.item()
         network.eval()
         with torch.no_grad():
             for maps, _ in held_out:
-                network(maps.to(job.device)).argmax(1).cpu()
+                network(maps.to(case.device)).argmax(1).cpu()
         if epoch == 0:
-            wait(job.device)
+            wait(case.device)
             begin = time.perf_counter()
     return (time.perf_counter() - begin) / epochs
 
@@ -108,15 +94,16 @@ class StackedRate:
     notes: tuple[str, ...]
 
 
-def stacked_rate(job: Job, plan: Plan, epochs: int) -> StackedRate:
+def stacked_rate(case: Case, epochs: int, **form: object) -> StackedRate:
     """Trains and observes one chunk for some epochs; building, warming up and capturing are timed apart.
 
-    A chunk that does not fit is halved, as the engine does.
+    A chunk that does not fit is halved, as the engine does. `form` changes precision and the like.
     """
-    most = len(job.folds)
+    job = case.job_with(epochs + _WARM_EPOCHS, **form)  # type: ignore[arg-type]
+    most = len(case.folds)
     while True:
         try:
-            return _one_chunk(job, plan, epochs, most)
+            return _one_chunk(case, job, epochs, most)
         except torch.OutOfMemoryError:
             if most == 1:
                 raise
@@ -124,32 +111,28 @@ def stacked_rate(job: Job, plan: Plan, epochs: int) -> StackedRate:
         torch.cuda.empty_cache()
 
 
-def _one_chunk(job: Job, plan: Plan, epochs: int, most: int) -> StackedRate:
+def _one_chunk(case: Case, job: Job, epochs: int, most: int) -> StackedRate:
     begin = time.perf_counter()
-    device = job.device
+    device, data, recipe = case.device, case.data, job.network_recipe
     if device.type == "cuda":
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(device)
-    shape = job.maps.shape[1:]
-    with matrix_precision(plan.precision, plan.device), own_stream(device):
-        maps = torch.from_numpy(job.maps).to(device)
-        labels = torch.from_numpy(job.labels).to(device)
-        capacity = fold_capacity(plan, maps, max(len(f.train) for f in job.folds))
-        pieces = -(-len(job.folds) // min(capacity, most))
-        chunk = job.folds[: -(-len(job.folds) // pieces)]
-        notes, pool = GraphNotes(), graph_pool(device)
-        seeds = [plan.seed_of(fold) for fold in chunk]
-        network = StackedNetwork(plan, seeds, (shape[0], shape[1], shape[2]), device, notes)
-        samples = StackedSamples(maps, labels, chunk, 3)
-        trainer = StackedTrainer(network, samples, plan.recipe, None, notes, pool)
-        observer = StackedObserver(network, maps, chunk, plan.epochs, 3, notes, pool)
+    with torch_held(job), own_stream(device):
+        capacity = fold_capacity(job, data, max(len(f.train) for f in case.folds))
+        pieces = -(-len(case.folds) // min(capacity, most))
+        chunk = case.folds[: -(-len(case.folds) // pieces)]
+        graphs = Graphs(device.type == "cuda")
+        networks = StackedNetworks(job, [job.seed_of(fold.name) for fold in chunk], data.shape, graphs)
+        samples = TrainingSamples(data, chunk, 3, networks)
+        trainer = Trainer(networks, samples, recipe, None, graphs)
+        recorder = Recorder(networks, data, chunk, recipe.epochs, 3, graphs)
 
         def train(count: int) -> float:
             wait(device)
             start = time.perf_counter()
             for _ in range(count):
                 trainer.epoch()
-                observer.observe()
+                recorder.observe()
             wait(device)
             return time.perf_counter() - start
 
@@ -158,24 +141,15 @@ def _one_chunk(job: Job, plan: Plan, epochs: int, most: int) -> StackedRate:
         seconds = train(epochs) / (epochs * len(chunk))
         assert np.isfinite(trainer.history()[0]).all()
     peak = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else 0
-    return StackedRate(seconds, len(chunk), epochs, setup, peak, tuple(notes))
+    return StackedRate(seconds, len(chunk), epochs, setup, peak, tuple(graphs.notes))
 
 
-def epochs_to_plan(epochs: int) -> int:
-    """Epochs that a plan for `stacked_rate` must have room for."""
-    return epochs + _WARM_EPOCHS
-
-
-def full_run(job: Job, epochs: int, precision: str = "auto") -> float:
+def full_run(case: Case, epochs: int) -> float:
     """Seconds of the real thing: `run_folds` over every fold, records included."""
-    records = []
+    records = Records()
     begin = time.perf_counter()
-    run_folds(
-        job.spec, job.options, job.maps, job.labels, 3, job.folds, replace(job.recipe, epochs=epochs),
-        protocol="cde", seed=0, device=str(job.device), engine="stacked", precision=precision,
-        on_fold=lambda record: records.append(record.fold),
-    )  # fmt: skip
-    assert len(records) == len(job.folds)
+    run_folds(case.job_with(epochs, engine="stacked"), case.data, case.folds, None, records)
+    assert len(records) == len(case.folds)
     return time.perf_counter() - begin
 
 
@@ -193,9 +167,10 @@ class Counts:
     trained: int
 
 
-def count(job: Job) -> Counts:
+def count(case: Case) -> Counts:
     """Counts on the meta device, where nothing is computed."""
-    channels, size = job.maps.shape[1:3]
+    channels, size, _ = case.data.shape
+    job = case.job
     with torch.device("meta"):
         network = job.spec.build(num_classes=3, in_channels=channels, map_size=size, **job.options)
         with FlopCounterMode(display=False) as counter:
@@ -204,14 +179,14 @@ def count(job: Job) -> Counts:
     return Counts(counter.get_total_flops() / 2, trained)
 
 
-def floors(job: Job, ceilings: Ceilings, counts: Counts, epochs: int) -> dict[str, float]:
+def floors(case: Case, ceilings: Ceilings, counts: Counts, epochs: int) -> dict[str, float]:
     """Seconds that a whole training needs at least, by each measured ceiling.
 
     Adam reads weight, gradient and two moments and writes all but the gradient: 7 accesses of 4 bytes per
     parameter and step; the passes read the weight twice and write the gradient: 3 more.
     """
-    samples = sum(len(fold.train) for fold in job.folds)
-    steps = sum(job.recipe.steps_per_epoch(len(fold.train)) for fold in job.folds)
+    samples = sum(len(fold.train) for fold in case.folds)
+    steps = sum(case.job.network_recipe.steps_per_epoch(len(fold.train)) for fold in case.folds)
     operations = counts.training * samples * epochs
     return {
         "Adam float32 traffic": 10 * 4 * counts.trained * steps * epochs / ceilings.bandwidth,
@@ -221,6 +196,6 @@ def floors(job: Job, ceilings: Ceilings, counts: Counts, epochs: int) -> dict[st
     }
 
 
-def activation_floor(job: Job, bytes_per_sample: float, bandwidth: float, epochs: int) -> float:
+def activation_floor(case: Case, bytes_per_sample: float, bandwidth: float, epochs: int) -> float:
     """Seconds to write and read the largest activation once, and its gradient once."""
-    return 4 * bytes_per_sample * sum(len(fold.train) for fold in job.folds) * epochs / bandwidth
+    return 4 * bytes_per_sample * sum(len(fold.train) for fold in case.folds) * epochs / bandwidth

@@ -118,15 +118,15 @@ def test_channels_that_the_view_cannot_have_are_refused():
 
 def test_flip_without_a_known_view_is_refused():
     with pytest.raises(UsageError, match="flip = 0"):
-        Augmenter.from_recipe(Recipe(flip=0.5), None)
+        Augmenter.from_recipe(Recipe(flip=0.5), "")
     with pytest.raises(UsageError, match="minmax-255"):
         Augmenter.from_recipe(Recipe(flip=0.5), "whole-28:zscore")
-    assert Augmenter.from_recipe(Recipe(), None) is None
+    assert Augmenter.from_recipe(Recipe(), "") is None
 
 
 def test_shifts_stay_in_range_and_repeat_the_edge():
     ramp = torch.arange(8.0).expand(500, 3, 8, 8)
-    out = Augmenter.from_recipe(Recipe(shift=2), None)(ramp, KEY)
+    out = Augmenter.from_recipe(Recipe(shift=2), "")(ramp, KEY)
     moves = (ramp - out)[:, 0, 4, 4]
     assert set(moves.tolist()) == {-2.0, -1.0, 0.0, 1.0, 2.0}
     two_right = out[moves == 2][0, 0, 0]
@@ -134,7 +134,7 @@ def test_shifts_stay_in_range_and_repeat_the_edge():
 
 
 def test_noise_has_its_standard_deviation():
-    out = Augmenter.from_recipe(Recipe(noise=0.5), None)(torch.zeros(100, 3, 28, 28), KEY)
+    out = Augmenter.from_recipe(Recipe(noise=0.5), "")(torch.zeros(100, 3, 28, 28), KEY)
     assert out.mean().abs() < 0.005
     assert out.std() == pytest.approx(0.5, rel=0.01)
 
@@ -205,7 +205,7 @@ def test_stacked_folds_and_padded_batches_rotate_as_alone():
         ("regions-28:raw", "pieced together"),
         ("htnet-28:scaled", "pieced together"),
         ("whole-28:zscore", "is unknown"),
-        (None, "is unknown"),
+        ("", "is unknown"),
     ],
 )
 def test_what_cannot_be_rotated_is_refused(view, message):

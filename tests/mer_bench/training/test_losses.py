@@ -8,7 +8,13 @@ import torch
 import torch.nn.functional as F
 
 from mer_bench.recipe import Recipe
-from mer_bench.training.losses import class_balanced_weights, logit_offsets, loss_terms, sample_losses
+from mer_bench.training.losses import (
+    batch_loss,
+    class_balanced_weights,
+    logit_offsets,
+    loss_terms,
+    sample_losses,
+)
 
 LOGITS = torch.randn(7, 3, generator=torch.Generator().manual_seed(1))
 LABELS = torch.tensor([0, 1, 2, 0, 0, 1, 0])
@@ -76,3 +82,24 @@ def test_stacked_terms_are_each_fold_s_own():
         together = losses(Recipe(loss=loss), counts, LOGITS.expand(2, 7, 3), LABELS.expand(2, 7))
         for fold in range(2):
             torch.testing.assert_close(together[fold], losses(Recipe(loss=loss), counts[fold]))
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_class_weights_are_those_of_torch(smoothing):
+    logits = torch.randn(2, 7, 3, generator=torch.Generator().manual_seed(1), requires_grad=True)
+    labels = torch.tensor([[0, 1, 2, 0, 0, 1, 0], [2, 2, 1, 0, 1, 1, 1]])
+    weights = (0.15, 0.425, 0.425)
+    recipe = Recipe(class_weights=weights, label_smoothing=smoothing)
+    reference = torch.nn.CrossEntropyLoss(weight=torch.tensor(weights), label_smoothing=smoothing)
+    terms = loss_terms(recipe, torch.ones(2, 3))
+    found = sample_losses(logits, labels, terms)
+    torch.testing.assert_close(
+        batch_loss(found, labels, terms),
+        torch.stack([reference(z, y) for z, y in zip(logits, labels, strict=True)]),
+    )
+    # Padding counts neither above nor below the line.
+    rows = torch.tensor([[1.0] * 7, [1.0] * 4 + [0.0] * 3])
+    padded = batch_loss(found, labels, terms, rows)[1]
+    torch.testing.assert_close(padded, reference(logits[1, :4], labels[1, :4]))
+    padded.backward()
+    assert (logits.grad[1, 4:] == 0).all() and (logits.grad[1, :4] != 0).all()

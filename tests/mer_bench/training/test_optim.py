@@ -1,11 +1,20 @@
-"""Optimisers, schedules and clipping: each fold as if alone."""
+"""Optimisers, schedules, clipping and layer decay: each fold as if alone."""
 
 import pytest
 import torch
+from torch import nn
 
 from mer_bench.errors import UsageError
 from mer_bench.recipe import Recipe
-from mer_bench.training.optim import build_optimizer, clip_gradients, learning_rate
+from mer_bench.training.demands import meet_recipe
+from mer_bench.training.optim import (
+    build_optimizer,
+    check_layer_depths,
+    clip_gradients,
+    learning_rate,
+    parameter_groups,
+    set_learning_rate,
+)
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "adamw", "sgd"])
@@ -33,13 +42,6 @@ def test_stacked_parameters_move_as_each_would_alone(optimizer):
     assert not torch.allclose(stacked.detach(), start)
 
 
-def test_unknown_optimizer_and_schedule_are_refused():
-    with pytest.raises(UsageError, match="not one of adam"):
-        build_optimizer(Recipe(optimizer="lion"), [torch.zeros(1, requires_grad=True)])
-    with pytest.raises(UsageError, match="not one of constant"):
-        learning_rate(Recipe(schedule="poly"), 0, 1)
-
-
 def test_warm_up_rises_to_the_full_rate_and_the_schedule_starts_after_it():
     recipe = Recipe(lr=1.0, warmup_epochs=2, schedule="exponential", gamma=0.5, epochs=5)
     rates = [learning_rate(recipe, step, 2) for step in range(10)]
@@ -65,12 +67,71 @@ def test_cosine_falls_from_lr_to_final_lr():
 
 
 def test_clipping_is_per_fold():
-    a, b = torch.tensor([[3.0, 0.0], [0.3, 0.0]]), torch.tensor([[4.0], [0.4]])
+    a, b = torch.tensor([[3.0, 0.0], [0.3, 0.0]]), torch.tensor([4.0, 0.4])
     gradients = [a.clone(), b.clone()]
-    clip_gradients(gradients, 1.0, stacked=True)
+    clip_gradients(gradients, 1.0)
     torch.testing.assert_close(gradients[0][0], a[0] / 5)
     torch.testing.assert_close(gradients[1][0], b[0] / 5)
     torch.testing.assert_close(gradients[0][1], a[1])
-    alone = [a[0].clone(), b[0].clone()]
-    clip_gradients(alone, 1.0, stacked=False)
-    torch.testing.assert_close(alone[0], gradients[0][0])
+
+
+class Deep(nn.Module):
+    """Says how deep its layers lie, but not of the last where it is forgetful."""
+
+    def __init__(self, forgetful=False):
+        super().__init__()
+        self.hidden, self.head = nn.Linear(12, 8), nn.Linear(8, 3)
+        self.forgetful = forgetful
+
+    def forward(self, x):
+        return self.head(torch.tanh(self.hidden(x)))
+
+    def layer_depths(self):
+        depths = {name: 0 if name.startswith("hidden") else 2 for name, _ in self.named_parameters()}
+        return {name: d for name, d in depths.items() if d == 0} if self.forgetful else depths
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "adamw", "sgd"])
+def test_layer_decay_is_that_of_groups_made_by_hand(optimizer):
+    recipe = Recipe(
+        optimizer=optimizer, lr=0.1, weight_decay=0.05, layer_decay=0.5, schedule="step", step_epochs=1
+    )
+    ours, theirs = Deep(), Deep()
+    theirs.load_state_dict(ours.state_dict())
+    groups = [
+        {"params": list(theirs.hidden.parameters()), "lr": 0.1 * 0.25},
+        {"params": list(theirs.head.parameters()), "lr": 0.1},
+    ]
+    kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}[optimizer]
+    reference = kind(groups, weight_decay=0.05, **({"momentum": 0.9} if optimizer == "sgd" else {}))
+    made = build_optimizer(
+        recipe, parameter_groups(recipe, dict(ours.named_parameters()), check_layer_depths(ours, recipe))
+    )
+    x = torch.randn(5, 12, generator=torch.Generator().manual_seed(2))
+    for step in range(4):
+        set_learning_rate(made, learning_rate(recipe, step, 2))
+        if step == 2:
+            for group in reference.param_groups:
+                group["lr"] *= 0.1
+        for network, optimiser in ((ours, made), (theirs, reference)):
+            optimiser.zero_grad()
+            network(x).square().sum().backward()
+            optimiser.step()
+    for a, b in zip(ours.parameters(), theirs.parameters(), strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_layer_decay_without_depths_is_refused():
+    recipe = Recipe(layer_decay=0.9)
+    for network, message in (
+        (nn.Linear(3, 4), "Linear tells no depths"),
+        (Deep(forgetful=True), "leaves out 2 of 4 .*'head.weight'"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            check_layer_depths(network, recipe)
+        assert check_layer_depths(network, Recipe()) == {}
+
+
+def test_a_network_without_augmentation_of_features_is_not_asked_for_it():
+    with pytest.raises(UsageError, match="Linear has no implicit semantic augmentation; set isda = 0"):
+        meet_recipe(nn.Linear(3, 4), Recipe(isda=0.5))

@@ -7,28 +7,32 @@ from typing import ClassVar
 import numpy as np
 import pytest
 from sklearn.svm import SVC
+from tests.mer_bench.training.parts import Kept
 
 from mer_bench.errors import TrainingError, UsageError
 from mer_bench.models import bi_woof, lbp_top
 from mer_bench.models.spec import ModelSpec
 from mer_bench.protocols.folds import Fold
-from mer_bench.recipe import Recipe
 from mer_bench.runs.train import execute
+from mer_bench.settings import TrainingSettings
 from mer_bench.training.features import classifier_features
-from mer_bench.training.folds import run_folds
+from mer_bench.training.folds import prepare_data, run_folds
+from mer_bench.training.job import Job, TrainingData
 
 
 def as_spec(build):
     return ModelSpec("x", "X", build, "classifier", ("whole-28:scaled",), "none", "baseline")
 
 
-def run(spec, maps, labels, folds, **more):
-    records = {}
-    run_folds(
-        spec, {}, maps, labels, 3, folds, Recipe(), protocol="p", seed=0, device="cpu",
-        on_fold=lambda r: records.__setitem__(r.fold, r), **more,
-    )  # fmt: skip
-    return records
+def job_of(spec, **training):
+    settings = TrainingSettings(**{"device": "cpu", **training})
+    return Job(spec, {}, None, settings, ("a", "b", "c"), "p", 0)
+
+
+def run(spec, maps, labels, folds, executor=None, **training):
+    kept = Kept()
+    run_folds(job_of(spec, **training), TrainingData(maps, labels), folds, executor, kept)
+    return kept
 
 
 def three_folds(labels):
@@ -104,19 +108,29 @@ def by_class(labels, seed=0):
 LABELS = np.tile([0, 1, 2], 12)[np.random.default_rng(1).permutation(36)].astype(np.int64)
 
 
-def test_one_call_per_sample_before_all_folds_in_every_engine():
+@pytest.mark.parametrize("training", [{}, {"engine": "local", "workers": 2}, {"engine": "stacked"}])
+def test_one_call_per_sample_before_all_folds_whatever_the_settings(training):
     maps = by_class(LABELS)
-    records = {}
-    for engine in ("serial", "processes"):
-        Means.calls = []
-        records[engine] = run(as_spec(Means), maps, LABELS, three_folds(LABELS), engine=engine, workers=1)
-        # One more for the first sample, whose features are made twice and compared.
-        assert Means.calls == [(1, 3, 4, 4)] * 37
-    right = 0
-    for name, record in records["serial"].items():
-        np.testing.assert_array_equal(record.logits, records["processes"][name].logits)
-        right += (record.logits[0].argmax(1) == LABELS[record.test_index]).sum()
-    assert right > 30
+    Means.calls = []
+    records = run(as_spec(Means), maps, LABELS, three_folds(LABELS), **training)
+    # One more for the first sample, whose features are made twice and compared.
+    assert Means.calls == [(1, 3, 4, 4)] * 37
+    assert records.calls[-1] == (3, 3)
+    right = sum((r.logits[0].argmax(1) == LABELS[r.test_index]).sum() for r in records.values())
+    assert {r.engine for r in records.values()} == {"classifier"} and right > 30
+
+
+def test_features_made_beforehand_are_not_made_again():
+    maps, job = by_class(LABELS), job_of(as_spec(Means))
+    data = prepare_data(job, TrainingData(maps, LABELS))
+    assert data.maps.shape == (36, 3) and data.shape == (3, 4, 4)
+    Means.calls = []
+    kept = Kept()
+    run_folds(job, data, three_folds(LABELS), None, kept)
+    assert not Means.calls and prepare_data(job, data) is data
+    expected = run(as_spec(Means), maps, LABELS, three_folds(LABELS))
+    for name, record in kept.items():
+        np.testing.assert_array_equal(record.logits, expected[name].logits)
 
 
 def test_seeds_share_features(prepared_with, tmp_path: Path):
@@ -179,7 +193,7 @@ def test_features_leave_the_maps_alone():
 
     maps = by_class(LABELS)
     before = maps.copy()
-    classifier_features(as_spec(Spoiling), {}, 3, maps, None)
+    classifier_features(as_spec(Spoiling), {}, 3, maps, "")
     np.testing.assert_array_equal(maps, before)
 
 
