@@ -22,7 +22,8 @@ def maps_of(count, size=28, seed=0):
 
 
 def seeded(name="tiny", seed=0, **options):
-    return AHMSANet.from_variant(name, generator=torch.Generator().manual_seed(seed), **options)
+    torch.manual_seed(seed)
+    return AHMSANet.from_variant(name, **options)
 
 
 @pytest.mark.parametrize("variant", (*QUICK, "constant256"))

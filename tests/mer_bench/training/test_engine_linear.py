@@ -73,7 +73,6 @@ def test_only_stacked_networks_get_it_and_parameters_keep_their_names():
 
 def test_ahmsa_trains_alike_by_products(everywhere, monkeypatch):
     registration = pytest.importorskip("ahmsa_model.registration", reason="ahmsa-model is not installed")
-    layers = pytest.importorskip("ahmsa_model.layers")
     spec = registration.SPECS[0]
     given = {"spec": spec, "options": dict(spec.variants["tiny"]), "side": 28}
     products, watched = make(**given)
@@ -82,11 +81,6 @@ def test_ahmsa_trains_alike_by_products(everywhere, monkeypatch):
     plain, observed = make(**given)
     train(plain, observed, 1)
     np.testing.assert_allclose(products.history()[0], plain.history()[0], rtol=1e-4)
-    x = torch.randn(2, 16, 8)
-    weight, bias = torch.randn(5, 8, 3, 3), torch.randn(5)
-    torch.testing.assert_close(
-        layers.convolve_by_product(x, weight, bias, 4), layers.convolve_patches(x, weight, bias, 4)
-    )
 
 
 def test_a_network_that_cannot_be_compiled_runs_as_written_and_is_noted(monkeypatch):

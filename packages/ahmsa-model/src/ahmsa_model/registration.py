@@ -42,7 +42,7 @@ _FILLED_IN = (
 
 
 def build(num_classes: int, in_channels: int = 3, map_size: int = 28, **options: Any) -> Any:
-    """Builds the network for the bench.
+    """Build an `AHMSANet` for the bench.
 
     Args:
         num_classes: Classes of the label scheme.
@@ -50,18 +50,13 @@ def build(num_classes: int, in_channels: int = 3, map_size: int = 28, **options:
         map_size: Side of the view's maps, pixels.
         **options: Further options of `AHMSAConfig`.
 
-    Returns:
-        An `AHMSANet`, drawn from torch's global generator.
-
     Raises:
         UsageError: An option is unknown, or the options do not fit together.
     """
-    from ahmsa_model.network import AHMSANet
+    from ahmsa_model.checkpoint import AHMSANet
 
     try:
-        config = AHMSAConfig.from_dict(
-            {**options, "num_classes": num_classes, "in_channels": in_channels, "map_size": map_size}
-        )
+        config = AHMSAConfig(num_classes=num_classes, in_channels=in_channels, map_size=map_size, **options)
     except ConfigError as error:
         raise UsageError(f"model 'ahmsa': {error}") from error
     return AHMSANet(config)
