@@ -20,29 +20,18 @@ class STSTNet(nn.Module):
     """The network of the authors' PyTorch code.
 
     Args:
-        num_classes: Width of the logits.
-        in_channels: Channels of the maps (u, v, strain).
-        map_size: Height and width of the maps; 28 as published.
         streams: Kernels of each stream.
         dropout: Probability, before the average pooling.
         padding: Of the convolution; 2 in the authors' code (30×30 activations). The paper's "same" is 1; both
             pool to 10×10.
-
-    Raises:
-        UsageError: The maps are too small to be pooled twice.
     """
 
     channels_last = True
 
     def __init__(
-        self,
-        num_classes: int = 3,
-        in_channels: int = 3,
-        map_size: int = 28,
-        streams: tuple[int, ...] = (3, 5, 8),
-        dropout: float = 0.5,
-        padding: int = 2,
-    ) -> None:
+        self, num_classes: int = 3, in_channels: int = 3, map_size: int = 28,
+        streams: tuple[int, ...] = (3, 5, 8), dropout: float = 0.5, padding: int = 2,
+    ) -> None:  # fmt: skip
         super().__init__()
         smallest = max(6 - 2 * padding, 1)
         if map_size < smallest:
@@ -57,14 +46,7 @@ class STSTNet(nn.Module):
         self.fc = nn.Linear(kernels * (pooled // 2) ** 2, num_classes)
 
     def forward(self, maps: Tensor) -> Tensor:
-        """Classify flow maps.
-
-        Args:
-            maps: `(B, C, H, W)` float32.
-
-        Returns:
-            `(B, classes)` logits.
-        """
+        """Turn `(B, C, H, W)` float32 maps into `(B, classes)` logits."""
         features = F.avg_pool2d(self.dropout(self.streams(maps)), kernel_size=2, stride=2)
         # Row, column, kernel: the order in memory of channels-last maps, and of their gradient on the way
         # back.
@@ -73,8 +55,7 @@ class STSTNet(nn.Module):
 
 # Their DataLoader does not shuffle: the first of an epoch's two batches holds almost nothing but negatives.
 AUTHORS = Recipe(name="authors", epochs=800, batch_size=256, optimizer="adam", lr=5e-5, shuffle=False)
-SHUFFLED = Recipe(name="shuffled", epochs=800, batch_size=256, optimizer="adam", lr=5e-5, shuffle=True)
-PAPER = Recipe(name="paper", epochs=500, batch_size=256, optimizer="adam", lr=5e-5, shuffle=True)
+SHUFFLED = AUTHORS.changed(name="shuffled", shuffle=True)
 
 SPECS = (
     ModelSpec(
@@ -83,8 +64,11 @@ SPECS = (
         build=STSTNet,
         kind="network",
         views=("whole-28:minmax-255", "whole-28:scaled"),
-        recipes={"authors": AUTHORS, "shuffled": SHUFFLED, "paper": PAPER},
-        default_recipe="authors",
+        recipes={
+            "authors": AUTHORS,
+            "shuffled": SHUFFLED,
+            "paper": SHUFFLED.changed(name="paper", epochs=500),
+        },
         citation=(
             "S.-T. Liong, Y. S. Gan, J. See, H.-Q. Khor, Y.-C. Huang: Shallow Triple Stream "
             "Three-dimensional CNN (STSTNet) for Micro-expression Recognition. IEEE FG 2019. "
