@@ -7,6 +7,7 @@ import pickle
 import pytest
 import torch
 import torch.nn.functional as F
+from tests.mer_bench.models.parts import assert_gradient, by_channel, channels_last, take
 from torch import nn
 
 from mer_bench.models.ststnet import SPECS, STSTNet
@@ -30,18 +31,13 @@ class ThreeStreams(nn.Module):
 
 
 def as_three_streams(network):
-    twin = ThreeStreams()
-    start = 0
+    twin, start = ThreeStreams(), 0
     for conv, norm in zip(twin.convs, twin.norms, strict=True):
-        part = slice(start, start + conv.out_channels)
-        start = part.stop
-        for own, other in ((conv, network.streams.conv), (norm, network.streams.norm)):
-            own.weight.data.copy_(other.weight.data[part])
-            own.bias.data.copy_(other.bias.data[part])
-    # The one-convolution network reads row, column, kernel.
-    by_kernel = network.fc.weight.data.view(3, 5, 5, 16).permute(0, 3, 1, 2)
-    twin.fc.weight.data.copy_(by_kernel.reshape(3, 400))
-    twin.fc.bias.data.copy_(network.fc.bias.data)
+        take(network.streams.conv, conv, start)
+        take(network.streams.norm, norm, start)
+        start += conv.out_channels
+    twin.fc.load_state_dict(network.fc.state_dict())
+    twin.fc.weight.data = by_channel(network.fc.weight.data, 5)
     return twin
 
 
@@ -56,13 +52,8 @@ def as_given(maps):
     return maps
 
 
-def channels_last(maps):
-    return maps.contiguous(memory_format=torch.channels_last)
-
-
 def test_parameters_and_start_are_the_published_ones():
-    network = STSTNet()
-    assert sum(p.numel() for p in network.parameters()) == SPECS[0].parameters == 1683
+    assert sum(p.numel() for p in ThreeStreams().parameters()) == SPECS[0].parameters == 1683
     bound = 1 / math.sqrt(27)
     weights = torch.cat([STSTNet().streams.conv.weight.detach().flatten() for _ in range(20)])
     assert weights.abs().max() <= bound
@@ -86,15 +77,9 @@ def test_one_convolution_equals_three_streams(layout, count):
         twin.zero_grad()
         F.cross_entropy(logits, labels).backward()
         F.cross_entropy(expected, labels).backward()
-    pairs = [
-        (network.streams.conv.weight, torch.cat([c.weight.grad for c in twin.convs])),
-        (network.streams.conv.bias, torch.cat([c.bias.grad for c in twin.convs])),
-        (network.streams.norm.weight, torch.cat([n.weight.grad for n in twin.norms])),
-        (network.streams.norm.bias, torch.cat([n.bias.grad for n in twin.norms])),
-    ]
-    for parameter, expected in pairs:
-        difference = (parameter.grad.double() - expected).abs().max()
-        assert difference < 1e-4 * expected.abs().max()
+    for ours, theirs in ((network.streams.conv, twin.convs), (network.streams.norm, twin.norms)):
+        for name in ("weight", "bias"):
+            assert_gradient(getattr(ours, name), *(getattr(layer, name).grad for layer in theirs))
     for name in ("running_mean", "running_var"):
         tracked = torch.cat([getattr(n, name) for n in twin.norms])
         torch.testing.assert_close(getattr(network.streams.norm, name).double(), tracked, rtol=1e-5, atol=0)

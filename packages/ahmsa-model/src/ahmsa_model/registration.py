@@ -74,10 +74,8 @@ SPECS = (
         kind="network",
         views=("regions-28:scaled", "whole-28:scaled", "whole-28:minmax", "regions-28:minmax"),
         recipes={recipe.name: recipe for recipe in (PAPER_RECIPE, LINEAGE_RECIPE, QUICK_RECIPE)},
-        default_recipe="paper",
         # A variant with a map size of its own cannot take the views above.
         variants={name: options for name, options in VARIANTS.items() if "map_size" not in options},
-        default_variant="paper",
         citation=(
             "AHMSA-Net: Adaptive Hierarchical Multi-Scale Attention Network for Micro-Expression "
             "Recognition. arXiv:2501.02539, 2025."
@@ -87,6 +85,5 @@ SPECS = (
         filled_in=_FILLED_IN,
         selects_on_test=None,
         licence="No code or weights were published; this implementation is independent (Apache-2.0).",
-        pretraining="",
     ),
 )
