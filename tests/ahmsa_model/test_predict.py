@@ -213,11 +213,12 @@ def test_a_network_trained_on_everything_by_the_bench_predicts_from_frames(built
     pytest.importorskip("mer_bench", reason="training needs ahmsa-model[bench]")
     from mer_bench.models.registry import Registry
     from mer_bench.runs.fit import fit
-    from mer_bench.settings import Request, RunSettings
+    from mer_bench.settings import Request, RunSettings, TrainingSettings
     from mer_flow.views import read_view
 
-    settings = RunSettings(model="ahmsa", variant="tiny", recipe="quick", device="cpu")
-    fit(Registry().find("ahmsa"), Request(settings, {"epochs": 3}), built.store.path, tmp_path / "net")
+    settings = RunSettings(model="ahmsa", variant="tiny", recipe="quick")
+    request = Request(settings, {"epochs": 3}, TrainingSettings(device="cpu"))
+    fit(Registry().find("ahmsa"), request, built.store.path, tmp_path / "net")
     checkpoint = from_pretrained(tmp_path / "net")
     assert checkpoint.metadata.pipeline_hash == built.store.pipeline_hash
     result = predict_pair(checkpoint, built.onset, built.apex)

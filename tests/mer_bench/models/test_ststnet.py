@@ -1,8 +1,6 @@
-"""STSTNet: as published, and its fused layer as the four layers it stands for."""
+"""STSTNet as published: three streams, computed as one."""
 
-import copy
 import math
-import pickle
 
 import pytest
 import torch
@@ -33,8 +31,8 @@ class ThreeStreams(nn.Module):
 def as_three_streams(network):
     twin, start = ThreeStreams(), 0
     for conv, norm in zip(twin.convs, twin.norms, strict=True):
-        take(network.streams.conv, conv, start)
-        take(network.streams.norm, norm, start)
+        take(network.conv, conv, start)
+        take(network.norm, norm, start)
         start += conv.out_channels
     twin.fc.load_state_dict(network.fc.state_dict())
     twin.fc.weight.data = by_channel(network.fc.weight.data, 5)
@@ -55,7 +53,7 @@ def as_given(maps):
 def test_parameters_and_start_are_the_published_ones():
     assert sum(p.numel() for p in ThreeStreams().parameters()) == SPECS[0].parameters == 1683
     bound = 1 / math.sqrt(27)
-    weights = torch.cat([STSTNet().streams.conv.weight.detach().flatten() for _ in range(20)])
+    weights = torch.cat([STSTNet().conv.weight.detach().flatten() for _ in range(20)])
     assert weights.abs().max() <= bound
     # Uniform: the standard deviation is bound / sqrt(3).
     assert weights.std() == pytest.approx(bound / math.sqrt(3), rel=0.02)
@@ -77,53 +75,12 @@ def test_one_convolution_equals_three_streams(layout, count):
         twin.zero_grad()
         F.cross_entropy(logits, labels).backward()
         F.cross_entropy(expected, labels).backward()
-    for ours, theirs in ((network.streams.conv, twin.convs), (network.streams.norm, twin.norms)):
+    for ours, theirs in ((network.conv, twin.convs), (network.norm, twin.norms)):
         for name in ("weight", "bias"):
             assert_gradient(getattr(ours, name), *(getattr(layer, name).grad for layer in theirs))
     for name in ("running_mean", "running_var"):
         tracked = torch.cat([getattr(n, name) for n in twin.norms])
-        torch.testing.assert_close(getattr(network.streams.norm, name).double(), tracked, rtol=1e-5, atol=0)
+        torch.testing.assert_close(getattr(network.norm, name).double(), tracked, rtol=1e-5, atol=0)
     network.eval()
     twin.eval()
     torch.testing.assert_close(network(layout(maps)).double(), twin(maps.double()), rtol=1e-4, atol=1e-5)
-
-
-def test_fused_layer_is_really_used_in_training_and_only_there():
-    network = STSTNet()
-    maps = channels_last(maps_with_ties(2))
-    assert "Fused" in type(network.streams(maps).grad_fn).__name__
-    assert "Fused" not in type(network.streams(maps.contiguous()).grad_fn).__name__
-    network.eval()
-    assert "Fused" not in type(network.streams(maps).grad_fn).__name__
-
-
-def test_negative_normalisation_weights_are_pooled_rightly():
-    network = STSTNet(dropout=0.0)
-    with torch.no_grad():
-        network.streams.norm.weight[3] = -0.7
-    maps = maps_with_ties(6)
-    torch.testing.assert_close(
-        copy.deepcopy(network)(channels_last(maps)), copy.deepcopy(network)(maps), rtol=1e-4, atol=1e-4
-    )
-
-
-def test_two_passes_before_one_backward_do_not_share_memory():
-    torch.manual_seed(0)
-    network = STSTNet(dropout=0.0)
-    first, second = channels_last(maps_with_ties(4)), channels_last(maps_with_ties(4).flip(2))
-    for _ in range(2):
-        network.zero_grad()
-        (network(first).square().sum() + network(second).sum()).backward()
-        together = network.streams.conv.weight.grad.clone()
-    network.zero_grad()
-    network(first).square().sum().backward()
-    network(second).sum().backward()
-    torch.testing.assert_close(together, network.streams.conv.weight.grad, rtol=1e-4, atol=1e-3)
-
-
-def test_network_pickles_after_training():
-    network = STSTNet(dropout=0.0)
-    network(channels_last(maps_with_ties(2))).sum().backward()
-    copied = pickle.loads(pickle.dumps(network)).eval()
-    maps = maps_with_ties(2)
-    torch.testing.assert_close(copied(maps), network.eval()(maps))

@@ -9,8 +9,9 @@ from sklearn.preprocessing import FunctionTransformer
 from mer_bench.errors import TrainingError
 from mer_bench.models.spec import ModelSpec
 from mer_bench.protocols.folds import Fold
-from mer_bench.recipe import Recipe
-from mer_bench.training.folds import run_folds
+from mer_bench.settings import TrainingSettings
+from mer_bench.training.classifier import fit_fold
+from mer_bench.training.job import Job, TrainingData
 
 LABELS = np.tile([0, 1, 2], 20).astype(np.int64)
 MAPS = LABELS[:, None, None, None] + 0.1 * np.random.default_rng(0).standard_normal((60, 3, 2, 2))
@@ -19,13 +20,9 @@ MAPS = LABELS[:, None, None, None] + 0.1 * np.random.default_rng(0).standard_nor
 def run(build):
     """Fit without a sample of class 1, predict 15 samples of all classes."""
     spec = ModelSpec("x", "X", build, "classifier", ("whole-2:raw",), "none", "baseline")
-    records = []
-    run_folds(
-        spec, {}, MAPS.astype(np.float32), LABELS, 3,
-        [Fold("f", np.flatnonzero(LABELS[:45] != 1), np.arange(45, 60))], Recipe(),
-        protocol="p", seed=0, device="cpu", on_fold=records.append,
-    )  # fmt: skip
-    return records[0]
+    job = Job(spec, {}, None, TrainingSettings(device="cpu"), ("a", "b", "c"), "p", 0)
+    fold = Fold("f", np.flatnonzero(LABELS[:45] != 1), np.arange(45, 60))
+    return fit_fold(job, TrainingData(MAPS.astype(np.float32), LABELS), fold)
 
 
 def logistic(num_classes, in_channels, map_size):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, get_type_hints
 
@@ -258,7 +258,7 @@ def option_types(spec: ModelSpec) -> tuple[dict[str, Any], bool]:
     """Returns the builder's options with their types, and whether it takes others too.
 
     The options are the builder's keyword parameters, the fields of its `config` attribute where it has one (a
-    pydantic model), and whatever the variants name.
+    dataclass), and whatever the variants name.
     """
     types_of: dict[str, Any] = {}
     for options in spec.variants.values():
@@ -278,11 +278,11 @@ def option_types(spec: ModelSpec) -> tuple[dict[str, Any], bool]:
             guess = type(parameter.default) if parameter.default not in (None, parameter.empty) else object
             types_of[name] = hints.get(name, guess)
     config = getattr(spec.build, "config", None)
-    if config is not None:
+    if isinstance(config, type) and hasattr(config, "__dataclass_fields__"):
         open_ended = False
-        types_of.update({name: field.annotation for name, field in config.model_fields.items()})
-        for name in ("num_classes", "in_channels", "map_size"):
-            types_of.pop(name, None)
+        hints = get_type_hints(config)
+        fixed = ("num_classes", "in_channels", "map_size")
+        types_of.update({f.name: hints[f.name] for f in fields(config) if f.name not in fixed})
     return types_of, open_ended
 
 

@@ -6,14 +6,13 @@ same function, the same parameters and, the fan-in being equal, the same distrib
 
 from __future__ import annotations
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mer_bench.errors import UsageError
+from mer_bench.models.layers.flow_pictures import rows
 from mer_bench.models.spec import ModelSpec
 from mer_bench.recipe import Recipe
-from mer_bench.training.kernels.relu_norm_pool import ConvReluNormPool
 
 
 class STSTNet(nn.Module):
@@ -40,17 +39,21 @@ class STSTNet(nn.Module):
                 "read whole-28"
             )
         kernels = sum(streams)
-        self.streams = ConvReluNormPool(in_channels, kernels, kernel_size=3, padding=padding)
+        self.padding = padding
+        self.conv = nn.Conv2d(in_channels, kernels, kernel_size=3)
+        self.norm = nn.BatchNorm2d(kernels)
         self.dropout = nn.Dropout(dropout)
         pooled = (map_size + 2 * padding - 2 + 2 - 3) // 3 + 1
         self.fc = nn.Linear(kernels * (pooled // 2) ** 2, num_classes)
 
     def forward(self, maps: Tensor) -> Tensor:
         """Turn `(B, C, H, W)` float32 maps into `(B, classes)` logits."""
-        features = F.avg_pool2d(self.dropout(self.streams(maps)), kernel_size=2, stride=2)
-        # Row, column, kernel: the order in memory of channels-last maps, and of their gradient on the way
-        # back.
-        return self.fc(torch.flatten(features.permute(0, 2, 3, 1), 1))
+        # On maps padded beforehand a CPU convolves nearly twice as fast.
+        padded = F.pad(rows(maps), (0, 0, *(self.padding,) * 4)).permute(0, 3, 1, 2)
+        active = F.relu(self.conv(padded), inplace=True)
+        pooled = F.max_pool2d(self.norm(active), kernel_size=3, stride=3, padding=1)
+        features = F.avg_pool2d(self.dropout(pooled), kernel_size=2, stride=2)
+        return self.fc(rows(features).flatten(1))
 
 
 # Their DataLoader does not shuffle: the first of an epoch's two batches holds almost nothing but negatives.
