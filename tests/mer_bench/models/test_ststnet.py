@@ -80,7 +80,7 @@ def test_one_convolution_equals_three_streams(layout, count):
             assert_gradient(getattr(ours, name), *(getattr(layer, name).grad for layer in theirs))
     for name in ("running_mean", "running_var"):
         tracked = torch.cat([getattr(n, name) for n in twin.norms])
-        torch.testing.assert_close(getattr(network.norm, name).double(), tracked, rtol=1e-5, atol=0)
+        torch.testing.assert_close(getattr(network.norm, name).double(), tracked, rtol=1e-4, atol=0)
     network.eval()
     twin.eval()
     torch.testing.assert_close(network(layout(maps)).double(), twin(maps.double()), rtol=1e-4, atol=1e-5)
