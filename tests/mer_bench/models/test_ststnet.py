@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from tests.mer_bench.models.parts import assert_gradient, by_channel, channels_last, take
+from tests.mer_bench.models.parts import assert_gradient, by_channel, take
 from torch import nn
 
 from mer_bench.models.ststnet import SPECS, STSTNet
@@ -46,10 +46,6 @@ def maps_with_ties(count):
     return maps
 
 
-def as_given(maps):
-    return maps
-
-
 def test_parameters_and_start_are_the_published_ones():
     assert sum(p.numel() for p in ThreeStreams().parameters()) == SPECS[0].parameters == 1683
     bound = 1 / math.sqrt(27)
@@ -60,17 +56,16 @@ def test_parameters_and_start_are_the_published_ones():
     assert STSTNet(padding=1)(torch.zeros(2, 3, 28, 28)).shape == (2, 3)
 
 
-@pytest.mark.parametrize("layout", [as_given, channels_last])
-@pytest.mark.parametrize("count", [3, 150])
-def test_one_convolution_equals_three_streams(layout, count):
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_one_convolution_equals_three_streams(layout):
     torch.manual_seed(0)
-    network = STSTNet(dropout=0.0)
+    # In float64: on maps of 0 to 255 torch's batch normalisation is good to a few thousandths in float32.
+    network = STSTNet(dropout=0.0).double()
     twin = as_three_streams(network).double()
-    maps, labels = maps_with_ties(count), torch.arange(count) % 3
+    maps, labels = maps_with_ties(50).double().contiguous(memory_format=layout), torch.arange(50) % 3
     for _ in range(2):
-        logits = network(layout(maps))
-        expected = twin(maps.double())
-        torch.testing.assert_close(logits.double(), expected, rtol=1e-4, atol=1e-5)
+        logits, expected = network(maps), twin(maps)
+        torch.testing.assert_close(logits, expected)
         network.zero_grad()
         twin.zero_grad()
         F.cross_entropy(logits, labels).backward()
@@ -80,7 +75,5 @@ def test_one_convolution_equals_three_streams(layout, count):
             assert_gradient(getattr(ours, name), *(getattr(layer, name).grad for layer in theirs))
     for name in ("running_mean", "running_var"):
         tracked = torch.cat([getattr(n, name) for n in twin.norms])
-        torch.testing.assert_close(getattr(network.norm, name).double(), tracked, rtol=1e-4, atol=0)
-    network.eval()
-    twin.eval()
-    torch.testing.assert_close(network(layout(maps)).double(), twin(maps.double()), rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(getattr(network.norm, name), tracked)
+    torch.testing.assert_close(network.eval()(maps), twin.eval()(maps))
