@@ -57,7 +57,7 @@ def test_classifier_learns_and_misses_a_class_it_never_saw(build):
     assert np.isfinite(record.logits).all()
     seen = LABELS[45:] != 1
     assert (record.logits[0].argmax(1)[seen] == LABELS[45:][seen]).all()
-    assert "class 1 has no training sample" in record.notes[0]
+    assert "class 'b' has no training sample" in record.notes[0]
 
 
 def test_a_classifier_that_fails_is_named():
