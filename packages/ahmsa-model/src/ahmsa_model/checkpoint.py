@@ -73,9 +73,6 @@ class AHMSANet(Hierarchy):
             folder: Made if need be. Files of an earlier checkpoint are replaced.
             metadata: What the network was trained for; also as plain values under the same names.
 
-        Returns:
-            The folder.
-
         Raises:
             CheckpointError: The metadata do not fit the network, or the folder cannot be written.
         """
@@ -206,12 +203,11 @@ def _check_classes(metadata: CheckpointMetadata, config: AHMSAConfig, folder: Pa
 
 
 def _check_tensors(expected: Mapping[str, Tensor], found: Mapping[str, Tensor], path: Path) -> None:
-    for name in expected:
+    for name in (*expected, *found):
         if name not in found:
             raise CheckpointError(
                 f"{path} lacks tensor '{name}', which {CONFIG_FILE} asks for; save the checkpoint anew"
             )
-    for name in found:
         if name not in expected:
             raise CheckpointError(f"{path} holds tensor '{name}', which {CONFIG_FILE} knows nothing of")
     for name, wanted in expected.items():

@@ -66,11 +66,10 @@ class Hierarchy(nn.Module):
         return cls(variant_config(name, **options))
 
     def forward(self, maps: Tensor) -> Tensor:
-        """Score flow maps.
+        """Score flow maps, normalised as in training.
 
         Args:
-            maps: `(B, in_channels, map_size, map_size)` float; channels u, v, strain, normalised as in
-                training.
+            maps: `(B, in_channels, map_size, map_size)` float; channels u, v, strain.
 
         Returns:
             `(B, num_classes)` logits.
@@ -78,13 +77,11 @@ class Hierarchy(nn.Module):
         Raises:
             InputError: The maps are not of the network's shape.
         """
-        config = self.config
-        expected = (config.in_channels, config.map_size, config.map_size)
-        if maps.ndim != 4 or tuple(maps.shape[1:]) != expected:
+        channels, side = self.config.in_channels, self.config.map_size
+        if maps.ndim != 4 or tuple(maps.shape[1:]) != (channels, side, side):
             raise InputError(
-                f"AHMSA-Net takes maps of shape (batch, {expected[0]}, {expected[1]}, {expected[2]}), got "
-                f"{tuple(maps.shape)}; read another view, or build the network for that shape "
-                "(map_size, in_channels)"
+                f"AHMSA-Net takes maps of shape (batch, {channels}, {side}, {side}), got {tuple(maps.shape)};"
+                " read another view, or build the network for that shape (map_size, in_channels)"
             )
         x = self.embedding(maps)
         x = self.levels[0](x)

@@ -115,15 +115,8 @@ def predict_clip(
 ) -> Prediction:
     """Classify a micro-expression from a folder of frames: the first is the onset, the apex is spotted.
 
-    Args:
-        checkpoint: A loaded checkpoint, or its folder.
-        folder: Image files whose names carry their numbers.
-        method: The spotter; the pipeline's for a missing apex unless given.
-        cropped: The frames are face crops already.
-        default_pipeline: As for `predict_pair`.
-
-    Raises:
-        InputError: The folder holds fewer than two frames, or as for `predict_pair`, like the other errors.
+    The names of the image files carry their numbers; `method` is the spotter, the pipeline's for a missing
+    apex unless given. Everything else, errors too, is as for `predict_pair`.
     """
     checkpoint = _loaded(checkpoint)
     with _mer_flow_errors():
@@ -181,16 +174,16 @@ def view_map(
     side = flow.shape[-1]
     if parsed.size > side:
         raise InputError(f"view {view} is larger than the {side} px flow maps, and views only reduce")
-    motion, centres = flow[None, :2], regions[None]
-    pitch: np.ndarray | float = side / parsed.size
-    if parsed.family == "whole":
-        maps = flow[None].copy() if parsed.size == side else whole_maps(motion, parsed.size)
-    elif parsed.family == "regions":
-        maps, pitch = region_maps(motion, centres, parsed.layout, parsed.size, [name])
-    elif parsed.family == "htnet":
-        maps = htnet_maps(motion, centres, parsed.layout, parsed.size, [name])
-    else:
+    if parsed.is_image:
         raise InputError(f"view {view} is none of flow; AHMSA-Net reads whole-N, regions-N or htnet-N")
+    motion, cut = flow[None, :2], (regions[None], parsed.layout, parsed.size, [name])
+    pitch: np.ndarray | float = side / parsed.size
+    if parsed.family == "regions":
+        maps, pitch = region_maps(motion, *cut)
+    elif parsed.family == "htnet":
+        maps = htnet_maps(motion, *cut)
+    else:
+        maps = flow[None].copy() if parsed.size == side else whole_maps(motion, parsed.size)
     return normalise_maps(maps, normalisation, pitch, side)[0]
 
 
