@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from ahmsa_model import AHMSANet, CheckpointMetadata, variant_config
+from ahmsa_model import AHMSANet
 
 
 def ahmsa(*arguments):
@@ -21,7 +21,7 @@ def test_help_loads_nothing_heavy():
         "import sys; from ahmsa_model.cli import main; sys.argv = ['ahmsa', 'predict', '--help']\n"
         "try: main()\n"
         "except SystemExit: pass\n"
-        "print({'torch', 'numpy', 'mer_flow'} & set(sys.modules))"
+        "print({'torch', 'numpy', 'mer_flow', 'pydantic'} & set(sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip().endswith("set()")
@@ -40,8 +40,13 @@ def test_info_and_variants_count_parameters():
 
 
 def test_info_tells_a_checkpoints_training(tmp_path):
-    metadata = CheckpointMetadata(("a", "b", "c"), "megc3", "regions-28", "scaled", training={"seed": 5})
-    AHMSANet(variant_config("tiny")).save_pretrained(tmp_path, metadata)
+    metadata = {
+        "classes": ["a", "b", "c"],
+        "scheme": "megc3",
+        "view": "regions-28",
+        "normalisation": "scaled",
+    }
+    AHMSANet.from_variant("tiny").save_pretrained(tmp_path, {**metadata, "training": {"seed": 5}})
     text = ahmsa("info", "--checkpoint", tmp_path).stdout
     assert "classes: a, b, c (scheme megc3)" in text and "input: regions-28:scaled" in text
     assert '"seed": 5' in text

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from ahmsa_model import AHMSAConfig
 from ahmsa_model.layers import (
     AdaptiveDownsampling,
     ChannelAttention,
@@ -16,10 +17,6 @@ from ahmsa_model.layers import (
     MultiScaleAttentionBlock,
     PatchEmbedding,
     SpatialAttention,
-    convolve_by_product,
-    convolve_patches,
-    pool_by_reduction,
-    pool_patches,
 )
 
 
@@ -110,15 +107,15 @@ def test_feed_forward_is_two_convolutions_with_gelu():
 
 @pytest.mark.parametrize("residual", [True, False])
 def test_block_stacks_channel_spatial_feed_forward(residual):
-    channel, spatial = ChannelAttention(8, 2, True, 4), SpatialAttention(8, 2, 4, 0.0, False)
-    block = MultiScaleAttentionBlock(channel, spatial, FeedForward(8, 2, 0.0), 8, residual, 1e-5)
+    config = AHMSAConfig(width=8, heads=2, channel_reduction=2, residual=residual)
+    block = MultiScaleAttentionBlock(config, 0)
     for norm in (block.channel_norm, block.spatial_norm, block.feed_forward_norm):
         nn.init.normal_(norm.weight)
         nn.init.normal_(norm.bias)
-    x = expected = torch.randn(3, 4, 8)
+    x = expected = torch.randn(3, 16, 8)
     for norm, module in (
-        (block.channel_norm, channel),
-        (block.spatial_norm, spatial),
+        (block.channel_norm, block.channel),
+        (block.spatial_norm, block.spatial),
         (block.feed_forward_norm, block.feed_forward),
     ):
         mean = expected.mean(-1, keepdim=True)
@@ -139,13 +136,13 @@ def test_downsampling_is_equation_2(grid, scale):
 
 
 @pytest.mark.parametrize("grid, scale", [(4, 2), (2, 2), (9, 3)])
-def test_the_cuda_forms_equal_the_cpu_forms_with_their_gradients(grid, scale):
-    weight, bias = torch.randn(10, 6, 3, 3, requires_grad=True), torch.randn(10, requires_grad=True)
+def test_the_cuda_form_equals_the_cpu_form_with_its_gradients(grid, scale):
+    layer = AdaptiveDownsampling(6, 10, grid, scale, 1e-5)
     x = torch.randn(2, grid**2, 6, requires_grad=True)
     target = torch.randn(2, (grid // scale) ** 2, 10)
     results = []
-    for convolve, pool in ((convolve_patches, pool_patches), (convolve_by_product, pool_by_reduction)):
-        y = pool(convolve(x, weight, bias, grid), grid, scale)
-        results.append((y, *torch.autograd.grad(((y - target) ** 2).sum(), (x, weight, bias))))
+    for form in (layer.as_convolution, layer.as_products):
+        y = form(x)
+        results.append((y, *torch.autograd.grad(((y - target) ** 2).sum(), (x, *layer.parameters()))))
     for one, other in zip(*results, strict=True):
         close(one, other)

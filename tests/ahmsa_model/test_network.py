@@ -1,16 +1,13 @@
-"""AHMSANet as a whole: counts, gradients, stacking, determinism, the ablation, memorisation."""
+"""AHMSANet as a whole: counts, gradients, the ablation, capacity."""
 
 from __future__ import annotations
 
-import copy
 import shutil
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from torch.func import functional_call, grad, stack_module_state, vmap
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ahmsa_model import AHMSAConfig, AHMSANet, InputError, count_parameters, variant_config
 
@@ -22,7 +19,8 @@ def maps_of(count, size=28, seed=0):
 
 
 def seeded(name="tiny", seed=0, **options):
-    return AHMSANet.from_variant(name, generator=torch.Generator().manual_seed(seed), **options)
+    torch.manual_seed(seed)
+    return AHMSANet.from_variant(name, **options)
 
 
 @pytest.mark.parametrize("variant", (*QUICK, "constant256"))
@@ -108,28 +106,6 @@ def test_dropping_a_patch_reaches_the_others_only_through_global_attention():
         assert bool(moved[1:].any()) is reaches
 
 
-def test_stacked_networks_equal_each_plain_one():
-    networks = [seeded("small", seed).double() for seed in range(3)]
-    maps, labels = maps_of(15).double().view(3, 5, 3, 28, 28), torch.arange(15).view(3, 5) % 3
-    parameters, buffers = stack_module_state(networks)
-    base = copy.deepcopy(networks[0]).to("meta")
-
-    def loss(parameters, buffers, maps, labels):
-        logits = functional_call(base, (parameters, buffers), (maps,))
-        return F.cross_entropy(logits, labels), logits
-
-    # the fused CPU kernel has no batching rule; its plain form has
-    with sdpa_kernel(SDPBackend.MATH):
-        gradients, logits = vmap(grad(loss, has_aux=True))(parameters, buffers, maps, labels)
-    for i, network in enumerate(networks):
-        plain = network(maps[i])
-        torch.testing.assert_close(logits[i], plain, rtol=1e-9, atol=1e-11)
-        F.cross_entropy(plain, labels[i]).backward()
-        for name, parameter in network.named_parameters():
-            expected = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
-            torch.testing.assert_close(gradients[name][i], expected, rtol=1e-8, atol=1e-11)
-
-
 @pytest.mark.skipif(
     not (shutil.which("g++") or shutil.which("c++")), reason="torch.compile needs a C++ compiler"
 )
@@ -149,25 +125,6 @@ def test_runs_under_bf16_autocast_and_trains():
     assert all(p.grad.isfinite().all() for p in network.parameters() if p.grad is not None)
 
 
-def test_a_seed_gives_one_network_and_another_seed_another():
-    one, same, other = (seeded("tiny", seed).state_dict() for seed in (3, 3, 4))
-    assert all(torch.equal(one[name], same[name]) for name in one)
-    assert not torch.equal(one["embedding.projection.weight"], other["embedding.projection.weight"])
-    torch.manual_seed(3)
-    first = AHMSANet(variant_config("tiny")).state_dict()
-    torch.manual_seed(3)
-    second = AHMSANet(variant_config("tiny")).state_dict()
-    assert all(torch.equal(first[name], second[name]) for name in first)
-
-
-def test_a_generator_draws_what_torchs_own_initialisation_would():
-    with torch.random.fork_rng():
-        torch.manual_seed(7)
-        expected = AHMSANet.from_variant("small").state_dict()
-    for name, tensor in seeded("small", 7).state_dict().items():
-        torch.testing.assert_close(tensor, expected[name], rtol=1e-6, atol=1e-8, msg=name)
-
-
 @pytest.mark.parametrize("variant", QUICK)
 def test_a_sample_does_not_depend_on_its_companions(variant):
     network, maps = seeded(variant).eval(), maps_of(8)
@@ -183,37 +140,16 @@ def test_dropout_acts_in_training_only():
     assert torch.equal(network(maps), network(maps))
 
 
-def fit(network, maps, labels, steps, lr):
-    optimizer = torch.optim.Adam(network.parameters(), lr=lr)
-    for _ in range(steps):
-        optimizer.zero_grad()
-        loss = F.cross_entropy(network(maps), labels)
-        loss.backward()
-        optimizer.step()
-    return float(loss.detach())
-
-
-def test_tiny_overfits_16_random_samples():
-    network, maps = seeded("tiny"), maps_of(16)
-    labels = torch.from_numpy(np.random.default_rng(0).integers(0, 3, 16))
-    assert fit(network, maps, labels, 60, 3e-3) < 0.02
-    assert torch.equal(network(maps).argmax(1), labels)
-
-
-def test_training_repeats_itself():
-    labels = torch.arange(16) % 3
-    states = []
-    for _ in range(2):
-        network = seeded("tiny")
-        fit(network, maps_of(16), labels, 5, 1e-3)
-        states.append(network.state_dict())
-    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
-
-
 @pytest.mark.slow
 def test_dim64_memorises_random_labels_at_the_lineages_rate():
     """Capacity only: 96 random maps, random labels in the composite's ratio, batch 96, 5e-5."""
     labels = torch.from_numpy(np.random.default_rng(0).choice(3, 96, p=(0.57, 0.24, 0.19)))
-    network = seeded("dim64")
-    assert fit(network, maps_of(96), labels, 45, 5e-5) < 0.1
-    assert float((network(maps_of(96)).argmax(1) == labels).double().mean()) == 1.0
+    network, maps = seeded("dim64"), maps_of(96)
+    optimizer = torch.optim.Adam(network.parameters(), lr=5e-5)
+    for _ in range(45):
+        optimizer.zero_grad()
+        loss = F.cross_entropy(network(maps), labels)
+        loss.backward()
+        optimizer.step()
+    assert float(loss) < 0.1
+    assert torch.equal(network(maps).argmax(1), labels)

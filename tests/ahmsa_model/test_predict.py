@@ -14,12 +14,10 @@ from PIL import Image
 
 from ahmsa_model import (
     AHMSANet,
-    CheckpointMetadata,
     InputError,
     from_pretrained,
     predict_clip,
     predict_pair,
-    variant_config,
 )
 from ahmsa_model.predict import view_map
 
@@ -40,8 +38,7 @@ class Built:
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory):
-    """A store of two synthetic clips, the frames of the first, and an untrained checkpoint that knows the "
-    "pipeline."""
+    """A store of two synthetic clips, the frames of the first, and an untrained checkpoint."""
     from mer_flow.databases import get_database
     from mer_flow.databases.frames import FrameIndex
     from mer_flow.extraction.build import build_store
@@ -55,11 +52,10 @@ def built(tmp_path_factory):
     sample = next(iter(store.samples("casme2")))
     folder = get_database("casme2").locate(tree).folder(sample)
     index = FrameIndex.scan(folder)
-    network = AHMSANet(variant_config("tiny"), generator=torch.Generator().manual_seed(0))
-    metadata = CheckpointMetadata(
-        CLASSES, "megc3", "regions-28", "scaled", store.pipeline, store.pipeline_hash, {"epochs": 0}
-    )
-    checkpoint = network.save_pretrained(root / "checkpoint", metadata)
+    torch.manual_seed(0)
+    metadata = {"classes": CLASSES, "scheme": "megc3", "view": "regions-28", "normalisation": "scaled"}
+    made = {"pipeline": store.pipeline, "pipeline_hash": store.pipeline_hash, "training": {"epochs": 0}}
+    checkpoint = AHMSANet.from_variant("tiny").save_pretrained(root / "checkpoint", {**metadata, **made})
     return Built(store, folder, index.path(sample.onset), index.path(sample.apex), checkpoint)
 
 
@@ -108,13 +104,12 @@ def test_another_library_version_is_a_warning(built):
         **loaded.metadata.pipeline,
         "versions": {**loaded.metadata.pipeline["versions"], "numpy": "0.1"},
     }
-    other = dataclasses.replace(loaded, metadata=dataclasses.replace(loaded.metadata, pipeline=pipeline))
-    warnings = predict_pair(other, built.onset, built.apex).warnings
+    warnings = predict_pair(without(loaded, pipeline=pipeline), built.onset, built.apex).warnings
     assert warnings == (f"numpy: the training maps were made with 0.1, this one with {np.__version__}",)
 
 
 def without(loaded, **changes):
-    return dataclasses.replace(loaded, metadata=dataclasses.replace(loaded.metadata, **changes))
+    return dataclasses.replace(loaded, metadata=loaded.metadata.model_copy(update=changes))
 
 
 def test_a_checkpoint_without_a_pipeline_asks_before_it_assumes_one(built):
@@ -218,11 +213,12 @@ def test_a_network_trained_on_everything_by_the_bench_predicts_from_frames(built
     pytest.importorskip("mer_bench", reason="training needs ahmsa-model[bench]")
     from mer_bench.models.registry import Registry
     from mer_bench.runs.fit import fit
-    from mer_bench.settings import Request, RunSettings
+    from mer_bench.settings import Request, RunSettings, TrainingSettings
     from mer_flow.views import read_view
 
-    settings = RunSettings(model="ahmsa", variant="tiny", recipe="quick", device="cpu")
-    fit(Registry().find("ahmsa"), Request(settings, {"epochs": 3}), built.store.path, tmp_path / "net")
+    settings = RunSettings(model="ahmsa", variant="tiny", recipe="quick")
+    request = Request(settings, {"epochs": 3}, TrainingSettings(device="cpu"))
+    fit(Registry().find("ahmsa"), request, built.store.path, tmp_path / "net")
     checkpoint = from_pretrained(tmp_path / "net")
     assert checkpoint.metadata.pipeline_hash == built.store.pipeline_hash
     result = predict_pair(checkpoint, built.onset, built.apex)

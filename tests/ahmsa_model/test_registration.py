@@ -2,22 +2,12 @@
 
 from __future__ import annotations
 
-from importlib.metadata import entry_points
-
 import pytest
-import torch
 
-from ahmsa_model import AHMSAConfig, AHMSANet, count_parameters
 from ahmsa_model.registration import SPECS
 from mer_bench.errors import UsageError
-from mer_flow.views import NORMALISATIONS, parse_view
 
 SPEC = SPECS[0]
-
-
-def test_the_entry_point_leads_here():
-    (point,) = entry_points(group="mer_bench.models", name="ahmsa")
-    assert point.load() == SPECS
 
 
 def test_the_recipes_are_the_papers_and_its_lineages():
@@ -27,24 +17,6 @@ def test_the_recipes_are_the_papers_and_its_lineages():
         assert (recipe.lr, recipe.batch_size, recipe.epochs, recipe.optimizer) == (lr, 256, 800, "adam")
         assert (recipe.flip, recipe.shift, recipe.noise, recipe.weight_decay) == (0, 0, 0, 0)
         assert (recipe.schedule, recipe.loss) == ("constant", "cross-entropy")
-
-
-def test_the_stated_count_is_the_default_variants():
-    assert SPEC.parameters == count_parameters(AHMSAConfig())
-    assert SPEC.exactness == "reconstructed" and SPEC.filled_in and SPEC.selects_on_test is None
-
-
-def test_every_view_exists():
-    for view in SPEC.views:
-        name, normalisation = view.split(":")
-        assert parse_view(name).size == 28 and normalisation in NORMALISATIONS
-
-
-@pytest.mark.parametrize("name", SPEC.variants)
-def test_every_variant_builds_on_the_default_view(name):
-    with torch.device("meta"):
-        network = SPEC.build(num_classes=4, in_channels=3, map_size=28, **SPEC.variants[name])
-    assert isinstance(network, AHMSANet) and network.config.num_classes == 4
 
 
 def test_a_wrong_option_is_the_benchs_usage_error():

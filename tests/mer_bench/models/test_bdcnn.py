@@ -6,20 +6,15 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from tests.mer_bench.training.stacked_parts import assert_stacked_agrees
+from tests.mer_bench.models.parts import maps_of
 from torch import Tensor, nn
 
-from mer_bench.errors import UsageError
 from mer_bench.models.bdcnn import BDCNN, SPECS
 from mer_bench.models.layers.flow_pictures import colour_code, stretch
 from mer_bench.models.layers.isda import ISDA
 
 SPEC = SPECS[0]
 TINY = dict(SPEC.variants["tiny"])
-
-
-def maps_of(count: int, seed: int = 0, size: int = 28) -> Tensor:
-    return torch.rand(count, 3, size, size, generator=torch.Generator().manual_seed(seed))
 
 
 def test_parameters_are_the_published_ones() -> None:
@@ -149,20 +144,3 @@ def test_augmentation_follows_recipe_and_progress() -> None:
     network.eval()
     torch.testing.assert_close(network(maps), plain)
     assert SPEC.recipes["isda"].isda == 0.5 and SPEC.recipes["ce"].isda == 0.0
-
-
-@pytest.mark.parametrize("recipe", ["isda", "ce"])
-def test_stacked_folds_agree_with_single_ones(recipe: str) -> None:
-    maps = maps_of(24).numpy()
-    maps[:, 0, 4:10, 4:10] += (np.arange(24) % 3)[:, None, None]
-    short = SPEC.recipes[recipe].changed(epochs=3, batch_size=8)
-    assert_stacked_agrees(SPEC, TINY, short, maps, count=3)
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [({"in_channels": 2}, "3 channels; got 2"), ({"block_size": 9}, "blocks of 9 pixels do not tile")],
-)
-def test_what_it_cannot_read_is_refused(options: dict[str, int], message: str) -> None:
-    with pytest.raises(UsageError, match=message):
-        BDCNN(**{**TINY, **options})

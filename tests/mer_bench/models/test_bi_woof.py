@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mer_bench.errors import UsageError
-from mer_bench.models.bi_woof import SPECS, BiWOOF, bi_woof, block_bounds
+from mer_bench.models.bi_woof import BiWOOF, bi_woof, block_bounds
 
 
 def random_flow(height: int, width: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -143,10 +143,3 @@ def test_refuses_images(view):
 def test_options_that_do_not_fit(options, message):
     with pytest.raises(UsageError, match=message):
         BiWOOF(**options)
-
-
-def test_falls_back_to_published_maps():
-    (spec,) = SPECS
-    assert spec.views[0] == "whole-140:raw"
-    assert "whole-28:minmax-255" in spec.views
-    assert any("whole-28:minmax-255" in sentence for sentence in spec.filled_in)

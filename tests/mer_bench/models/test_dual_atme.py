@@ -5,18 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
-from tests.mer_bench.training.stacked_parts import assert_stacked_agrees
-from torch import Tensor
+from tests.mer_bench.models.parts import maps_of
 
-from mer_bench.errors import UsageError
 from mer_bench.models.dual_atme import SPECS, DualATME
 
 SPEC = SPECS[0]
 TINY = {**SPEC.variants["tiny"], "in_channels": 6}
-
-
-def maps_of(count: int, channels: int = 6, seed: int = 0) -> Tensor:
-    return torch.rand(count, channels, 28, 28, generator=torch.Generator().manual_seed(seed))
 
 
 @pytest.mark.parametrize("channels", [3, 6])
@@ -35,7 +29,7 @@ def test_parameters_are_the_published_ones(channels: int) -> None:
 def test_each_branch_reads_its_own_map_and_shares_the_attention(attend: bool) -> None:
     torch.manual_seed(0)
     network = DualATME(**{**TINY, "dropout": 0.0, "attend_regions": attend})
-    maps = maps_of(5)
+    maps = maps_of(5, channels=6)
     logits, penalty = network.train()(maps)
     whole = network.attention(network.whole(2 * maps[:, :3] - 1))
     regions = network.regions(2 * maps[:, 3:] - 1)
@@ -52,7 +46,7 @@ def test_one_map_goes_to_both_branches() -> None:
     one = DualATME(**{**TINY, "in_channels": 3}).eval()
     two = DualATME(**TINY).eval()
     two.load_state_dict(one.state_dict())
-    maps = maps_of(4, channels=3)
+    maps = maps_of(4)
     torch.testing.assert_close(one(maps), two(torch.cat([maps, maps], 1)))
 
 
@@ -64,18 +58,3 @@ def test_the_recipe_s_focal_loss_is_the_authors_one() -> None:
     p = logits.softmax(1).gather(1, labels[:, None])[:, 0]
     losses = sample_losses(logits, labels, loss_terms(recipe, torch.tensor([2, 2, 2])))
     torch.testing.assert_close(losses, -((1 - p) ** 2) * p.log(), rtol=1e-4, atol=1e-6)
-
-
-def test_stacked_folds_agree_with_single_ones() -> None:
-    # A bias before batch normalisation has a gradient of rounding alone, which Adam would amplify.
-    recipe = SPEC.recipes["authors"].changed(epochs=2, batch_size=10, optimizer="sgd", lr=0.01)
-    assert_stacked_agrees(SPEC, dict(SPEC.variants["tiny"]), recipe, maps_of(24).numpy())
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [({"in_channels": 4}, "got 4 channels"), ({"map_size": 3}, "4×4 pixels or more, got 3")],
-)
-def test_what_it_cannot_read_is_refused(options: dict[str, int], message: str) -> None:
-    with pytest.raises(UsageError, match=message):
-        DualATME(**{**TINY, **options})

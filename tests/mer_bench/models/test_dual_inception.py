@@ -3,11 +3,10 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from tests.mer_bench.models.parts import assert_agrees, assert_gradient, by_channel, take
 from torch import nn
-from torch.func import functional_call, stack_module_state, vmap
 
-from mer_bench.errors import UsageError
-from mer_bench.models.dual_inception import SPECS, DualInception
+from mer_bench.models.dual_inception import DualInception
 
 
 class Inception(nn.Module):
@@ -26,8 +25,7 @@ class Inception(nn.Module):
     def part(grouped, stream):
         out = grouped.out_channels // 2
         conv = nn.Conv2d(grouped.in_channels // 2, out, grouped.kernel_size, padding=grouped.padding)
-        conv.weight.data.copy_(grouped.weight.data[stream * out : (stream + 1) * out])
-        conv.bias.data.copy_(grouped.bias.data[stream * out : (stream + 1) * out])
+        take(grouped, conv, stream * out)
         return conv
 
     def forward(self, x):
@@ -48,15 +46,14 @@ class TwoStreams(nn.Module):
         hidden = ours.classifier[0].out_features
         self.dense = nn.Sequential(nn.Linear(128 * side**2, hidden), nn.ReLU(), nn.Linear(hidden, 3))
         self.dense.load_state_dict(ours.classifier.state_dict())
-        by_channel = ours.classifier[0].weight.data.view(hidden, side, side, 128).permute(0, 3, 1, 2)
-        self.dense[0].weight.data.copy_(by_channel.reshape(hidden, -1))
+        self.dense[0].weight.data = by_channel(ours.classifier[0].weight.data, side)
 
     def forward(self, maps):
         parts = [stream(maps[:, i : i + 1]).flatten(1) for i, stream in enumerate(self.streams)]
         return self.dense(torch.cat(parts, 1))
 
 
-def some_maps(count, size=28):
+def maps_with_ties(count, size=28):
     generator = torch.Generator().manual_seed(1)
     # 8-bit values, as published maps have: windows whose maximum occurs more than once.
     return torch.randint(0, 256, (count, 3, size, size), generator=generator).float() / 255 - 0.3
@@ -69,27 +66,17 @@ def with_biases(network):
     return network
 
 
-def test_count_is_the_published_one():
-    assert sum(p.numel() for p in DualInception().parameters()) == SPECS[0].parameters == 6_449_867
-
-
 @pytest.mark.parametrize("size", [28, 29])
 def test_merged_streams_equal_the_authors(size):
     torch.manual_seed(0)
     network = with_biases(DualInception(map_size=size, hidden=32))
-    twin = TwoStreams(network, size // 4).double()
-    maps, labels = some_maps(12, size), torch.arange(12) % 3
-    logits = network(maps.contiguous(memory_format=torch.channels_last))
-    expected = twin(maps.double())
-    torch.testing.assert_close(logits.double(), expected, rtol=1e-4, atol=1e-5)
-    F.cross_entropy(logits, labels).backward()
-    F.cross_entropy(expected, labels).backward()
+    twin = TwoStreams(network, size // 4)
+    assert_agrees(network, twin, maps_with_ties(12, size))
     for place, block in enumerate((network.first, network.second)):
         for name in twin.streams[0][0].convs:
             for end in ("weight", "bias"):
-                theirs = torch.cat([getattr(s[place].convs[name], end).grad for s in twin.streams])
-                ours = getattr(getattr(block, name), end).grad
-                assert (ours.double() - theirs).abs().max() < 1e-4 * theirs.abs().max(), (name, end)
+                theirs = [getattr(stream[place].convs[name], end).grad for stream in twin.streams]
+                assert_gradient(getattr(getattr(block, name), end), *theirs)
 
 
 def test_layers_start_as_keras_draws_them():
@@ -98,17 +85,3 @@ def test_layers_start_as_keras_draws_them():
     bound = (6 / (25 * 12)) ** 0.5
     assert 0.95 * bound < network.first.five.weight.abs().max() <= bound
     assert not network.first.five.bias.any()
-
-
-def test_stacked_networks_agree_with_each_alone():
-    networks = [with_biases(DualInception(hidden=16)).eval() for _ in range(3)]
-    maps = some_maps(4)
-    stacked = vmap(lambda p, b: functional_call(networks[0], (p, b), (maps,)))(*stack_module_state(networks))
-    torch.testing.assert_close(stacked, torch.stack([n(maps) for n in networks]), rtol=1e-5, atol=1e-5)
-
-
-def test_maps_it_cannot_read_are_refused():
-    with pytest.raises(UsageError, match="u and v"):
-        DualInception(in_channels=1)
-    with pytest.raises(UsageError, match="4×4"):
-        DualInception(map_size=3)

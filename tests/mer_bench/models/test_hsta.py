@@ -7,13 +7,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
-from torch.func import functional_call, stack_module_state, vmap
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from mer_bench.errors import UsageError
 from mer_bench.models.hsta import HSTA, SPECS, HSTAFlow
 from mer_bench.models.layers.space_time import Exchange, Stage, TubeletEmbedding, position_table
-from mer_bench.settings import option_types
 
 TINY = dict(SPECS[0].variants["tiny"])
 FLOW_TINY = dict(SPECS[1].variants["tiny"])
@@ -177,46 +173,3 @@ def test_larger_frames_are_averaged():
     maps = torch.rand(2, 24, 56, 56)
     expected = tiny()(F.avg_pool2d(maps, 2))
     torch.testing.assert_close(tiny(size=56)(maps), expected)
-
-
-@pytest.mark.parametrize(
-    ("options", "why"),
-    [
-        ({"map_size": 223}, "nearest sizes that can are 208 and 224 px"),
-        ({"map_size": 8}, "nearest sizes that can are 16 px"),
-        ({"map_size": 100, "reduce_to": 28}, "averaged to 28 px .* are 84 and 112 px"),
-        ({"map_size": 224, "reduce_to": 112, "clip_patch": 15}, "are 105 and 120 px"),
-        ({"special_patch": 300}, "no patch of 300 px"),
-        ({"heads": 7}, "7 heads do not divide"),
-        ({"in_channels": 21}, "--keep-clips 6 --keep-faces"),
-        ({"in_channels": 25}, "these maps have 25"),
-        ({"frames": 5}, "even number"),
-    ],
-)
-def test_what_cannot_be_cut_is_refused(options, why):
-    with torch.device("meta"), pytest.raises(UsageError, match=why):
-        HSTA(**options)
-
-
-def test_flow_needs_no_faces():
-    with torch.device("meta"), pytest.raises(UsageError, match=r"whole-56.*--keep-clips 6` "):
-        HSTAFlow(in_channels=3, map_size=56)
-
-
-@pytest.mark.parametrize("kind", [HSTA, HSTAFlow])
-def test_stacked_copies_give_what_each_gives_alone(kind):
-    networks = [tiny(seed, kind) for seed in range(3)]
-    maps = torch.rand(3, 4, 18 + 3 * kind.special_frames, 28, 28)
-    parameters, buffers = stack_module_state(networks)
-    template = tiny(kind=kind)
-    with sdpa_kernel(SDPBackend.MATH):  # as the stacked engine has it on a CPU
-        together = vmap(lambda p, b, x: functional_call(template, (p, b), (x,)))(parameters, buffers, maps)
-    for network, mine, out in zip(networks, maps, together, strict=True):
-        torch.testing.assert_close(out, network(mine), rtol=1e-4, atol=1e-5)
-
-
-def test_both_networks_have_the_same_options():
-    faces, flow = (option_types(spec) for spec in SPECS)
-    assert faces == flow
-    assert faces[0]["frames"] is int and faces[0]["differences"] is bool
-    assert not faces[1], "an unknown key is refused"

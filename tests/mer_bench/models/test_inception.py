@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from tests.mer_bench.models.parts import take
 from torch import Tensor, nn
 
 from mer_bench.models.layers.inception import CBAM, Inception, cosine_distance
@@ -40,9 +41,7 @@ def as_branches(block: Inception, channels: int) -> Branches:
              (block.norm, twin.wide[4], 2 * width), (block.norm, twin.pooled[2], 3 * width),
              (block.reduced_norm, twin.narrow[1], 0), (block.reduced_norm, twin.wide[1], 6)]  # fmt: skip
     for ours, theirs, start in parts:
-        for name in ("weight", "bias"):
-            target = getattr(theirs, name)
-            target.data.copy_(getattr(ours, name).data[start : start + len(target)])
+        take(ours, theirs, start)
     return twin
 
 

@@ -3,22 +3,15 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
 import torch
 import torch.nn.functional as F
-from tests.mer_bench.training.stacked_parts import assert_stacked_agrees
-from torch import Tensor
+from tests.mer_bench.models.parts import maps_of
 
-from mer_bench.errors import UsageError
 from mer_bench.models.inceptr import SPECS, HeadDropAttention, HeadDropOut, IncepTR
 
 SPEC = SPECS[0]
 TINY = dict(SPEC.variants["tiny"])
 STILL = {**TINY, "dropout": 0.0, "drop_path": 0.0, "head_drop": 0.0}
-
-
-def maps_of(count: int, seed: int = 0) -> Tensor:
-    return torch.rand(count, 3, 28, 28, generator=torch.Generator().manual_seed(seed))
 
 
 def test_parameters_are_the_published_ones_less_three_unused_parts() -> None:
@@ -78,23 +71,3 @@ def test_attention_is_plain_attention_of_what_is_left() -> None:
     mixed = (q @ k.transpose(-1, -2) / 2.0).softmax(-1) @ v
     torch.manual_seed(5)
     torch.testing.assert_close(attention(x), attention.output(mixed.transpose(1, 2).flatten(2)))
-
-
-def test_stacked_folds_agree_with_single_ones_while_tokens_drop() -> None:
-    # A bias before batch normalisation has a gradient of rounding alone, which Adam would amplify.
-    recipe = SPEC.recipes["authors"].changed(epochs=2, batch_size=10, optimizer="sgd", lr=0.01)
-    assert_stacked_agrees(SPEC, {**TINY, "head_drop": 0.5, "depth": 2}, recipe, maps_of(24).numpy())
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"map_size": 27}, "multiple of 4"),
-        ({"map_size": 4}, "2 places or more"),
-        ({"heads": 3}, "power of two that divides width 16, got 3"),
-        ({"heads": 32}, "power of two that divides width 16, got 32"),
-    ],
-)
-def test_what_it_cannot_be_is_refused(options: dict[str, int], message: str) -> None:
-    with pytest.raises(UsageError, match=message):
-        IncepTR(**{**TINY, **options})

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mer_bench.errors import UsageError
-from mer_bench.models.lbp_top import LBPTOP, SPECS, lbp_top, plane_codes, uniform_patterns
+from mer_bench.models.lbp_top import LBPTOP, lbp_top, plane_codes, uniform_patterns
 
 PLANES = {"XY": (2, 1), "XT": (2, 0), "YT": (1, 0)}
 
@@ -146,7 +146,8 @@ def test_refuses_what_is_no_grey_clip(view):
     [
         ({"radii": (1, 1)}, "three numbers"),
         ({"radii": (1, 1, 5)}, "frames=11 or more"),
-        ({"neighbours": 16}, "2 to 8 neighbours"),
+        ({"neighbours": 16}, r"neighbours must lie in \[2, 8\], got 16"),
+        ({"blocks": 0}, "blocks must be at least 1, got 0"),
         ({"in_channels": 1}, "--keep-clips"),
         ({"map_size": 8}, "at least 10 px"),
         ({"cost": 0.0}, "cost must be above 0"),
@@ -155,10 +156,3 @@ def test_refuses_what_is_no_grey_clip(view):
 def test_options_that_do_not_fit(options, message):
     with pytest.raises(UsageError, match=message):
         LBPTOP(**options)
-
-
-def test_registered_as_published():
-    (spec,) = SPECS
-    assert spec.kind == "classifier"
-    assert spec.views[0] == "clips-140:raw"
-    assert any("(1, 1, 4)" in sentence for sentence in spec.filled_in)

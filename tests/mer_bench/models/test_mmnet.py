@@ -1,12 +1,8 @@
 """MMNet: its size, its continuous attention and what each branch reads."""
 
-import pytest
 import torch
 import torch.nn.functional as F
-from torch.func import functional_call, stack_module_state, vmap
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from mer_bench.errors import UsageError
 from mer_bench.models.mmnet import SPECS, CABlock, MMNet
 
 SMALL = {"stem": 8, "widths": (8, 8, 8, 16), "depth": 1}
@@ -75,27 +71,3 @@ def test_position_features_lie_where_their_pixels_do():
     tokens = branch.embedding(pixels.flatten(2).transpose(1, 2)) + branch.positions
     expected = branch.norm(branch.blocks(tokens))
     torch.testing.assert_close(out[0, :, 2, 1], expected[0, 2 * 4 + 1])
-
-
-@pytest.mark.parametrize(
-    ("options", "why"),
-    [
-        ({"map_size": 28}, "nearest sizes that can are 16 and 32 px"),
-        ({"map_size": 200, "reduce_to": 112}, "are 112 and 224 px"),
-        ({"in_channels": 2}, "faces-224@rgb; these maps have 2. Build with .*--keep-faces"),
-    ],
-)
-def test_other_maps_are_refused(options, why):
-    with torch.device("meta"), pytest.raises(UsageError, match=why):
-        MMNet(**options)
-
-
-def test_stacked_copies_give_what_each_gives_alone():
-    networks = [small(seed).eval() for seed in range(3)]
-    maps = torch.rand(3, 4, 6, 32, 32)
-    parameters, buffers = stack_module_state(networks)
-    template = small().eval()
-    with sdpa_kernel(SDPBackend.MATH):  # as the stacked engine has it on a CPU
-        together = vmap(lambda p, b, x: functional_call(template, (p, b), (x,)))(parameters, buffers, maps)
-    for network, mine, out in zip(networks, maps, together, strict=True):
-        torch.testing.assert_close(out, network(mine), rtol=1e-4, atol=1e-5)

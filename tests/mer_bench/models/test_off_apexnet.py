@@ -1,12 +1,9 @@
 """OFF-ApexNet: two streams as published, computed as one."""
 
-import pytest
 import torch
-import torch.nn.functional as F
+from tests.mer_bench.models.parts import assert_agrees, assert_gradient, by_channel, maps_of, take
 from torch import nn
-from torch.func import functional_call, stack_module_state, vmap
 
-from mer_bench.errors import UsageError
 from mer_bench.models.off_apexnet import SPECS, OFFApexNet
 
 
@@ -34,68 +31,36 @@ class TwoStreams(nn.Module):
 
 
 def as_two_streams(network):
-    hidden = network.classifier[0].out_features
-    twin = TwoStreams(hidden)
-    for i, stream in enumerate(twin.streams):
-        for own, other, width in ((stream[0], network.first, 6), (stream[2], network.second, 16)):
-            own.weight.data.copy_(other.weight.data[i * width : (i + 1) * width])
-            own.bias.data.copy_(other.bias.data[i * width : (i + 1) * width])
     linear = [m for m in network.classifier if isinstance(m, nn.Linear)]
-    for own, other in zip([twin.dense[0], twin.dense[2], twin.dense[4]], linear, strict=True):
-        own.weight.data.copy_(other.weight.data)
-        own.bias.data.copy_(other.bias.data)
-    # Ours reads row, column, channel; theirs channel, row, column.
-    first = linear[0].weight.data.view(hidden, 7, 7, 32).permute(0, 3, 1, 2)
-    twin.dense[0].weight.data.copy_(first.reshape(hidden, 1568))
+    twin = TwoStreams(linear[0].out_features)
+    for i, stream in enumerate(twin.streams):
+        take(network.first, stream[0], i * 6)
+        take(network.second, stream[2], i * 16)
+    for own, other in zip(twin.dense[::2], linear, strict=True):
+        take(other, own)
+    twin.dense[0].weight.data = by_channel(linear[0].weight.data, 7)
     return twin
 
 
-def some_maps(count):
-    return torch.rand(count, 3, 28, 28, generator=torch.Generator().manual_seed(1))
-
-
-def test_count_is_the_published_one():
-    network = OFFApexNet()
-    assert sum(p.numel() for p in network.parameters()) == SPECS[0].parameters == 2_664_475
-    twin = TwoStreams(1024)
-    assert sum(p.numel() for p in twin.parameters()) == 2_664_475
+def test_streams_have_the_published_count_and_start():
+    assert sum(p.numel() for p in TwoStreams(1024).parameters()) == SPECS[0].parameters == 2_664_475
     # Each group's convolution starts from its own fan-in, as two convolutions would.
-    assert network.second.weight.abs().max() <= 150**-0.5
-    assert network.second.weight.abs().max() > 0.95 * 150**-0.5
+    largest = OFFApexNet(hidden=4).second.weight.abs().max()
+    assert 0.95 * 150**-0.5 < largest <= 150**-0.5
 
 
 def test_one_grouped_convolution_equals_two_streams():
     torch.manual_seed(0)
     network = OFFApexNet(hidden=64, dropout=0.0)
-    twin = as_two_streams(network).double()
-    maps, labels = some_maps(20), torch.arange(20) % 3
-    logits = network(maps.contiguous(memory_format=torch.channels_last))
-    expected = twin(maps.double())
-    torch.testing.assert_close(logits.double(), expected, rtol=1e-4, atol=1e-5)
-    F.cross_entropy(logits, labels).backward()
-    F.cross_entropy(expected, labels).backward()
+    twin = as_two_streams(network)
+    assert_agrees(network, twin, maps_of(20))
     for ours, place in ((network.first, 0), (network.second, 2)):
-        theirs = torch.cat([stream[place].weight.grad for stream in twin.streams])
-        assert (ours.weight.grad.double() - theirs).abs().max() < 1e-4 * theirs.abs().max()
+        assert_gradient(ours.weight, *(stream[place].weight.grad for stream in twin.streams))
 
 
 def test_strain_is_not_read():
     network = OFFApexNet(hidden=16).eval()
-    maps = some_maps(3)
+    maps = maps_of(3)
     without = maps.clone()
     without[:, 2] = 0.0
     assert torch.equal(network(maps), network(without))
-
-
-def test_stacked_networks_agree_with_each_alone():
-    networks = [OFFApexNet(hidden=16).eval() for _ in range(3)]
-    maps = some_maps(4)
-    stacked = vmap(lambda p, b: functional_call(networks[0], (p, b), (maps,)))(*stack_module_state(networks))
-    torch.testing.assert_close(stacked, torch.stack([n(maps) for n in networks]), rtol=1e-5, atol=1e-6)
-
-
-def test_maps_it_cannot_read_are_refused():
-    with pytest.raises(UsageError, match="u and v"):
-        OFFApexNet(in_channels=1)
-    with pytest.raises(UsageError, match="4×4"):
-        OFFApexNet(map_size=3)

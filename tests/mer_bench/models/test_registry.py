@@ -122,7 +122,7 @@ def test_a_third_party_package_is_listed_described_and_run(
     assert summary["selections"]["last"]["Full"]["figures"]["uf1"]["mean"] > 0.95
 
     run = bench(
-        installed, "run", "linear", "--set", "epochs=3", "--engine", "processes", "--workers", "2", *common
+        installed, "run", "linear", "--set", "epochs=3", "--engine", "local", "--workers", "2", *common
     )
     assert run.returncode == 0, run.stderr
     summary = json.loads(run.stdout)["summary"]

@@ -1,12 +1,11 @@
-"""STSTNet: as published, and its fused layer as the four layers it stands for."""
+"""STSTNet as published: three streams, computed as one."""
 
-import copy
 import math
-import pickle
 
 import pytest
 import torch
 import torch.nn.functional as F
+from tests.mer_bench.models.parts import assert_gradient, by_channel, take
 from torch import nn
 
 from mer_bench.models.ststnet import SPECS, STSTNet
@@ -30,18 +29,13 @@ class ThreeStreams(nn.Module):
 
 
 def as_three_streams(network):
-    twin = ThreeStreams()
-    start = 0
+    twin, start = ThreeStreams(), 0
     for conv, norm in zip(twin.convs, twin.norms, strict=True):
-        part = slice(start, start + conv.out_channels)
-        start = part.stop
-        for own, other in ((conv, network.streams.conv), (norm, network.streams.norm)):
-            own.weight.data.copy_(other.weight.data[part])
-            own.bias.data.copy_(other.bias.data[part])
-    # The one-convolution network reads row, column, kernel.
-    by_kernel = network.fc.weight.data.view(3, 5, 5, 16).permute(0, 3, 1, 2)
-    twin.fc.weight.data.copy_(by_kernel.reshape(3, 400))
-    twin.fc.bias.data.copy_(network.fc.bias.data)
+        take(network.conv, conv, start)
+        take(network.norm, norm, start)
+        start += conv.out_channels
+    twin.fc.load_state_dict(network.fc.state_dict())
+    twin.fc.weight.data = by_channel(network.fc.weight.data, 5)
     return twin
 
 
@@ -52,93 +46,34 @@ def maps_with_ties(count):
     return maps
 
 
-def as_given(maps):
-    return maps
-
-
-def channels_last(maps):
-    return maps.contiguous(memory_format=torch.channels_last)
-
-
 def test_parameters_and_start_are_the_published_ones():
-    network = STSTNet()
-    assert sum(p.numel() for p in network.parameters()) == SPECS[0].parameters == 1683
+    assert sum(p.numel() for p in ThreeStreams().parameters()) == SPECS[0].parameters == 1683
     bound = 1 / math.sqrt(27)
-    weights = torch.cat([STSTNet().streams.conv.weight.detach().flatten() for _ in range(20)])
+    weights = torch.cat([STSTNet().conv.weight.detach().flatten() for _ in range(20)])
     assert weights.abs().max() <= bound
     # Uniform: the standard deviation is bound / sqrt(3).
     assert weights.std() == pytest.approx(bound / math.sqrt(3), rel=0.02)
     assert STSTNet(padding=1)(torch.zeros(2, 3, 28, 28)).shape == (2, 3)
 
 
-@pytest.mark.parametrize("layout", [as_given, channels_last])
-@pytest.mark.parametrize("count", [3, 150])
-def test_one_convolution_equals_three_streams(layout, count):
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_one_convolution_equals_three_streams(layout):
     torch.manual_seed(0)
-    network = STSTNet(dropout=0.0)
+    # In float64: on maps of 0 to 255 torch's batch normalisation is good to a few thousandths in float32.
+    network = STSTNet(dropout=0.0).double()
     twin = as_three_streams(network).double()
-    maps, labels = maps_with_ties(count), torch.arange(count) % 3
+    maps, labels = maps_with_ties(50).double().contiguous(memory_format=layout), torch.arange(50) % 3
     for _ in range(2):
-        logits = network(layout(maps))
-        expected = twin(maps.double())
-        torch.testing.assert_close(logits.double(), expected, rtol=1e-4, atol=1e-5)
+        logits, expected = network(maps), twin(maps)
+        torch.testing.assert_close(logits, expected)
         network.zero_grad()
         twin.zero_grad()
         F.cross_entropy(logits, labels).backward()
         F.cross_entropy(expected, labels).backward()
-    pairs = [
-        (network.streams.conv.weight, torch.cat([c.weight.grad for c in twin.convs])),
-        (network.streams.conv.bias, torch.cat([c.bias.grad for c in twin.convs])),
-        (network.streams.norm.weight, torch.cat([n.weight.grad for n in twin.norms])),
-        (network.streams.norm.bias, torch.cat([n.bias.grad for n in twin.norms])),
-    ]
-    for parameter, expected in pairs:
-        difference = (parameter.grad.double() - expected).abs().max()
-        assert difference < 1e-4 * expected.abs().max()
+    for ours, theirs in ((network.conv, twin.convs), (network.norm, twin.norms)):
+        for name in ("weight", "bias"):
+            assert_gradient(getattr(ours, name), *(getattr(layer, name).grad for layer in theirs))
     for name in ("running_mean", "running_var"):
         tracked = torch.cat([getattr(n, name) for n in twin.norms])
-        torch.testing.assert_close(getattr(network.streams.norm, name).double(), tracked, rtol=1e-5, atol=0)
-    network.eval()
-    twin.eval()
-    torch.testing.assert_close(network(layout(maps)).double(), twin(maps.double()), rtol=1e-4, atol=1e-5)
-
-
-def test_fused_layer_is_really_used_in_training_and_only_there():
-    network = STSTNet()
-    maps = channels_last(maps_with_ties(2))
-    assert "Fused" in type(network.streams(maps).grad_fn).__name__
-    assert "Fused" not in type(network.streams(maps.contiguous()).grad_fn).__name__
-    network.eval()
-    assert "Fused" not in type(network.streams(maps).grad_fn).__name__
-
-
-def test_negative_normalisation_weights_are_pooled_rightly():
-    network = STSTNet(dropout=0.0)
-    with torch.no_grad():
-        network.streams.norm.weight[3] = -0.7
-    maps = maps_with_ties(6)
-    torch.testing.assert_close(
-        copy.deepcopy(network)(channels_last(maps)), copy.deepcopy(network)(maps), rtol=1e-4, atol=1e-4
-    )
-
-
-def test_two_passes_before_one_backward_do_not_share_memory():
-    torch.manual_seed(0)
-    network = STSTNet(dropout=0.0)
-    first, second = channels_last(maps_with_ties(4)), channels_last(maps_with_ties(4).flip(2))
-    for _ in range(2):
-        network.zero_grad()
-        (network(first).square().sum() + network(second).sum()).backward()
-        together = network.streams.conv.weight.grad.clone()
-    network.zero_grad()
-    network(first).square().sum().backward()
-    network(second).sum().backward()
-    torch.testing.assert_close(together, network.streams.conv.weight.grad, rtol=1e-4, atol=1e-3)
-
-
-def test_network_pickles_after_training():
-    network = STSTNet(dropout=0.0)
-    network(channels_last(maps_with_ties(2))).sum().backward()
-    copied = pickle.loads(pickle.dumps(network)).eval()
-    maps = maps_with_ties(2)
-    torch.testing.assert_close(copied(maps), network.eval()(maps))
+        torch.testing.assert_close(getattr(network.norm, name), tracked)
+    torch.testing.assert_close(network.eval()(maps), twin.eval()(maps))

@@ -27,15 +27,7 @@ class MissingDependencyError(AHMSAError):
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> str:
-    """Words the answer to a name that is not one of the known ones.
-
-    Args:
-        kind: What the name stands for, as in "option".
-        name: What was asked for.
-        known: Every valid spelling.
-
-    Returns:
-        One sentence that suggests the nearest spelling and lists all.
+    """Word the answer to a name that is none of the known ones: the nearest, then all.
 
     >>> unknown_name("variant", "papr", ["paper", "tiny"])
     "unknown variant 'papr'; did you mean 'paper'? Known: paper, tiny"

@@ -24,16 +24,10 @@ MARK = (255, 80, 40)
 
 
 def draw_prediction(prediction: Prediction) -> Image:
-    """Draws a prediction: two rows of four panels.
+    """Draw two rows of four panels.
 
     Above: aligned onset, aligned apex with the five region centres, flow by colour wheel, strain. Below: the
     three channels fed to the network, and the probability of each class.
-
-    Args:
-        prediction: What to draw.
-
-    Returns:
-        An RGB image.
     """
     from PIL import Image, ImageDraw
 
@@ -59,13 +53,10 @@ def draw_prediction(prediction: Prediction) -> Image:
     signed = prediction.normalisation in ("raw", "scaled")
     for name, channel in zip(("u", "v", "strain"), prediction.map, strict=True):
         top = nice_ceiling(float(np.abs(channel).max()))
-        picture = (
-            signed_to_colour(channel, top)
-            if signed and name != "strain"
-            else unsigned_to_colour(channel, top)
-        )
-        low = f"{-top:g}" if signed and name != "strain" else "0"
-        panels.append((f"{prediction.view} {name}, {low} to {top:g}", picture))
+        has_sign = signed and name != "strain"
+        paint = signed_to_colour if has_sign else unsigned_to_colour
+        low = f"{-top:g}" if has_sign else "0"
+        panels.append((f"{prediction.view} {name}, {low} to {top:g}", paint(channel, top)))
 
     width, height = 4 * PANEL + 5 * GAP, 2 * (PANEL + TITLE) + 3 * GAP + TITLE
     canvas = Image.new("RGB", (width, height), "white")
@@ -89,14 +80,7 @@ def draw_prediction(prediction: Prediction) -> Image:
 
 
 def save_picture(prediction: Prediction, path: Path | str) -> Path:
-    """Draws a prediction into an image file.
-
-    Args:
-        prediction: What to draw.
-        path: A file whose suffix names the format, as in `.png`.
-
-    Returns:
-        The path.
+    """Draw a prediction into an image file, whose suffix names the format.
 
     Raises:
         InputError: The file cannot be written.

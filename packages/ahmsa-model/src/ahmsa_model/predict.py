@@ -30,8 +30,8 @@ class Prediction:
         classes: Class names in the order of `probabilities`.
         probabilities: `(C,)` float64, softmax of the logits.
         logits: `(C,)` float64.
-        view: The view that was fed.
-        normalisation: Its normalisation.
+        view: What was fed, as in `regions-28`.
+        normalisation: How it was scaled.
         map: `(3, H, W)` float32, the very input of the network.
         extracted: Faces, flow, strain, landmarks and regions, from mer-flow.
         onset: The onset frame's file, or empty for an array.
@@ -58,16 +58,13 @@ class Prediction:
         return self.classes[int(np.argmax(self.probabilities))]
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns JSON-ready values, without images and maps."""
+        """Return JSON-ready values, without images and maps."""
+        plain = ("view", "normalisation", "onset", "apex", "apex_source")
         return {
             "label": self.label,
             "probabilities": dict(zip(self.classes, self.probabilities.tolist(), strict=True)),
             "logits": dict(zip(self.classes, self.logits.tolist(), strict=True)),
-            "view": self.view,
-            "normalisation": self.normalisation,
-            "onset": self.onset,
-            "apex": self.apex,
-            "apex_source": self.apex_source,
+            **{name: getattr(self, name) for name in plain},
             "fallbacks": list(self.extracted.notes.get("fallbacks", ())),
             "warnings": list(self.warnings),
         }
@@ -81,18 +78,15 @@ def predict_pair(
     cropped: bool = False,
     default_pipeline: bool = False,
 ) -> Prediction:
-    """Classifies a micro-expression from its onset and apex frames.
+    """Classify a micro-expression from its onset and apex frames.
 
     Args:
         checkpoint: A loaded checkpoint, or its folder.
         onset: uint8 `(H, W)` or `(H, W, 3)` RGB, or an image file.
-        apex: Likewise, of the same size.
+        apex: Of the same size.
         cropped: The frames are face crops already.
         default_pipeline: Use mer-flow's default pipeline where the checkpoint records none; the prediction
             carries a warning.
-
-    Returns:
-        The prediction.
 
     Raises:
         CheckpointError: The checkpoint cannot be read.
@@ -102,9 +96,13 @@ def predict_pair(
     """
     checkpoint = _loaded(checkpoint)
     with _mer_flow_errors():
+        from mer_flow.databases.frames import read_frame
+
         config = _pipeline(checkpoint, default_pipeline)
-        frames = [_frame(onset), _frame(apex)]
-        return _predict(checkpoint, config, frames, cropped, (_name(onset), _name(apex)), "given")
+        pair = (onset, apex)
+        frames = [frame if isinstance(frame, np.ndarray) else read_frame(Path(frame)) for frame in pair]
+        names = ["" if isinstance(frame, np.ndarray) else str(frame) for frame in pair]
+        return _predict(checkpoint, config, frames, cropped, names, "given")
 
 
 def predict_clip(
@@ -115,22 +113,10 @@ def predict_clip(
     cropped: bool = False,
     default_pipeline: bool = False,
 ) -> Prediction:
-    """Classifies a micro-expression from a folder of frames: the first is the onset, the apex is spotted.
+    """Classify a micro-expression from a folder of frames: the first is the onset, the apex is spotted.
 
-    Args:
-        checkpoint: A loaded checkpoint, or its folder.
-        folder: Image files whose names carry their numbers.
-        method: The spotter; the pipeline's for a missing apex unless given.
-        cropped: The frames are face crops already.
-        default_pipeline: As for `predict_pair`.
-
-    Returns:
-        The prediction.
-
-    Raises:
-        CheckpointError: The checkpoint cannot be read.
-        InputError: The folder holds fewer than two frames, or as for `predict_pair`.
-        MissingDependencyError: mer-flow or one of its face packages is absent.
+    The names of the image files carry their numbers; `method` is the spotter, the pipeline's for a missing
+    apex unless given. Everything else, errors too, is as for `predict_pair`.
     """
     checkpoint = _loaded(checkpoint)
     with _mer_flow_errors():
@@ -154,19 +140,19 @@ def predict_clip(
         points = transform(face.matrix, find_landmarks(frames[0], face.box)) if face.detected else None
         method = method or config.apex.missing
         at = spot_apex(aligned, method, points).index
-        names = (str(paths[0]), str(paths[at]))
+        names = [str(paths[0]), str(paths[at])]
         return _predict(checkpoint, config, [frames[0], frames[at]], cropped, names, f"spotted:{method}")
 
 
 def view_map(
     flow: np.ndarray, regions: np.ndarray, view: str, normalisation: str, name: str = "this sample"
 ) -> np.ndarray:
-    """Makes one view of one sample, as reading a store would.
+    """Make one view of one sample, as reading a store would.
 
     Args:
         flow: `(3, S, S)` float32: u, v in px of the aligned face, strain.
         regions: `(5, 2)` float32 px on the aligned face.
-        view: As in `regions-28`; a view of flow.
+        view: A view of flow, as in `regions-28`.
         normalisation: As in `scaled`.
         name: What messages call the sample.
 
@@ -174,8 +160,8 @@ def view_map(
         `(3, H, W)` float32.
 
     Raises:
-        InputError: The view is none of flow. mer_flow.work.errors.MerFlowError: The view or the normalisation is
-            unknown, or the regions are implausible.
+        InputError: The view is none of flow.
+        MerFlowError: The view or the normalisation is unknown, or the regions are implausible.
     """
     from mer_flow.views.layouts import htnet_maps, region_maps, whole_maps
     from mer_flow.views.names import parse_view
@@ -188,16 +174,16 @@ def view_map(
     side = flow.shape[-1]
     if parsed.size > side:
         raise InputError(f"view {view} is larger than the {side} px flow maps, and views only reduce")
-    motion, centres = flow[None, :2], regions[None]
-    pitch: np.ndarray | float = side / parsed.size
-    if parsed.family == "whole":
-        maps = flow[None].copy() if parsed.size == side else whole_maps(motion, parsed.size)
-    elif parsed.family == "regions":
-        maps, pitch = region_maps(motion, centres, parsed.layout, parsed.size, [name])
-    elif parsed.family == "htnet":
-        maps = htnet_maps(motion, centres, parsed.layout, parsed.size, [name])
-    else:
+    if parsed.is_image:
         raise InputError(f"view {view} is none of flow; AHMSA-Net reads whole-N, regions-N or htnet-N")
+    motion, cut = flow[None, :2], (regions[None], parsed.layout, parsed.size, [name])
+    pitch: np.ndarray | float = side / parsed.size
+    if parsed.family == "regions":
+        maps, pitch = region_maps(motion, *cut)
+    elif parsed.family == "htnet":
+        maps = htnet_maps(motion, *cut)
+    else:
+        maps = flow[None].copy() if parsed.size == side else whole_maps(motion, parsed.size)
     return normalise_maps(maps, normalisation, pitch, side)[0]
 
 
@@ -206,7 +192,7 @@ def _predict(
     config: PipelineConfig,
     frames: list[np.ndarray],
     cropped: bool,
-    names: tuple[str, str],
+    names: list[str],
     apex_source: str,
 ) -> Prediction:
     from mer_flow.extraction.extractor import extract_pair
@@ -217,15 +203,13 @@ def _predict(
     kept = np.dtype(str(metadata.pipeline.get("keep", {}).get("dtype", "float16")))
     flow = extracted.flow.astype(kept).astype(np.float32)
     view = view_map(flow, extracted.regions, metadata.view, metadata.normalisation, names[1] or "the apex")
-    device = next(network.parameters())
-    network.eval()
+    like = next(network.parameters())
     with torch.inference_mode():
-        maps = torch.from_numpy(view[None]).to(device.device, device.dtype)
-        logits = network(maps)[0].double().cpu().numpy()
+        logits = network.eval()(torch.from_numpy(view[None]).to(like))[0].double().cpu()
     return Prediction(
         classes=metadata.classes or tuple(f"class {i}" for i in range(len(logits))),
-        probabilities=_softmax(logits),
-        logits=logits,
+        probabilities=torch.softmax(logits, 0).numpy(),
+        logits=logits.numpy(),
         view=metadata.view,
         normalisation=metadata.normalisation,
         map=view,
@@ -275,24 +259,9 @@ def _loaded(checkpoint: Checkpoint | Path | str) -> Checkpoint:
     return checkpoint if isinstance(checkpoint, Checkpoint) else from_pretrained(checkpoint)
 
 
-def _frame(source: np.ndarray | Path | str) -> np.ndarray:
-    from mer_flow.databases.frames import read_frame
-
-    return source if isinstance(source, np.ndarray) else read_frame(Path(source))
-
-
-def _name(source: np.ndarray | Path | str) -> str:
-    return "" if isinstance(source, np.ndarray) else str(source)
-
-
-def _softmax(logits: np.ndarray) -> np.ndarray:
-    powers = np.exp(logits - logits.max())
-    return powers / powers.sum()
-
-
 @contextmanager
 def _mer_flow_errors() -> Iterator[None]:
-    """Turns mer-flow's errors, and its absence, into this package's."""
+    """Turn mer-flow's errors, and its absence, into this package's."""
     try:
         from mer_flow.work.errors import MerFlowError
         from mer_flow.work.errors import MissingDependencyError as MissingFlowDependencyError

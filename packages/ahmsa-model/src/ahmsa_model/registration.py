@@ -42,7 +42,7 @@ _FILLED_IN = (
 
 
 def build(num_classes: int, in_channels: int = 3, map_size: int = 28, **options: Any) -> Any:
-    """Builds the network for the bench.
+    """Build an `AHMSANet` for the bench.
 
     Args:
         num_classes: Classes of the label scheme.
@@ -50,18 +50,13 @@ def build(num_classes: int, in_channels: int = 3, map_size: int = 28, **options:
         map_size: Side of the view's maps, pixels.
         **options: Further options of `AHMSAConfig`.
 
-    Returns:
-        An `AHMSANet`, drawn from torch's global generator.
-
     Raises:
         UsageError: An option is unknown, or the options do not fit together.
     """
-    from ahmsa_model.network import AHMSANet
+    from ahmsa_model.checkpoint import AHMSANet
 
     try:
-        config = AHMSAConfig.from_dict(
-            {**options, "num_classes": num_classes, "in_channels": in_channels, "map_size": map_size}
-        )
+        config = AHMSAConfig(num_classes=num_classes, in_channels=in_channels, map_size=map_size, **options)
     except ConfigError as error:
         raise UsageError(f"model 'ahmsa': {error}") from error
     return AHMSANet(config)
@@ -79,10 +74,8 @@ SPECS = (
         kind="network",
         views=("regions-28:scaled", "whole-28:scaled", "whole-28:minmax", "regions-28:minmax"),
         recipes={recipe.name: recipe for recipe in (PAPER_RECIPE, LINEAGE_RECIPE, QUICK_RECIPE)},
-        default_recipe="paper",
         # A variant with a map size of its own cannot take the views above.
         variants={name: options for name, options in VARIANTS.items() if "map_size" not in options},
-        default_variant="paper",
         citation=(
             "AHMSA-Net: Adaptive Hierarchical Multi-Scale Attention Network for Micro-Expression "
             "Recognition. arXiv:2501.02539, 2025."
@@ -92,6 +85,5 @@ SPECS = (
         filled_in=_FILLED_IN,
         selects_on_test=None,
         licence="No code or weights were published; this implementation is independent (Apache-2.0).",
-        pretraining="",
     ),
 )

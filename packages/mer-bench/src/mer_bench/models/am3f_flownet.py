@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mer_bench.errors import UsageError
+from mer_bench.models.layers.flow_pictures import check_maps, rows
 from mer_bench.models.spec import ModelSpec
 from mer_bench.recipe import Recipe
 
@@ -21,11 +21,7 @@ _SCALES = (1, 3, 5)
 class MultiScaleFusion(nn.Module):
     """In each branch, parallel convolutions of three sizes, spatial attention on each, then their fusion.
 
-    Args:
-        flows: Branches.
-        in_channels: Channels of a branch.
-        width: Channels of a scale.
-        out_channels: Channels of a branch after the fusion.
+    Channels are those of one branch; `width` those of a scale.
     """
 
     def __init__(self, flows: int, in_channels: int, width: int, out_channels: int) -> None:
@@ -43,37 +39,24 @@ class MultiScaleFusion(nn.Module):
         self.fusion_norm = nn.BatchNorm2d(flows * out_channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Apply the module.
-
-        Args:
-            x: `(B, flows * in_channels, H, W)`, flow by flow.
-
-        Returns:
-            `(B, flows * out_channels, H // 2, W // 2)`, flow by flow.
-        """
+        """Turn `(B, flows * in_channels, H, W)` into `(B, flows * out_channels, H // 2, W // 2)`."""
         # (B, H, W, flows, scales, width)
-        scales = torch.stack([_rows(scale(x)).unflatten(-1, (self.flows, -1)) for scale in self.scales], -2)
-        scales = _rows(F.relu(self.norm(_maps(scales.flatten(3))))).view(scales.shape)
+        scales = torch.stack([rows(scale(x)).unflatten(-1, (self.flows, -1)) for scale in self.scales], -2)
+        scales = rows(F.relu(self.norm(_maps(scales.flatten(3))))).view(scales.shape)
         scales = scales * torch.sigmoid(self._attend(scales)).unsqueeze(-1)
         return F.relu(self.fusion_norm(F.max_pool2d(self.fusion(_maps(scales.flatten(3))), 2)))
 
     def _attend(self, scales: Tensor) -> Tensor:
-        """What each scale says of each place, `(B, H, W, flows, scales)`."""
+        """Return what each scale says of each place, `(B, H, W, flows, scales)`."""
         # `mean` and `amax` are the same function, but go back through all elements more often.
         mean, largest = scales.sum(-1) / scales.shape[-1], scales.max(-1).values
         seen = torch.cat((mean.flatten(3), largest.flatten(3)), dim=-1)
-        mean, largest = _rows(self.attention(_maps(seen))).chunk(2, dim=-1)
+        mean, largest = rows(self.attention(_maps(seen))).chunk(2, dim=-1)
         return (mean + largest).unflatten(-1, (self.flows, len(_SCALES)))
 
 
 class FlowReweighting(nn.Module):
-    """Channel attention twice: a weight for each flow map, then one for each channel of each.
-
-    Args:
-        flows: Branches.
-        channels: Channels of a branch.
-        reduction: The hidden layer of a branch has `channels // reduction` units.
-    """
+    """Channel attention twice: a weight for each flow map, then one for each channel of each."""
 
     def __init__(self, flows: int, channels: int, reduction: int) -> None:
         super().__init__()
@@ -98,45 +81,23 @@ class AM3FFlowNet(nn.Module):
 
     Known from the abstract and the list of contributions: three branches, one for u, one for v, one for
     strain; multi-scale fusion with spatial attention on each scale; channel attention that weights the flows
-    and then, within each, the channels; a loss adjusted by the logarithm of the class prior. Filled in here:
-
-    - maps of 28×28;
-    - two fusion modules, each ending in 2×2 max pooling, batch normalisation and ReLU;
-    - scales of 1×1, 3×3 and 5×5, each of `width // 2` channels in the first module and `width` in the
-      second, with batch normalisation and ReLU; fusion by a 1×1 convolution to `2 * width` channels, then
-      `4 * width`;
-    - spatial attention as in CBAM: mean and maximum over a scale's channels, a 3×3 convolution, a sigmoid;
-    - the flows' weights from their mean activations by two linear layers of as many units as flows, the
-      channels' by squeeze-and-excitation with reduction 4; both sigmoids;
-    - fusion of the branches by concatenation, a hidden linear layer of 128, ReLU and dropout 0.5;
-    - Adam at 5e-4, batch 64, 100 epochs, and the strength 1 of the prior.
+    and then, within each, the channels; a loss adjusted by the logarithm of the class prior. The rest is
+    listed in the model's `filled_in`.
 
     Args:
-        num_classes: Width of the logits.
-        in_channels: Flow maps, one branch each.
-        map_size: Height and width of the maps, at least 4.
         width: Channels of a scale of the second module; even.
         hidden: Width of the hidden linear layer.
         dropout: Probability, after it.
-
-    Raises:
-        UsageError: If the maps are too small to be pooled twice.
     """
 
     channels_last = True
 
     def __init__(
-        self,
-        num_classes: int = 3,
-        in_channels: int = 3,
-        map_size: int = 28,
-        width: int = 8,
-        hidden: int = 128,
-        dropout: float = 0.5,
-    ) -> None:
+        self, num_classes: int = 3, in_channels: int = 3, map_size: int = 28,
+        width: int = 8, hidden: int = 128, dropout: float = 0.5,
+    ) -> None:  # fmt: skip
         super().__init__()
-        if map_size < 4:
-            raise UsageError(f"am3f-flownet takes maps of 4×4 pixels or more, got {map_size}")
+        check_maps("am3f-flownet", in_channels, map_size)
         self.first = MultiScaleFusion(in_channels, 1, width // 2, 2 * width)
         self.second = MultiScaleFusion(in_channels, 2 * width, width, 4 * width)
         self.reweighting = FlowReweighting(in_channels, 4 * width, reduction=4)
@@ -148,21 +109,9 @@ class AM3FFlowNet(nn.Module):
         )
 
     def forward(self, maps: Tensor) -> Tensor:
-        """Classify flow maps.
-
-        Args:
-            maps: `(B, C, H, W)` float32.
-
-        Returns:
-            `(B, classes)` logits.
-        """
+        """Turn `(B, C, H, W)` float32 maps into `(B, classes)` logits."""
         features = self.reweighting(self.second(self.first(maps)))
-        # Row, column, channel: the order in memory of channels-last maps.
-        return self.classifier(_rows(features).flatten(1))
-
-
-def _rows(maps: Tensor) -> Tensor:
-    return maps.permute(0, 2, 3, 1)
+        return self.classifier(rows(features).flatten(1))
 
 
 def _maps(rows: Tensor) -> Tensor:
@@ -182,9 +131,7 @@ SPECS = (
         kind="network",
         views=("whole-28:scaled", "whole-28:minmax"),
         recipes={"reconstructed": DEFAULT},
-        default_recipe="reconstructed",
         variants={"reconstructed": {}, "tiny": {"width": 4, "hidden": 16}},
-        default_variant="reconstructed",
         citation=(
             "C. Fu, W. Yang, D. Chen, F. Wei: AM3F-FlowNet: Attention-Based Multi-Scale Multi-Branch Flow "
             "Network. Entropy 25(7), 1064, 2023. doi:10.3390/e25071064"

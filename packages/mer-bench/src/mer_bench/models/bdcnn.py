@@ -6,6 +6,8 @@ mixes all blocks of all pictures at once.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -13,7 +15,7 @@ from torch import Tensor, nn
 from mer_bench.errors import UsageError
 from mer_bench.models.layers.flow_pictures import colour_code, resize, stretch
 from mer_bench.models.layers.isda import ISDA
-from mer_bench.models.spec import ModelSpec
+from mer_bench.models.spec import ModelSpec, Options
 from mer_bench.recipe import Recipe
 
 _PICTURES = 4
@@ -21,46 +23,46 @@ _PICTURES = 4
 _MEAN, _DEVIATION = (125.3 / 255, 123.0 / 255, 113.9 / 255), (63.0 / 255, 62.1 / 255, 66.7 / 255)
 
 
-class BDCNN(nn.Module):
-    """The network of the authors' code, which makes its pictures from flow maps itself.
+class BDCNNOptions(Options):
+    """Options of BDCNN.
 
-    Args:
-        num_classes: Width of the logits.
-        in_channels: 3: u, v and strain.
-        map_size: Height and width of the maps; pictures of another size are resized bilinearly.
-        picture_size: Height and width of the pictures.
+    Attributes:
+        picture_size: Height and width of the pictures; maps of another size are resized bilinearly.
         block_size: Height and width of a block.
         kernels: Kernels of the shared convolution.
         mixed: Channels of the 1×1 convolution.
         hidden: Units of the first linear layer.
         features: Units of the second: what is augmented, and what the classifier reads.
+    """
+
+    picture_size: int = 120
+    block_size: int = 10
+    kernels: int = 8
+    mixed: int = 512
+    hidden: int = 1024
+    features: int = 128
+
+
+class BDCNN(nn.Module):
+    """The network of the authors' code, which makes its pictures from flow maps itself.
 
     Attributes:
         isda: Largest strength of implicit semantic augmentation, 0 for none; the recipe sets it.
-
-    Raises:
-        UsageError: If there are not three channels, or blocks do not tile the picture.
     """
 
     picture_mean: Tensor
     picture_deviation: Tensor
 
+    config = BDCNNOptions
     trains_with_labels = True
     isda = 0.0
 
     def __init__(
-        self,
-        num_classes: int = 3,
-        in_channels: int = 3,
-        map_size: int = 120,
-        picture_size: int = 120,
-        block_size: int = 10,
-        kernels: int = 8,
-        mixed: int = 512,
-        hidden: int = 1024,
-        features: int = 128,
+        self, num_classes: int = 3, in_channels: int = 3, map_size: int = 120, **options: Any
     ) -> None:
         super().__init__()
+        given = self.config(**options)
+        picture_size, block_size = given.picture_size, given.block_size
         if in_channels != 3:
             raise UsageError(f"bdcnn reads u, v and strain, 3 channels; got {in_channels}")
         if block_size < 1 or picture_size % block_size:
@@ -71,12 +73,12 @@ class BDCNN(nn.Module):
         self.picture_size, self.block_size = picture_size, block_size
         blocks = (picture_size // block_size) ** 2
         pooled = (block_size + 2 - 3) // 3 + 1
-        self.conv1 = nn.Conv2d(3, kernels, 3, padding=1)
-        self.conv2 = nn.Conv2d(_PICTURES * blocks * kernels, mixed, 1)
-        self.fc1 = nn.Linear(mixed * pooled**2, hidden)
-        self.fc2 = nn.Linear(hidden, features)
-        self.fc = nn.Linear(features, num_classes)
-        self.augmentation = ISDA(features, num_classes)
+        self.conv1 = nn.Conv2d(3, given.kernels, 3, padding=1)
+        self.conv2 = nn.Conv2d(_PICTURES * blocks * given.kernels, given.mixed, 1)
+        self.fc1 = nn.Linear(given.mixed * pooled**2, given.hidden)
+        self.fc2 = nn.Linear(given.hidden, given.features)
+        self.fc = nn.Linear(given.features, num_classes)
+        self.augmentation = ISDA(given.features, num_classes)
         for name, values in (("picture_mean", _MEAN), ("picture_deviation", _DEVIATION)):
             self.register_buffer(name, torch.tensor(values).view(3, 1, 1), persistent=False)
 
@@ -89,8 +91,7 @@ class BDCNN(nn.Module):
             progress: float32 scalar, the share of the training that is done.
 
         Returns:
-            `(B, classes)` logits; in training with augmentation those whose cross-entropy bounds the
-            augmented one's.
+            `(B, classes)` logits; in training those whose cross-entropy bounds the augmented one's.
         """
         features = self.features(self.pictures(maps))
         logits: Tensor = self.fc(features)
@@ -102,14 +103,7 @@ class BDCNN(nn.Module):
         return raised
 
     def pictures(self, maps: Tensor) -> Tensor:
-        """Make the four pictures: u, v and strain in grey, and the flow in colour.
-
-        Args:
-            maps: `(B, 3, H, W)`.
-
-        Returns:
-            `(B, 4, 3, size, size)`, normalised.
-        """
+        """Make of `(B, 3, H, W)` maps the four pictures, `(B, 4, 3, size, size)`, normalised."""
         painted = torch.cat([stretch(maps), colour_code(maps[:, 0], maps[:, 1])], dim=1)
         grey, colour = resize(painted, self.picture_size).split(3, dim=1)
         pictures = torch.cat([grey.unsqueeze(2).expand(-1, -1, 3, -1, -1), colour.unsqueeze(1)], dim=1)
@@ -128,20 +122,13 @@ class BDCNN(nn.Module):
         return F.relu(self.fc2(F.relu(self.fc1(x))))
 
 
+# Their 80th epoch, which is number 79 from zero, is the first at a tenth.
 _TRAINING = Recipe(
-    epochs=100,
-    batch_size=128,
-    optimizer="sgd",
-    lr=0.01,
-    momentum=0.9,
-    nesterov=True,
-    weight_decay=1e-4,
-    schedule="step",
-    # Their 80th epoch, which is number 79 from zero, is the first at a tenth.
-    step_epochs=79,
-    gamma=0.1,
-    class_weights=(0.15, 0.425, 0.425),
-)
+    epochs=100, batch_size=128, optimizer="sgd", lr=0.01, momentum=0.9, nesterov=True, weight_decay=1e-4,
+    schedule="step", step_epochs=79, gamma=0.1, class_weights=(0.15, 0.425, 0.425),
+)  # fmt: skip
+
+_SMALL = {"picture_size": 28, "block_size": 7, "mixed": 64, "hidden": 128, "features": 64}
 
 SPECS = (
     ModelSpec(
@@ -154,20 +141,11 @@ SPECS = (
             "isda": _TRAINING.changed(name="isda", isda=0.5),
             "ce": _TRAINING.changed(name="ce"),
         },
-        default_recipe="isda",
         variants={
             "paper": {},
-            "small": {"picture_size": 28, "block_size": 7, "mixed": 64, "hidden": 128, "features": 64},
-            "tiny": {
-                "picture_size": 28,
-                "block_size": 14,
-                "kernels": 4,
-                "mixed": 16,
-                "hidden": 32,
-                "features": 16,
-            },
+            "small": _SMALL,
+            "tiny": {**_SMALL, "block_size": 14, "kernels": 4, "mixed": 16, "hidden": 32, "features": 16},
         },
-        default_variant="paper",
         citation=(
             "B. Chen, K.-H. Liu, Y. Xu, Q.-Q. Wu, J.-F. Yao: Block Division Convolutional Network With "
             "Implicit Deep Features Augmentation for Micro-Expression Recognition. IEEE Transactions on "

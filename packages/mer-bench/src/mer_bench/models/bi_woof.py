@@ -15,11 +15,7 @@ from mer_bench.models.spec import ModelSpec
 
 
 def block_bounds(size: int, blocks: int) -> list[tuple[int, int]]:
-    """Where the authors' script cuts one side of a map: every block reaches one pixel beyond its inner edges.
-
-    Args:
-        size: Pixels of the side.
-        blocks: How many.
+    """Cut one side of a map as the authors' script does: every block reaches one px beyond its inner edges.
 
     Returns:
         First pixel and the one after the last, of every block; the last takes what does not divide.
@@ -33,7 +29,7 @@ def block_bounds(size: int, blocks: int) -> list[tuple[int, int]]:
 
 
 def bi_woof(u: np.ndarray, v: np.ndarray, strain: np.ndarray, blocks: int = 5, bins: int = 8) -> np.ndarray:
-    """Computes the descriptor of one flow map. It does not change with the scale of flow or strain.
+    """Compute the descriptor of one flow map. It does not change with the scale of flow or strain.
 
     Args:
         u: `(H, W)` horizontal flow.
@@ -64,29 +60,15 @@ def bi_woof(u: np.ndarray, v: np.ndarray, strain: np.ndarray, blocks: int = 5, b
 
 
 class BiWOOF(LinearSVM):
-    """Bi-WOOF features of onset-to-apex flow, then a linear SVM.
+    """Bi-WOOF features of onset-to-apex flow, then a linear SVM; it takes the classes that it is fitted to.
 
-    Args:
-        num_classes: Not used; the SVM takes the classes of its training samples.
-        in_channels: Channels of the maps: u, v, strain.
-        map_size: Side of the maps.
-        blocks: Blocks along each side.
-        bins: Orientation bins.
-        cost: Of the SVM.
-
-    Raises:
-        UsageError: The maps are not flow, or too small for the blocks.
+    Maps of u, v and strain are cut into `blocks` along each side, with `bins` of orientation.
     """
 
     def __init__(
-        self,
-        num_classes: int = 3,
-        in_channels: int = 3,
-        map_size: int = 140,
-        blocks: int = 5,
-        bins: int = 8,
-        cost: float = 1.0,
-    ) -> None:
+        self, num_classes: int = 3, in_channels: int = 3, map_size: int = 140,
+        blocks: int = 5, bins: int = 8, cost: float = 1.0,
+    ) -> None:  # fmt: skip
         super().__init__(cost)
         if in_channels != 3:
             raise UsageError(f"Bi-WOOF reads u, v and strain, 3 channels; these maps have {in_channels}")
@@ -111,9 +93,6 @@ class BiWOOF(LinearSVM):
 
         Returns:
             `(n, blocks * blocks * bins)` float32.
-
-        Raises:
-            UsageError: The view is none of flow.
         """
         name, _, normalisation = view.partition(":")
         if name.startswith(("faces", "clips")):

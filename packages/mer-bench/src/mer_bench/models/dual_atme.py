@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mer_bench.errors import UsageError
+from mer_bench.models.layers.flow_pictures import check_maps, rows
 from mer_bench.models.layers.inception import CBAM, Inception, cosine_distance
 from mer_bench.models.spec import ModelSpec
 from mer_bench.recipe import Recipe
@@ -19,11 +20,7 @@ _CHANNELS = 3
 
 
 class Branch(nn.Module):
-    """Two Inception blocks, each followed by 2×2 max pooling: `(B, C, H, W)` to `(B, 48, H / 4, W / 4)`.
-
-    Args:
-        in_channels: Channels of the maps.
-    """
+    """Two Inception blocks, each followed by 2×2 max pooling: `(B, C, H, W)` to `(B, 48, H / 4, W / 4)`."""
 
     def __init__(self, in_channels: int) -> None:
         super().__init__()
@@ -39,39 +36,27 @@ class DualATME(nn.Module):
     """The network of the authors' code.
 
     Args:
-        num_classes: Width of the logits.
         in_channels: 6: the whole face's u, v and strain, then the regions'; or 3: one map for both branches.
-        map_size: Height and width of the maps, at least 4; 28 as published.
         hidden: Units of the hidden linear layer.
         dropout: Probability, after it.
         attend_regions: Whether the regions pass the attention too, by the same weights, as in the code; the
             paper leaves them out.
         contrast: Weight of the branches' cosine distance in the loss.
-
-    Raises:
-        UsageError: If there are neither 3 nor 6 channels, or the maps are too small.
     """
 
     channels_last = True
 
     def __init__(
-        self,
-        num_classes: int = 3,
-        in_channels: int = 6,
-        map_size: int = 28,
-        hidden: int = 1024,
-        dropout: float = 0.5,
-        attend_regions: bool = True,
-        contrast: float = 0.01,
-    ) -> None:
+        self, num_classes: int = 3, in_channels: int = 6, map_size: int = 28,
+        hidden: int = 1024, dropout: float = 0.5, attend_regions: bool = True, contrast: float = 0.01,
+    ) -> None:  # fmt: skip
         super().__init__()
         if in_channels not in (_CHANNELS, 2 * _CHANNELS):
             raise UsageError(
                 "dual-atme reads u, v and strain of the whole face and of its regions (6 channels, as "
                 f"whole-28+regions-28), or one map for both (3); got {in_channels} channels"
             )
-        if map_size < 4:
-            raise UsageError(f"dual-atme takes maps of 4×4 pixels or more, got {map_size}")
+        check_maps("dual-atme", in_channels, map_size)
         self.attend_regions = attend_regions
         self.contrast = contrast
         self.whole = Branch(_CHANNELS)
@@ -86,21 +71,16 @@ class DualATME(nn.Module):
         )
 
     def forward(self, maps: Tensor) -> Tensor | tuple[Tensor, Tensor]:
-        """Classify flow maps.
+        """Turn `(B, 3 or 6, H, W)` float32 maps in [0, 1] into `(B, classes)` logits.
 
-        Args:
-            maps: `(B, 3 or 6, H, W)` float32 in [0, 1].
-
-        Returns:
-            `(B, classes)` logits; in training with `contrast` times the branches' cosine distance, `(B,)`.
+        In training `contrast` times the branches' cosine distance, `(B,)`, comes with them.
         """
         maps = 2.0 * maps - 1.0
         whole = self.attention(self.whole(maps[:, :_CHANNELS]))
         regions = self.regions(maps[:, -_CHANNELS:])
         if self.attend_regions:
             regions = self.attention(regions)
-        # Row, column, channel: the order in memory of channels-last maps.
-        whole, regions = (x.permute(0, 2, 3, 1).flatten(1) for x in (whole, regions))
+        whole, regions = (rows(x).flatten(1) for x in (whole, regions))
         logits: Tensor = self.fc(torch.cat([whole, regions], dim=1))
         if not self.training:
             return logits
@@ -119,9 +99,7 @@ SPECS = (
         kind="network",
         views=("whole-28+regions-28:minmax", "whole-28:minmax"),
         recipes={"authors": AUTHORS},
-        default_recipe="authors",
         variants={"paper": {}, "small": {"hidden": 128}, "tiny": {"hidden": 4}},
-        default_variant="paper",
         citation=(
             "H. Zhou, S. Huang, J. Li, S.-J. Wang: Dual-ATME: Dual-Branch Attention Network for "
             "Micro-Expression Recognition. Entropy 25(3), 460, 2023. doi:10.3390/e25030460"

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mer_bench.errors import UsageError
+from mer_bench.models.layers.flow_pictures import check_maps, rows
 from mer_bench.models.spec import ModelSpec
 from mer_bench.recipe import Recipe
 
@@ -25,11 +25,7 @@ class InceptionBlock(nn.Module):
     """An Inception block of each stream, with the 2×2 max pooling that follows it.
 
     Four branches: a 1×1 convolution; 1×1 then 3×3; 1×1 then 5×5; 3×3 max pooling then 1×1. ReLU after each
-    convolution.
-
-    Args:
-        in_channels: Channels of a stream.
-        width: Channels of each branch of a stream.
+    convolution. Channels are those of one stream.
     """
 
     def __init__(self, in_channels: int, width: int) -> None:
@@ -42,14 +38,7 @@ class InceptionBlock(nn.Module):
         self.after_pool = _convolution(in_channels, width, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Apply the block.
-
-        Args:
-            x: `(B, streams * in_channels, H, W)`, stream by stream.
-
-        Returns:
-            `(B, streams * 4 * width, H // 2, W // 2)`, stream by stream.
-        """
+        """Turn `(B, streams * in_channels, H, W)` into `(B, streams * 4 * width, H // 2, W // 2)`."""
         one, after_pool = self._pointwise(x)
         three = F.max_pool2d(self.three(F.relu(self.before_three(x))), 2)
         five = F.max_pool2d(self.five(F.relu(self.before_five(x))), 2)
@@ -58,7 +47,7 @@ class InceptionBlock(nn.Module):
         return joined.flatten(-2).permute(0, 3, 1, 2)
 
     def _pointwise(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """The branches without a wider kernel, pooled, before ReLU."""
+        """Return the branches without a wider kernel, pooled, before ReLU."""
         if x.shape[1] == _STREAMS:
             return _largest_image(x, self.one), _largest_image(_pool_around(x), self.after_pool)
         around = F.max_pool2d(x, 3, stride=1, padding=1)
@@ -66,17 +55,7 @@ class InceptionBlock(nn.Module):
 
 
 class DualInception(nn.Module):
-    """The network of the authors' code, on one channel of u and one of v.
-
-    Args:
-        num_classes: Width of the logits.
-        in_channels: Channels of the maps, at least 2; u and v are read, strain is not.
-        map_size: Height and width of the maps, at least 4; 28 as published.
-        hidden: Width of the hidden linear layer.
-
-    Raises:
-        UsageError: If the maps have no v, or are too small to be pooled twice.
-    """
+    """The network of the authors' code, on one channel of u and one of v; strain is not read."""
 
     channels_last = True
 
@@ -84,10 +63,7 @@ class DualInception(nn.Module):
         self, num_classes: int = 3, in_channels: int = 3, map_size: int = 28, hidden: int = 1024
     ) -> None:
         super().__init__()
-        if in_channels < _STREAMS:
-            raise UsageError(f"dual-inception reads u and v, but the maps have {in_channels} channel")
-        if map_size < 4:
-            raise UsageError(f"dual-inception takes maps of 4×4 pixels or more, got {map_size}")
+        check_maps("dual-inception", in_channels, map_size, streams=_STREAMS)
         self.first = InceptionBlock(1, _FIRST)
         self.second = InceptionBlock(4 * _FIRST, _SECOND)
         self.classifier = nn.Sequential(
@@ -102,17 +78,9 @@ class DualInception(nn.Module):
                 _draw_glorot(module, 1)
 
     def forward(self, maps: Tensor) -> Tensor:
-        """Classify flow maps.
-
-        Args:
-            maps: `(B, C, H, W)` float32, u and v first.
-
-        Returns:
-            `(B, classes)` logits.
-        """
+        """Turn `(B, C, H, W)` float32 maps, u and v first, into `(B, classes)` logits."""
         x = self.second(self.first(maps[:, :_STREAMS]))
-        # Row, column, channel: the order in memory of channels-last maps.
-        return self.classifier(x.permute(0, 2, 3, 1).flatten(1))
+        return self.classifier(rows(x).flatten(1))
 
 
 def _convolution(in_channels: int, width: int, kernel_size: int) -> nn.Conv2d:
@@ -122,34 +90,28 @@ def _convolution(in_channels: int, width: int, kernel_size: int) -> nn.Conv2d:
 
 
 def _by_stream(x: Tensor) -> Tensor:
-    """`(B, streams * C, H, W)` as `(B, H, W, streams, C)`."""
-    return x.permute(0, 2, 3, 1).unflatten(-1, (_STREAMS, -1))
+    """View `(B, streams * C, H, W)` as `(B, H, W, streams, C)`."""
+    return rows(x).unflatten(-1, (_STREAMS, -1))
 
 
 def _pool_pairs(x: Tensor) -> Tensor:
-    """Maxima over 2×2 windows; few channels make torch's own pooling slow."""
+    """Take maxima over 2×2 windows; few channels make torch's own pooling slow."""
     height, width = x.shape[-2] // 2 * 2, x.shape[-1] // 2 * 2
-    rows = torch.maximum(x[..., 0:height:2, :width], x[..., 1:height:2, :width])
-    return torch.maximum(rows[..., 0::2], rows[..., 1::2])
+    x = torch.maximum(x[..., 0:height:2, :width], x[..., 1:height:2, :width])
+    return torch.maximum(x[..., 0::2], x[..., 1::2])
 
 
 def _pool_around(x: Tensor) -> Tensor:
-    """Maxima over each pixel's 3×3 neighbourhood."""
+    """Take maxima over each pixel's 3×3 neighbourhood."""
     x = F.pad(x, (1, 1, 1, 1), value=-torch.inf)
-    rows = torch.maximum(torch.maximum(x[..., :-2, :], x[..., 1:-1, :]), x[..., 2:, :])
-    return torch.maximum(torch.maximum(rows[..., :-2], rows[..., 1:-1]), rows[..., 2:])
+    x = torch.maximum(torch.maximum(x[..., :-2, :], x[..., 1:-1, :]), x[..., 2:, :])
+    return torch.maximum(torch.maximum(x[..., :-2], x[..., 1:-1]), x[..., 2:])
 
 
 def _largest_image(x: Tensor, conv: nn.Conv2d) -> Tensor:
-    """Largest values, over 2×2 windows, of a 1×1 convolution of one channel a stream.
+    """Take the largest values, over 2×2 windows, of a 1×1 convolution of one channel a stream.
 
-    Args:
-        x: `(B, streams, H, W)`.
-        conv: Of one channel a group.
-
-    Returns:
-        `(B, channels, H // 2, W // 2)`: where a weight is positive, that of the largest input, else that of
-        the smallest.
+    Where a weight is positive it is that of the largest input, else that of the smallest.
     """
     ends = torch.stack((_pool_pairs(x), -_pool_pairs(-x)), dim=2).flatten(1, 2)
     weight = torch.cat((conv.weight.clamp(min=0.0), conv.weight.clamp(max=0.0)), dim=1)
@@ -168,7 +130,7 @@ def _draw_glorot(module: nn.Conv2d | nn.Linear, groups: int) -> None:
 
 
 AUTHORS = Recipe(name="authors", epochs=40, batch_size=3, optimizer="adam", lr=1e-4)
-SHORT = Recipe(name="short", epochs=5, batch_size=3, optimizer="adam", lr=1e-4)
+SHORT = AUTHORS.changed(name="short", epochs=5)
 OFF_TANET = Recipe(name="off-tanet", epochs=500, batch_size=64, optimizer="adam", lr=1e-3)
 
 SPECS = (
@@ -179,7 +141,6 @@ SPECS = (
         kind="network",
         views=("whole-28:minmax",),
         recipes={"authors": AUTHORS, "short": SHORT, "off-tanet": OFF_TANET},
-        default_recipe="authors",
         citation=(
             "L. Zhou, Q. Mao, L. Xue: Dual-Inception Network for Cross-Database Micro-Expression "
             "Recognition. IEEE FG 2019. doi:10.1109/FG.2019.8756579"
@@ -198,8 +159,7 @@ SPECS = (
             "Recipe short is authors for 5 of its 40 epochs, ours, for a CPU.",
             "Their class_weight 'auto' has no effect in the Keras they name, so the loss is plain.",
             "Recipe off-tanet is that of the re-implementation in Off-TANet (PRICAI 2021); its network "
-            "leaves out the ReLU after the branch of one 1×1 convolution, here kept as the authors have "
-            "it.",
+            "leaves out the ReLU after the branch of one 1×1 convolution, here kept as the authors have it.",
             "They read the frame midway between onset and offset in place of the apex, and flow as 8-bit "
             "images over 255; how those were scaled is not said. Maps stretched to [0, 1] are taken.",
         ),

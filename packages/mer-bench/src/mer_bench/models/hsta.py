@@ -8,6 +8,9 @@ branch's patches (crossmodal space-time attention). The structure follows the au
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -16,7 +19,7 @@ from mer_bench.errors import UsageError
 from mer_bench.models.layers.frames import ColourNorm, reduced_size
 from mer_bench.models.layers.space_time import Stage, TubeletEmbedding, position_table
 from mer_bench.models.layers.transformer import init_linear_layers
-from mer_bench.models.spec import ModelSpec
+from mer_bench.models.spec import ModelSpec, Options
 from mer_bench.recipe import Recipe
 
 #: Root mean squares on the synthetic databases, of u, v and strain in the view `scaled`, and of what changes
@@ -28,15 +31,11 @@ CHANGE_SD = 0.02
 TUBELET = 2
 
 
-class HSTA(nn.Module):
-    """The network of the authors' code; its defaults are those of their script for CAS(ME)^3.
+class HSTAOptions(Options):
+    """Options of HSTA; the defaults are those of the authors' script for CAS(ME)^3.
 
-    Args:
-        num_classes: Width of the logits.
-        in_channels: `3 K + 6`: K colour frames of a clip, then onset and apex, as `clips-N@rgb+faces-N@rgb`
-            has them; K at least `frames`.
-        map_size: Height and width of the frames, px.
-        frames: Frames that V reads, spread evenly over the K; an even number.
+    Attributes:
+        frames: Frames that V reads, spread evenly over the clip's; an even number.
         reduce_to: Frames larger than this are first reduced to it by area averaging; 0 keeps them.
         differences: Whether the clip's frames and the apex are read as their difference from the onset. This
             is ours: from few samples a network finds no movement in faces as they are.
@@ -49,62 +48,68 @@ class HSTA(nn.Module):
         heads: Of every attention; it must divide both widths.
         dropout: Probability, in blocks, exchanges and on the embedded tokens.
         drop_path: Probability in the last block; it rises from zero in the first.
-
-    Raises:
-        UsageError: The channels or the size cannot be cut so.
     """
 
+    frames: int = 6
+    reduce_to: int = 0
+    differences: bool = False
+    special_patch: int = 12
+    clip_patch: int = 16
+    widths: tuple[int, int] = (384, 768)
+    stages: int = 4
+    depths: tuple[int, int] = (1, 2)
+    heads: int = 12
+    dropout: float = 0.2
+    drop_path: float = 0.2
+
+
+class HSTA(nn.Module):
+    """The network of the authors' code.
+
+    It reads `3 K + 6` channels: K colour frames of a clip (at least `frames`), then onset and apex, as
+    `clips-N@rgb+faces-N@rgb` has them.
+    """
+
+    config = HSTAOptions
     special_frames = 2
     special_positions: Tensor
     clip_positions: Tensor
 
     def __init__(
-        self,
-        num_classes: int = 3,
-        in_channels: int = 24,
-        map_size: int = 224,
-        frames: int = 6,
-        reduce_to: int = 0,
-        differences: bool = False,
-        special_patch: int = 12,
-        clip_patch: int = 16,
-        widths: tuple[int, int] = (384, 768),
-        stages: int = 4,
-        depths: tuple[int, int] = (1, 2),
-        heads: int = 12,
-        dropout: float = 0.2,
-        drop_path: float = 0.2,
+        self, num_classes: int = 3, in_channels: int = 24, map_size: int = 224, **options: Any
     ) -> None:
         super().__init__()
+        given = self.config(**options)
+        frames, widths = given.frames, given.widths
         kept = self._clip_length(in_channels, map_size, frames)
-        size = reduced_size("HSTA", map_size, reduce_to, clip_patch)
-        if size < special_patch:
+        size = reduced_size("HSTA", map_size, given.reduce_to, given.clip_patch)
+        if size < given.special_patch:
             raise UsageError(
-                f"HSTA: frames of {size} px hold no patch of {special_patch} px; read larger ones, or set "
-                "special_patch"
+                f"HSTA: frames of {size} px hold no patch of {given.special_patch} px; read larger ones, or "
+                "set special_patch"
             )
-        if any(width % heads for width in widths):
-            raise UsageError(f"HSTA: {heads} heads do not divide the widths {tuple(widths)}")
+        if any(width % given.heads for width in widths):
+            raise UsageError(f"HSTA: {given.heads} heads do not divide the widths {widths}")
         self.kept_frames = kept
-        self.differences = differences
+        self.differences = given.differences
         self.reduction = map_size // size
         # Evenly from the first to the last, both included.
         self.picked = [round(i * (kept - 1) / (frames - 1)) for i in range(frames)]
         self.colour = ColourNorm()
         depth = min(TUBELET, self.special_frames)
-        self.special_embedding = TubeletEmbedding(3, depth, special_patch, widths[0])
-        self.clip_embedding = TubeletEmbedding(3, TUBELET, clip_patch, widths[1])
-        counts = (size // special_patch) ** 2, frames // TUBELET * (size // clip_patch) ** 2
+        self.special_embedding = TubeletEmbedding(3, depth, given.special_patch, widths[0])
+        self.clip_embedding = TubeletEmbedding(3, TUBELET, given.clip_patch, widths[1])
+        counts = (size // given.special_patch) ** 2, frames // TUBELET * (size // given.clip_patch) ** 2
         self.special_cls = nn.Parameter(torch.zeros(1, 1, widths[0]))
         self.clip_cls = nn.Parameter(torch.zeros(1, 1, widths[1]))
         for name, count, width in zip(("special", "clip"), counts, widths, strict=True):
             self.register_buffer(f"{name}_positions", position_table(count + 1, width), persistent=False)
-        self.dropout = nn.Dropout(dropout)
-        deepest = max(depths)
-        rates = torch.linspace(0, drop_path, stages * deepest, device="cpu").tolist()
+        self.dropout = nn.Dropout(given.dropout)
+        deepest = max(given.depths)
+        rates = torch.linspace(0, given.drop_path, given.stages * deepest, device="cpu").tolist()
         self.stages = nn.ModuleList(
-            Stage(widths, depths, heads, dropout, rates[i * deepest : (i + 1) * deepest])
-            for i in range(stages)
+            Stage(widths, given.depths, given.heads, given.dropout, rates[i * deepest : (i + 1) * deepest])
+            for i in range(given.stages)
         )
         self.special_norm = nn.LayerNorm(widths[0], eps=1e-6)
         self.clip_norm = nn.LayerNorm(widths[1], eps=1e-6)
@@ -115,7 +120,7 @@ class HSTA(nn.Module):
             nn.init.trunc_normal_(token, std=0.02)
 
     def _clip_length(self, in_channels: int, map_size: int, frames: int) -> int:
-        """Returns K, or refuses the channels."""
+        """Return K, or refuse the channels."""
         if frames < TUBELET or frames % TUBELET:
             raise UsageError(f"HSTA: frames must be an even number, got {frames}")
         kept, left = divmod(in_channels - 3 * self.special_frames, 3)
@@ -132,14 +137,7 @@ class HSTA(nn.Module):
         return kept
 
     def forward(self, maps: Tensor) -> Tensor:
-        """Classify clips.
-
-        Args:
-            maps: `(B, 3 K + 6, H, W)` float32, frames scaled to [0, 1].
-
-        Returns:
-            `(B, classes)` logits.
-        """
+        """Turn `(B, 3 K + 6, H, W)` float32, frames scaled to [0, 1], into `(B, classes)` logits."""
         if self.reduction > 1:
             maps = F.avg_pool2d(maps, self.reduction)
         planes = maps.unflatten(1, (-1, 3))
@@ -196,48 +194,20 @@ class HSTAFlow(HSTA):
 
 
 AUTHORS = Recipe(
-    name="authors",
-    epochs=150,
-    batch_size=32,
-    optimizer="adamw",
-    lr=6.25e-5,
-    weight_decay=0.05,
-    schedule="cosine",
-    final_lr=1.25e-7,
-    warmup_epochs=5,
-    balanced=True,
-    drop_last=True,
-    layer_decay=0.9,
-)
+    name="authors", epochs=150, batch_size=32, optimizer="adamw", lr=6.25e-5, weight_decay=0.05,
+    schedule="cosine", final_lr=1.25e-7, warmup_epochs=5, balanced=True, drop_last=True, layer_decay=0.9,
+)  # fmt: skip
 QUICK = Recipe(
-    name="quick",
-    epochs=100,
-    batch_size=8,
-    optimizer="adamw",
-    lr=1e-3,
-    weight_decay=0.05,
-    schedule="cosine",
-    warmup_epochs=5,
-    balanced=True,
-)
+    name="quick", epochs=100, batch_size=8, optimizer="adamw", lr=1e-3, weight_decay=0.05,
+    schedule="cosine", warmup_epochs=5, balanced=True,
+)  # fmt: skip
 
 _SMALL = {"reduce_to": 112, "widths": (96, 192), "heads": 3}
 _TINY = {
-    "reduce_to": 28,
-    "special_patch": 7,
-    "clip_patch": 14,
-    "widths": (48, 96),
-    "stages": 2,
-    "depths": (1, 1),
-    "heads": 3,
-    "dropout": 0.0,
-    "drop_path": 0.0,
-}
-_CITATION = (
-    "H. Hao, S. Wang, H. Ben, Y. Hao, Y. Wang, W. Wang: Hierarchical Space-Time Attention for "
-    "Micro-Expression Recognition. arXiv 2405.03202, 2024"
-)
-_LICENCE = "The authors' repository (OceanSummerDay/HSTA_MER) carries no licence; this is code of our own."
+    "reduce_to": 28, "special_patch": 7, "clip_patch": 14, "widths": (48, 96), "stages": 2, "depths": (1, 1),
+    "heads": 3, "dropout": 0.0, "drop_path": 0.0,
+}  # fmt: skip
+#: Filled in alike for either kind of special frames.
 _SAME = (
     "The published folds are cut by sample: of the 54 to 71 subjects in each test fold, 54 to 66 are in its "
     "training fold too, so its figures are no measure for new subjects; here folds are disjoint by subject.",
@@ -251,46 +221,45 @@ _SAME = (
     "and recipe quick are ours, for short trainings.",
 )
 
-SPECS = (
-    ModelSpec(
-        name="hsta",
-        title="HSTA",
-        build=HSTA,
-        kind="network",
-        views=("clips-224@rgb+faces-224@rgb:scaled", "clips-112@rgb+faces-112@rgb:scaled"),
-        recipes={"authors": AUTHORS, "quick": QUICK},
-        default_recipe="authors",
-        variants={"paper": {}, "small": _SMALL, "tiny": {**_TINY, "differences": True}},
-        variant_views={
-            "small": ("clips-112@rgb+faces-112@rgb:scaled",),
-            "tiny": ("clips-28@rgb+faces-28@rgb:scaled",),
-        },
-        default_variant="paper",
-        citation=_CITATION,
-        parameters=81_883_011,
-        exactness="exact",
-        filled_in=(
-            *_SAME,
-            "Variant tiny reads frames as differences from the onset; from plain faces it learns nothing.",
-        ),
-        selects_on_test=None,
-        licence=_LICENCE,
+_FACES = ModelSpec(
+    name="hsta",
+    title="HSTA",
+    build=HSTA,
+    kind="network",
+    views=("clips-224@rgb+faces-224@rgb:scaled", "clips-112@rgb+faces-112@rgb:scaled"),
+    recipes={"authors": AUTHORS, "quick": QUICK},
+    variants={"paper": {}, "small": _SMALL, "tiny": {**_TINY, "differences": True}},
+    variant_views={
+        "small": ("clips-112@rgb+faces-112@rgb:scaled",),
+        "tiny": ("clips-28@rgb+faces-28@rgb:scaled",),
+    },
+    citation=(
+        "H. Hao, S. Wang, H. Ben, Y. Hao, Y. Wang, W. Wang: Hierarchical Space-Time Attention for "
+        "Micro-Expression Recognition. arXiv 2405.03202, 2024"
     ),
-    ModelSpec(
+    parameters=81_883_011,
+    exactness="exact",
+    filled_in=(
+        *_SAME,
+        "Variant tiny reads frames as differences from the onset; from plain faces it learns nothing.",
+    ),
+    selects_on_test=None,
+    licence="The authors' repository (OceanSummerDay/HSTA_MER) carries no licence; this is code of our own.",
+)
+
+SPECS = (
+    _FACES,
+    replace(
+        _FACES,
         name="hsta-flow",
         title="HSTA (flow)",
         build=HSTAFlow,
-        kind="network",
         views=("clips-224@rgb+whole-224:scaled", "clips-112@rgb+whole-112:scaled"),
-        recipes={"authors": AUTHORS, "quick": QUICK},
-        default_recipe="authors",
         variants={"paper": {}, "small": _SMALL, "tiny": _TINY},
         variant_views={
             "small": ("clips-112@rgb+whole-112:scaled",),
             "tiny": ("clips-28@rgb+whole-28:scaled",),
         },
-        default_variant="paper",
-        citation=_CITATION,
         parameters=81_717_123,
         exactness="reconstructed",
         filled_in=(
@@ -298,7 +267,5 @@ SPECS = (
             "option use_optflow draws tracked corners as two pictures, onset to apex and apex to offset.",
             *_SAME,
         ),
-        selects_on_test=None,
-        licence=_LICENCE,
     ),
 )

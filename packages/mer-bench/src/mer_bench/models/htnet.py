@@ -14,8 +14,6 @@ Patches lie as (batch, row, column, channel), so that 1×1 convolutions are matr
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -30,12 +28,9 @@ _BLOCKS = 2 ** (_LEVELS - 1)
 
 
 class BlockAttention(nn.Module):
-    """Multi-head attention among the patches of a block.
+    """Multi-head attention among the patches of a block; with one, queries and keys are not computed.
 
-    Args:
-        width: Channels C.
-        heads: Heads; each has `C // heads` channels, so the last `C % heads` are dropped inside.
-        patches: Patches of a block; with one, queries and keys are left out of the computation.
+    Each head has `width // heads` channels, so the last `width % heads` are dropped inside.
     """
 
     def __init__(self, width: int, heads: int, patches: int) -> None:
@@ -48,7 +43,7 @@ class BlockAttention(nn.Module):
         self.output = nn.Linear(inner, width)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps `(B, N, C)` patches to `(B, N, C)`."""
+        """Map `(B, N, C)` patches to `(B, N, C)`."""
         value = self.value(x)
         if not self.alone:
             query, key = self.query_key(x).chunk(2, dim=-1)
@@ -60,13 +55,7 @@ class BlockAttention(nn.Module):
 
 
 class Block(nn.Module):
-    """Attention, then two layers with GELU between, each on LayerNorm of its input and added to it.
-
-    Args:
-        width: Channels C.
-        heads: Heads of the attention.
-        patches: Patches of a block.
-    """
+    """Attention, then two layers with GELU between, each on LayerNorm of its input and added to it."""
 
     def __init__(self, width: int, heads: int, patches: int) -> None:
         super().__init__()
@@ -76,20 +65,15 @@ class Block(nn.Module):
         self.feed_forward = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps `(B, N, C)` patches to `(B, N, C)`."""
+        """Map `(B, N, C)` patches to `(B, N, C)`."""
         x = x + self.attention(self.attention_norm(x))
         return x + self.feed_forward(self.feed_forward_norm(x))
 
 
 class Level(nn.Module):
-    """One level: its grid of patches cut into blocks, each through the same transformer.
+    """One level: its grid of patches cut into blocks of `side`, each through the same transformer.
 
-    Args:
-        width: Channels C.
-        heads: Heads of the attention.
-        depth: Transformer blocks.
-        side: Patches along one side of a block.
-        last: Whether LayerNorm follows with nothing between, so that the positional embedding is idle.
+    After the last level LayerNorm follows with nothing between, so its positional embedding is idle.
     """
 
     def __init__(self, width: int, heads: int, depth: int, side: int, last: bool) -> None:
@@ -101,7 +85,7 @@ class Level(nn.Module):
         self.blocks = nn.ModuleList(Block(width, heads, side**2) for _ in range(depth))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps `(B, G, G, C)` patches to `(B, G, G, C)`."""
+        """Map `(B, G, G, C)` patches to `(B, G, G, C)`."""
         batch, grid, _, width = x.shape
         count = grid // self.side
         x = x.reshape(batch, count, self.side, count, self.side, width).transpose(2, 3)
@@ -120,10 +104,6 @@ class Aggregation(nn.Module):
     The kernel is kept as a matrix over (channel, row, column). On CUDA, where `vmap` would make of a
     convolution a grouped one, and on a CPU for 2×2 patches of many channels, for which oneDNN has no good
     kernel, the convolution is one product over gathered neighbours.
-
-    Args:
-        width: Channels before; twice as many after.
-        grid: Patches along one side.
     """
 
     def __init__(self, width: int, grid: int) -> None:
@@ -133,7 +113,7 @@ class Aggregation(nn.Module):
         self.norm = nn.LayerNorm(2 * width)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps `(B, G, G, C)` patches to `(B, G / 2, G / 2, 2 * C)`."""
+        """Map `(B, G, G, C)` patches to `(B, G / 2, G / 2, 2 * C)`."""
         if x.is_cuda or self.by_product:
             padded = F.pad(x, (0, 0, 1, 1, 1, 1))
             x = self.mix(padded.unfold(1, 3, 1).unfold(2, 3, 1).flatten(3))
@@ -147,28 +127,17 @@ class HTNet(nn.Module):
     """The network of the authors' code.
 
     Args:
-        num_classes: Width of the logits.
-        in_channels: Channels of the maps.
         map_size: Height and width of the maps, a multiple of four patches; 28 as published.
         patch_size: Side of a patch, pixels.
         width: Channels of the first level; each further level has twice as many.
         heads: Heads of the first level; each further level has twice as many.
         blocks: Transformer blocks of each level, from the finest.
-
-    Raises:
-        UsageError: If the maps cannot be cut into patches and these into blocks.
     """
 
     def __init__(
-        self,
-        num_classes: int = 3,
-        in_channels: int = 3,
-        map_size: int = 28,
-        patch_size: int = 7,
-        width: int = 256,
-        heads: int = 3,
-        blocks: tuple[int, int, int] = (2, 2, 8),
-    ) -> None:
+        self, num_classes: int = 3, in_channels: int = 3, map_size: int = 28,
+        patch_size: int = 7, width: int = 256, heads: int = 3, blocks: tuple[int, int, int] = (2, 2, 8),
+    ) -> None:  # fmt: skip
         super().__init__()
         step = patch_size * _BLOCKS
         if map_size < step or map_size % step:
@@ -191,14 +160,7 @@ class HTNet(nn.Module):
         self.fc = nn.Linear(width * 2 ** (_LEVELS - 1), num_classes)
 
     def forward(self, maps: Tensor) -> Tensor:
-        """Classify flow maps.
-
-        Args:
-            maps: `(B, C, H, W)` float32, 0 to 255 as published.
-
-        Returns:
-            `(B, classes)` logits.
-        """
+        """Turn `(B, C, H, W)` float32 maps, 0 to 255 as published, into `(B, classes)` logits."""
         batch, channels, height, _ = maps.shape
         size = self.patch_size
         grid = height // size
@@ -209,11 +171,9 @@ class HTNet(nn.Module):
         return self.fc(self.norm(x).mean((1, 2)))
 
     def untrained_parameters(self) -> tuple[str, ...]:
-        """Names the parameters that no logit depends on, so that their gradient is none whatever the data.
+        """Name the parameters that no logit depends on, in the order of `named_parameters()`.
 
-        Returns:
-            Names as in `named_parameters()`, in its order: the last level's positional embedding, and queries
-            and keys where a block is one patch.
+        They are the last level's positional embedding, and queries and keys where a block is one patch.
         """
         idle: set[str] = set()
         for name, module in self.named_modules():
@@ -225,15 +185,7 @@ class HTNet(nn.Module):
 
 
 AUTHORS = Recipe(name="authors", epochs=800, batch_size=256, optimizer="adam", lr=5e-5, shuffle=False)
-SHUFFLED = Recipe(name="shuffled", epochs=800, batch_size=256, optimizer="adam", lr=5e-5, shuffle=True)
-
-_VARIANTS: dict[str, dict[str, Any]] = {
-    "paper": {},
-    "deeper": {"blocks": (2, 2, 10)},
-    "dim64": {"width": 64},
-    "small": {"width": 16, "heads": 1},
-    "tiny": {"width": 8, "heads": 1, "blocks": (1, 1, 2)},
-}
+SHUFFLED = AUTHORS.changed(name="shuffled", shuffle=True)
 
 SPECS = (
     ModelSpec(
@@ -243,9 +195,13 @@ SPECS = (
         kind="network",
         views=("htnet-28@as-published:minmax-255", "htnet-28:minmax-255", "whole-28:minmax-255"),
         recipes={"authors": AUTHORS, "shuffled": SHUFFLED},
-        default_recipe="authors",
-        variants=_VARIANTS,
-        default_variant="paper",
+        variants={
+            "paper": {},
+            "deeper": {"blocks": (2, 2, 10)},
+            "dim64": {"width": 64},
+            "small": {"width": 16, "heads": 1},
+            "tiny": {"width": 8, "heads": 1, "blocks": (1, 1, 2)},
+        },
         citation=(
             "Z. Wang, K. Zhang, W. Luo, R. Sankaranarayana: HTNet for Micro-Expression Recognition. "
             "Neurocomputing 602, 2024. doi:10.1016/j.neucom.2024.128196, arXiv:2307.14637"

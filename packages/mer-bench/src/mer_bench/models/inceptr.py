@@ -6,27 +6,54 @@ patches are single pixels; training also asks both to point the same way at ever
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mer_bench.errors import UsageError
-from mer_bench.models.layers.flow_pictures import resize
+from mer_bench.models.layers.flow_pictures import resize, rows
 from mer_bench.models.layers.inception import CBAM, Inception, cosine_distance
 from mer_bench.models.layers.transformer import Block, SelfAttention, init_linear_layers, split_heads
-from mer_bench.models.spec import ModelSpec
+from mer_bench.models.spec import ModelSpec, Options
 from mer_bench.recipe import Recipe
+
+
+class IncepTROptions(Options):
+    """Options of IncepTR.
+
+    Attributes:
+        shrink: How many times smaller the maps are where the branches meet.
+        width: Channels of a transformer token.
+        depth: Transformer blocks.
+        heads: Attention heads; a power of two.
+        fused: Channels of either branch where they are compared and joined.
+        hidden: Units of the hidden linear layer.
+        dropout: Probability, after it.
+        drop_path: Probability of leaving a branch out in the last transformer block; it rises from 0 in the
+            first.
+        head_drop: Probability of `HeadDropOut`.
+        contrast: Weight of the branches' cosine distance in the loss.
+    """
+
+    shrink: int = 2
+    width: int = 512
+    depth: int = 3
+    heads: int = 4
+    fused: int = 256
+    hidden: int = 1024
+    dropout: float = 0.5
+    drop_path: float = 0.3
+    head_drop: float = 0.3
+    contrast: float = 0.1
 
 
 class HeadDropOut(nn.Module):
     """The dropping of heads as the authors' code has it: it drops a token.
 
-    In a share of the samples, one of the first `heads` TOKENS has its query, key and value set to zero: the
-    code means the heads' axis but indexes the one before it. Nothing is scaled up for what is dropped.
-
-    Args:
-        probability: Of a sample to be met.
-        heads: How many tokens one is drawn from; a power of two.
+    In a share of the samples, one of the first `heads` (a power of two) TOKENS has its query, key and value
+    set to zero: the code means the heads' axis but indexes the one before it. Nothing is scaled up for it.
     """
 
     def __init__(self, probability: float, heads: int) -> None:
@@ -50,13 +77,7 @@ class HeadDropOut(nn.Module):
 
 
 class HeadDropAttention(SelfAttention):
-    """Self-attention whose queries, keys and values pass `HeadDropOut`.
-
-    Args:
-        width: Channels of a token.
-        heads: Heads; a power of two.
-        head_drop: Probability of `HeadDropOut`.
-    """
+    """Self-attention whose queries, keys and values pass `HeadDropOut`."""
 
     def __init__(self, width: int, heads: int, head_drop: float) -> None:
         super().__init__(width, heads)
@@ -70,38 +91,18 @@ class HeadDropAttention(SelfAttention):
 
 
 class PixelTransformer(nn.Module):
-    """A pre-norm vision transformer on single pixels, with a learned position for each and no class token.
+    """A pre-norm vision transformer on `side`² pixels, with learned positions and without a class token."""
 
-    Args:
-        in_channels: Channels of the maps.
-        side: Height and width of the maps.
-        width: Channels of a token.
-        depth: Blocks.
-        heads: Heads; a power of two.
-        mlp_ratio: Width of a block's hidden layer by `width`.
-        drop_path: Probability of leaving a branch out in the last block; it rises from 0 in the first.
-        head_drop: Probability of `HeadDropOut`.
-    """
-
-    def __init__(
-        self,
-        in_channels: int,
-        side: int,
-        width: int,
-        depth: int,
-        heads: int,
-        mlp_ratio: float,
-        drop_path: float,
-        head_drop: float,
-    ) -> None:
+    def __init__(self, in_channels: int, side: int, options: IncepTROptions) -> None:
         super().__init__()
+        width, depth, heads = options.width, options.depth, options.heads
         self.embed = nn.Conv2d(in_channels, width, 1)
         self.positions = nn.Parameter(torch.empty(1, side**2, width))
         self.blocks = nn.Sequential()
         for number in range(depth):
             share = number / (depth - 1) if depth > 1 else 0.0
-            block = Block(width, heads, mlp_ratio, drop_path=drop_path * share)
-            block.attention = HeadDropAttention(width, heads, head_drop)
+            block = Block(width, heads, 2.0, drop_path=options.drop_path * share)
+            block.attention = HeadDropAttention(width, heads, options.head_drop)
             self.blocks.append(block)
         self.norm = nn.LayerNorm(width, eps=1e-6)
         init_linear_layers(self)
@@ -114,47 +115,17 @@ class PixelTransformer(nn.Module):
 
 
 class IncepTR(nn.Module):
-    """The network of the authors' code.
+    """The network of the authors' code, on maps of 28×28 as published, or of another multiple of `shrink`."""
 
-    Args:
-        num_classes: Width of the logits.
-        in_channels: Channels of the maps (u, v, strain).
-        map_size: Height and width of the maps, a multiple of `shrink`; 28 as published.
-        shrink: How many times smaller the maps are where the branches meet.
-        width: Channels of a transformer token.
-        depth: Transformer blocks.
-        heads: Attention heads; a power of two.
-        fused: Channels of either branch where they are compared and joined.
-        hidden: Units of the hidden linear layer.
-        dropout: Probability, after it.
-        drop_path: Largest probability of leaving out a transformer branch.
-        head_drop: Probability of `HeadDropOut`.
-        contrast: Weight of the branches' cosine distance in the loss.
-
-    Raises:
-        UsageError: If the maps' size is no multiple of `shrink`, or too small, or heads are no power of two
-            that divides width.
-    """
-
+    config = IncepTROptions
     channels_last = True
 
     def __init__(
-        self,
-        num_classes: int = 3,
-        in_channels: int = 3,
-        map_size: int = 28,
-        shrink: int = 2,
-        width: int = 512,
-        depth: int = 3,
-        heads: int = 4,
-        fused: int = 256,
-        hidden: int = 1024,
-        dropout: float = 0.5,
-        drop_path: float = 0.3,
-        head_drop: float = 0.3,
-        contrast: float = 0.1,
+        self, num_classes: int = 3, in_channels: int = 3, map_size: int = 28, **options: Any
     ) -> None:
         super().__init__()
+        given = self.config(**options)
+        shrink, width, heads, fused = given.shrink, given.width, given.heads, given.fused
         # HeadDropOut draws among as many tokens as there are heads.
         if map_size % shrink or (map_size // shrink) ** 2 < heads:
             raise UsageError(
@@ -163,7 +134,7 @@ class IncepTR(nn.Module):
             )
         if heads < 1 or heads & (heads - 1) or width % heads:
             raise UsageError(f"inceptr: heads must be a power of two that divides width {width}, got {heads}")
-        self.contrast = contrast
+        self.contrast = given.contrast
         self.side = map_size // shrink
         self.local = nn.Sequential(
             Inception(in_channels, 6),
@@ -172,31 +143,23 @@ class IncepTR(nn.Module):
             CBAM(48),
             nn.Conv2d(48, fused, 1),
         )
-        self.transformer = PixelTransformer(
-            in_channels, self.side, width, depth, heads, 2.0, drop_path, head_drop
-        )
+        self.transformer = PixelTransformer(in_channels, self.side, given)
         self.project = nn.Conv2d(width, fused, 1)
         self.fc = nn.Sequential(
-            nn.Linear(2 * fused * self.side**2, hidden),
+            nn.Linear(2 * fused * self.side**2, given.hidden),
             nn.ReLU(),
-            nn.Dropout(dropout),
-            nn.Linear(hidden, num_classes),
+            nn.Dropout(given.dropout),
+            nn.Linear(given.hidden, num_classes),
         )
 
     def forward(self, maps: Tensor) -> Tensor | tuple[Tensor, Tensor]:
-        """Classify flow maps.
+        """Turn `(B, C, H, W)` float32 maps into `(B, classes)` logits.
 
-        Args:
-            maps: `(B, C, H, W)` float32.
-
-        Returns:
-            `(B, classes)` logits; in training with `contrast` times the branches' cosine distance, `(B,)`.
+        In training `contrast` times the branches' cosine distance, `(B,)`, comes with them.
         """
         local = self.local(maps)
         distant = self.project(self.transformer(resize(maps, self.side)))
-        # Row, column, channel: the order in memory of channels-last maps.
-        joined = torch.cat([distant, local], dim=1).permute(0, 2, 3, 1).flatten(1)
-        logits: Tensor = self.fc(joined)
+        logits: Tensor = self.fc(rows(torch.cat([distant, local], dim=1)).flatten(1))
         if not self.training:
             return logits
         return logits, self.contrast * cosine_distance(distant, local)
@@ -214,13 +177,11 @@ SPECS = (
         kind="network",
         views=("whole-28:minmax", "whole-28:scaled"),
         recipes={"authors": AUTHORS},
-        default_recipe="authors",
         variants={
             "paper": {},
             "small": {"shrink": 4, "width": 64, "depth": 2, "fused": 32, "hidden": 64},
             "tiny": {"shrink": 4, "width": 16, "depth": 1, "heads": 2, "fused": 4, "hidden": 8},
         },
-        default_variant="paper",
         citation=(
             "H. Zhou, S. Huang, Y. Xu: Inceptr: micro-expression recognition integrating inception-CBAM and "
             "vision transformer. Multimedia Systems, 2023. doi:10.1007/s00530-023-01164-0"

@@ -13,13 +13,15 @@ from __future__ import annotations
 
 import re
 from itertools import product
+from typing import Any
 
 import numpy as np
+from pydantic import Field
 
 from mer_bench.errors import UsageError
 from mer_bench.models.layers.linear_svm import SVM_FILLED_IN, LinearSVM
 from mer_bench.models.layers.tim import interpolate
-from mer_bench.models.spec import ModelSpec
+from mer_bench.models.spec import ModelSpec, Options
 
 #: Axes (t, y, x) of every plane: the one along which angles are counted, and the one across.
 _PLANES = ((2, 1), (2, 0), (1, 0))  # XY, XT, YT
@@ -29,13 +31,10 @@ _EQUAL = 1e-6
 
 
 def uniform_patterns(neighbours: int) -> np.ndarray:
-    """Numbers the patterns of at most two changes around the circle; all others share the last number.
-
-    Args:
-        neighbours: Bits of a pattern, P.
+    """Number the patterns of at most two changes around the circle; all others share the last number.
 
     Returns:
-        `(2**P,)` int64, values 0 to P (P - 1) + 2.
+        `(2**P,)` int64, values 0 to P (P - 1) + 2, for P neighbours.
 
     >>> uniform_patterns(4).tolist()
     [0, 1, 2, 3, 4, 14, 5, 6, 7, 8, 14, 9, 10, 11, 12, 13]
@@ -49,7 +48,7 @@ def uniform_patterns(neighbours: int) -> np.ndarray:
 def plane_codes(
     volume: np.ndarray, plane: tuple[int, int], radii: tuple[int, int, int], neighbours: int
 ) -> np.ndarray:
-    """Computes one plane's local binary patterns, at voxels that have all neighbours in all planes.
+    """Compute one plane's local binary patterns, at voxels that have all neighbours in all planes.
 
     Neighbour p lies at angle 2 pi p / P on the plane's ellipse, read by bilinear interpolation; it adds 2**p
     where it is not darker than the centre.
@@ -88,7 +87,7 @@ def _window(
 def _shifted(
     volume: np.ndarray, offset: list[float], margins: tuple[int, ...], inner: tuple[int, ...]
 ) -> np.ndarray:
-    """The volume at every centre plus an offset, linear between voxels."""
+    """Read the volume at every centre plus an offset, linear between voxels."""
     low = np.floor(offset).astype(int)
     part = np.asarray(offset) - low
     value = np.zeros(inner)
@@ -106,7 +105,7 @@ def lbp_top(
     neighbours: int = 4,
     uniform: bool = False,
 ) -> np.ndarray:
-    """Computes the descriptor of one clip.
+    """Compute the descriptor of one clip.
 
     Args:
         volume: `(T, H, W)` grey values; T at least 2 rt + 1.
@@ -139,59 +138,57 @@ def lbp_top(
     return (counts / counts.sum(2, keepdims=True)).ravel()
 
 
-class LBPTOP(LinearSVM):
-    """LBP-TOP features of clips brought to one length, then a linear SVM.
+class LBPTOPOptions(Options):
+    """Options of LBP-TOP.
 
-    Args:
-        num_classes: Not used; the SVM takes the classes of its training samples.
-        in_channels: Frames of the stored clips.
-        map_size: Side of the frames.
+    Attributes:
         frames: Length of a clip after temporal interpolation.
         blocks: Blocks along each side.
         radii: Along x, y and t.
-        neighbours: Neighbours in every plane, 2 to 8.
+        neighbours: Neighbours in every plane.
         uniform: Let the patterns of more than two changes share a bin.
         cost: Of the SVM.
-
-    Raises:
-        UsageError: Options that do not fit each other or the clips.
     """
 
+    frames: int = 10
+    blocks: int = Field(default=5, ge=1)
+    radii: tuple[int, ...] = (1, 1, 4)
+    neighbours: int = Field(default=4, ge=2, le=8)
+    uniform: bool = False
+    cost: float = 1.0
+
+
+class LBPTOP(LinearSVM):
+    """LBP-TOP features of clips of K frames brought to one length, then a linear SVM."""
+
+    config = LBPTOPOptions
+
     def __init__(
-        self,
-        num_classes: int = 3,
-        in_channels: int = 10,
-        map_size: int = 140,
-        frames: int = 10,
-        blocks: int = 5,
-        radii: tuple[int, ...] = (1, 1, 4),
-        neighbours: int = 4,
-        uniform: bool = False,
-        cost: float = 1.0,
+        self, num_classes: int = 3, in_channels: int = 10, map_size: int = 140, **options: Any
     ) -> None:
-        super().__init__(cost)
-        if len(radii) != 3 or min(radii) < 1:
-            raise UsageError(f"radii must be three numbers from 1 up, along x, y and t; got {tuple(radii)}")
-        if not 2 <= neighbours <= 8 or blocks < 1:
-            raise UsageError(f"LBP-TOP takes 2 to 8 neighbours and blocks from 1; got {neighbours}, {blocks}")
+        given = self.config(**options)
+        super().__init__(given.cost)
+        self.frames, self.blocks = given.frames, given.blocks
+        self.neighbours, self.uniform = given.neighbours, given.uniform
+        if len(given.radii) != 3 or min(given.radii) < 1:
+            raise UsageError(f"radii must be three numbers from 1 up, along x, y and t; got {given.radii}")
+        self.radii = (given.radii[0], given.radii[1], given.radii[2])
         if in_channels < 2:
             raise UsageError(
                 f"LBP-TOP reads clips of at least 2 frames; these have {in_channels}. Build the store with "
                 "`mer-flow build ... --keep-clips K`, K from 10 up"
             )
-        if frames < 2 * radii[2] + 1:
+        needed = 2 * self.radii[2] + 1
+        if self.frames < needed:
             raise UsageError(
-                f"a radius of {radii[2]} frames needs frames={2 * radii[2] + 1} or more, got {frames}"
+                f"a radius of {self.radii[2]} frames needs frames={needed} or more, got {self.frames}"
             )
-        smallest = blocks * (max(radii[:2]) + 1)
+        smallest = self.blocks * (max(self.radii[:2]) + 1)
         if map_size < smallest:
             raise UsageError(
-                f"{blocks} x {blocks} blocks of patterns with radii {tuple(radii)} need frames of at least "
-                f"{smallest} px, got {map_size}"
+                f"{self.blocks} x {self.blocks} blocks of patterns with radii {self.radii} need frames of at "
+                f"least {smallest} px, got {map_size}"
             )
-        self.frames, self.blocks = frames, blocks
-        self.radii = (radii[0], radii[1], radii[2])
-        self.neighbours, self.uniform = neighbours, uniform
 
     def features(self, maps: np.ndarray, view: str = "") -> np.ndarray:
         """Describe clips, each by itself.
@@ -202,9 +199,6 @@ class LBPTOP(LinearSVM):
 
         Returns:
             `(n, blocks * blocks * 3 * bins)` float32.
-
-        Raises:
-            UsageError: The view is not one of grey clips as they were filmed.
         """
         if view and not re.fullmatch(r"clips-\d+:raw", view):
             raise UsageError(

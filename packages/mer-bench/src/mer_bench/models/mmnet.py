@@ -8,6 +8,8 @@ reads the onset at 14×14 px. The structure follows the authors' code (github.co
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -15,7 +17,7 @@ from torch import Tensor, nn
 from mer_bench.errors import UsageError
 from mer_bench.models.layers.frames import ColourNorm, reduced_size
 from mer_bench.models.layers.transformer import Block, init_linear_layers
-from mer_bench.models.spec import ModelSpec
+from mer_bench.models.spec import ModelSpec, Options
 from mer_bench.recipe import Recipe
 
 #: The main branch halves its maps four times.
@@ -23,13 +25,7 @@ STRIDE = 16
 
 
 class CABlock(nn.Module):
-    """A residual block whose output is weighted by a spatial attention that continues the last block's.
-
-    Args:
-        channels: Of the maps that come in.
-        width: Channels that leave.
-        stride: Of the first convolution.
-    """
+    """A residual block whose output is weighted by a spatial attention that continues the last block's."""
 
     def __init__(self, channels: int, width: int, stride: int) -> None:
         super().__init__()
@@ -45,14 +41,9 @@ class CABlock(nn.Module):
             )
 
     def forward(self, x: Tensor, last: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Transform.
+        """Transform and weigh `(B, channels, H, W)`; the attention, of one channel, comes with the result.
 
-        Args:
-            x: `(B, channels, H, W)`.
-            last: `(B, 1, H / stride, W / stride)`, the last block's attention, pooled; None in the first.
-
-        Returns:
-            `(B, width, H / stride, W / stride)` and the attention that weighted it, of one channel.
+        `last` is the last block's attention, pooled to the size that leaves; None in the first block.
         """
         out = self.norm2(self.conv2(F.relu(self.norm1(self.conv1(x)))))
         out = F.relu(out + self.shortcut(x))
@@ -63,15 +54,7 @@ class CABlock(nn.Module):
 
 
 class PositionBranch(nn.Module):
-    """A vision transformer over the onset's pixels at low resolution, one token each.
-
-    Args:
-        grid: Rows and columns of pixels.
-        width: Channels of a token.
-        depth: Blocks.
-        heads: Of their attention.
-        drop_path: Probability in the last block; it rises from zero in the first.
-    """
+    """A vision transformer over `grid`² pixels of the onset, one token each; `drop_path` rises from zero."""
 
     def __init__(self, grid: int, width: int, depth: int, heads: int, drop_path: float) -> None:
         super().__init__()
@@ -89,43 +72,46 @@ class PositionBranch(nn.Module):
         return self.norm(self.blocks(tokens)).transpose(1, 2).unflatten(2, pixels.shape[-2:])
 
 
-class MMNet(nn.Module):
-    """The network of the authors' code, without the parts of it that nothing reads.
+class MMNetOptions(Options):
+    """Options of MMNet.
 
-    Args:
-        num_classes: Width of the logits.
-        in_channels: 6: onset and apex in colour, as `faces-N@rgb` has them.
-        map_size: Height and width of the frames, px.
+    Attributes:
         reduce_to: Frames larger than this are first reduced to it by area averaging; 0 keeps them.
         stem: Channels of the first convolution.
         widths: Channels of the four blocks.
         depth: Blocks of the position branch.
         heads: Of its attention; they must divide the last width.
-        drop_path: Of the position branch.
-
-    Raises:
-        UsageError: The channels are not 6, or the size is no multiple of 16.
+        drop_path: Of the position branch: the probability in its last block.
     """
 
+    reduce_to: int = 0
+    stem: int = 180
+    widths: tuple[int, int, int, int] = (128, 128, 256, 512)
+    depth: int = 3
+    heads: int = 4
+    drop_path: float = 0.3
+
+
+class MMNet(nn.Module):
+    """The network of the authors' code, without the parts of it that nothing reads.
+
+    It reads 6 channels, onset and apex in colour, as `faces-N@rgb` has them.
+    """
+
+    config = MMNetOptions
+
     def __init__(
-        self,
-        num_classes: int = 3,
-        in_channels: int = 6,
-        map_size: int = 224,
-        reduce_to: int = 0,
-        stem: int = 180,
-        widths: tuple[int, int, int, int] = (128, 128, 256, 512),
-        depth: int = 3,
-        heads: int = 4,
-        drop_path: float = 0.3,
+        self, num_classes: int = 3, in_channels: int = 6, map_size: int = 224, **options: Any
     ) -> None:
         super().__init__()
+        given = self.config(**options)
+        stem, widths = given.stem, given.widths
         if in_channels != 6:
             raise UsageError(
                 f"MMNet reads onset and apex in colour, 6 channels, as in faces-{map_size}@rgb; "
                 f"these maps have {in_channels}. Build with `mer-flow build ... --keep-faces`"
             )
-        size = reduced_size("MMNet", map_size, reduce_to, STRIDE)
+        size = reduced_size("MMNet", map_size, given.reduce_to, STRIDE)
         self.reduction = map_size // size
         grid = size // STRIDE
         self.colour = ColourNorm()
@@ -139,21 +125,14 @@ class MMNet(nn.Module):
         self.blocks = nn.ModuleList(
             CABlock(channels[i], channels[i + 1], 1 if i == 0 else 2) for i in range(4)
         )
-        self.position = PositionBranch(grid, widths[-1], depth, heads, drop_path)
+        self.position = PositionBranch(grid, widths[-1], given.depth, given.heads, given.drop_path)
         self.fc = nn.Linear(widths[-1] * grid**2, num_classes)
         for module in (*self.entry.modules(), *self.blocks.modules()):
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     def forward(self, maps: Tensor) -> Tensor:
-        """Classify pairs of frames.
-
-        Args:
-            maps: `(B, 6, H, W)` float32, onset and apex scaled to [0, 1].
-
-        Returns:
-            `(B, classes)` logits.
-        """
+        """Turn `(B, 6, H, W)` float32, onset and apex in [0, 1], into `(B, classes)` logits."""
         if self.reduction > 1:
             maps = F.avg_pool2d(maps, self.reduction)
         onset, apex = (self.colour(frame) for frame in maps.chunk(2, dim=1))
@@ -169,19 +148,9 @@ class MMNet(nn.Module):
 
 
 AUTHORS = Recipe(
-    name="authors",
-    epochs=99,
-    batch_size=24,
-    optimizer="adamw",
-    lr=8e-4,
-    weight_decay=0.7,
-    schedule="exponential",
-    gamma=0.987,
-    decay_epochs=50,
-    flip=0.5,
-    shift=4,
-    rotate=4.0,
-)
+    name="authors", epochs=99, batch_size=24, optimizer="adamw", lr=8e-4, weight_decay=0.7,
+    schedule="exponential", gamma=0.987, decay_epochs=50, flip=0.5, shift=4, rotate=4.0,
+)  # fmt: skip
 
 SPECS = (
     ModelSpec(
@@ -191,13 +160,11 @@ SPECS = (
         kind="network",
         views=("faces-224@rgb:scaled", "faces-112@rgb:scaled"),
         recipes={"authors": AUTHORS},
-        default_recipe="authors",
         variant_views={"small": ("faces-112@rgb:scaled",)},
         variants={
             "paper": {},
             "small": {"reduce_to": 112, "stem": 24, "widths": (16, 16, 32, 64), "depth": 1},
         },
-        default_variant="paper",
         citation=(
             "H. Li, M. Sui, Z. Zhu, F. Zhao: MMNet: Muscle motion-guided network for micro-expression "
             "recognition. IJCAI 2022. arXiv 2201.05297"

@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mer_bench.errors import UsageError
+from mer_bench.models.layers.flow_pictures import check_maps, rows
 from mer_bench.models.spec import ModelSpec
 from mer_bench.recipe import Recipe
 
@@ -20,34 +20,18 @@ _STREAMS = 2
 class OFFApexNet(nn.Module):
     """The network of a public re-implementation (the code of Off-TANet, PRICAI 2021).
 
-    It reads the first two channels, u and v, and leaves strain alone.
-
-    Args:
-        num_classes: Width of the logits.
-        in_channels: Channels of the maps, at least 2.
-        map_size: Height and width of the maps, at least 4; 28 as published.
-        hidden: Width of both hidden linear layers.
-        dropout: Probability, after each of them.
-
-    Raises:
-        UsageError: If the maps have no v, or are too small to be pooled twice.
+    It reads the first two channels, u and v, and leaves strain alone. Two linear layers are `hidden` wide,
+    with dropout after each.
     """
 
     channels_last = True
 
     def __init__(
-        self,
-        num_classes: int = 3,
-        in_channels: int = 3,
-        map_size: int = 28,
-        hidden: int = 1024,
-        dropout: float = 0.5,
-    ) -> None:
+        self, num_classes: int = 3, in_channels: int = 3, map_size: int = 28,
+        hidden: int = 1024, dropout: float = 0.5,
+    ) -> None:  # fmt: skip
         super().__init__()
-        if in_channels < _STREAMS:
-            raise UsageError(f"off-apexnet reads u and v, but the maps have {in_channels} channel")
-        if map_size < 4:
-            raise UsageError(f"off-apexnet takes maps of 4×4 pixels or more, got {map_size}")
+        check_maps("off-apexnet", in_channels, map_size, streams=_STREAMS)
         self.first = nn.Conv2d(_STREAMS, _STREAMS * 6, 5, padding=2, groups=_STREAMS)
         self.second = nn.Conv2d(_STREAMS * 6, _STREAMS * 16, 5, padding=2, groups=_STREAMS)
         self.classifier = nn.Sequential(
@@ -61,23 +45,15 @@ class OFFApexNet(nn.Module):
         )
 
     def forward(self, maps: Tensor) -> Tensor:
-        """Classify flow maps.
-
-        Args:
-            maps: `(B, C, H, W)` float32, u and v first.
-
-        Returns:
-            `(B, classes)` logits.
-        """
+        """Turn `(B, C, H, W)` float32 maps, u and v first, into `(B, classes)` logits."""
         x = F.max_pool2d(self.first(maps[:, :_STREAMS]), 2)
         x = F.max_pool2d(self.second(x), 2)
-        # Row, column, stream and channel: the order in memory of channels-last maps.
-        return self.classifier(x.permute(0, 2, 3, 1).flatten(1))
+        return self.classifier(rows(x).flatten(1))
 
 
 PAPER = Recipe(name="paper", epochs=3000, batch_size=64, optimizer="adam", lr=1e-4)
 # Ours, for a CPU: a fifteenth of the published epochs, everything else alike.
-SHORT = Recipe(name="short", epochs=200, batch_size=64, optimizer="adam", lr=1e-4)
+SHORT = PAPER.changed(name="short", epochs=200)
 
 SPECS = (
     ModelSpec(
@@ -87,7 +63,6 @@ SPECS = (
         kind="network",
         views=("whole-28:raw", "whole-28:minmax"),
         recipes={"paper": PAPER, "short": SHORT},
-        default_recipe="paper",
         citation=(
             "Y. S. Gan, S.-T. Liong, W.-C. Yau, Y.-C. Huang, L.-K. Tan: OFF-ApexNet on Micro-expression "
             "Recognition System. Signal Processing: Image Communication 74, 2019. "

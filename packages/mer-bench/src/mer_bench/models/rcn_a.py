@@ -11,42 +11,28 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mer_bench.errors import UsageError
+from mer_bench.models.layers.flow_pictures import check_maps, rows
 from mer_bench.models.spec import ModelSpec
 from mer_bench.recipe import Recipe
-
-_SMALLEST = 8
 
 
 class RCNA(nn.Module):
     """The network of the authors' code, model version 3.
 
     Args:
-        num_classes: Width of the logits.
-        in_channels: Channels of the maps (u, v, strain).
-        map_size: Height and width of the maps, at least 8.
         width: Channels F of every convolution; 32 in the authors' README, 64 by default in their script.
         pool_size: Side p of the pooled features; 5 in the README, 7 by default in the script.
         dropout: Probability, after each of the two poolings.
-
-    Raises:
-        UsageError: If the maps are too small to be pooled twice.
     """
 
     channels_last = True
 
     def __init__(
-        self,
-        num_classes: int = 3,
-        in_channels: int = 3,
-        map_size: int = 28,
-        width: int = 32,
-        pool_size: int = 5,
-        dropout: float = 0.5,
-    ) -> None:
+        self, num_classes: int = 3, in_channels: int = 3, map_size: int = 28,
+        width: int = 32, pool_size: int = 5, dropout: float = 0.5,
+    ) -> None:  # fmt: skip
         super().__init__()
-        if map_size < _SMALLEST:
-            raise UsageError(f"rcn-a takes maps of {_SMALLEST}×{_SMALLEST} pixels or more, got {map_size}")
+        check_maps("rcn-a", in_channels, map_size, smallest=8)
         self.conv = _convolution(in_channels, width, kernel_size=5, padding=0)
         self.feed_forward = _convolution(width, width, kernel_size=1, padding=0)
         self.recurrent = _convolution(width, width, kernel_size=3, padding=1)
@@ -61,32 +47,18 @@ class RCNA(nn.Module):
         nn.init.zeros_(self.fc.bias)
 
     def forward(self, maps: Tensor) -> Tensor:
-        """Classify flow maps.
-
-        Args:
-            maps: `(B, C, H, W)` float32.
-
-        Returns:
-            `(B, classes)` logits.
-        """
+        """Turn `(B, C, H, W)` float32 maps into `(B, classes)` logits."""
         x = self.conv_dropout(F.max_pool2d(self.conv(maps), 2))
         y = self.feed_forward(x)
         y = self.recurrent(x + y)
         y = self.recurrent(x + y)
         y = self.recurrent_dropout(F.max_pool2d(y, 2))
-        features = _rows_columns_channels(self.pool(y))
-        attention = self._attention(_rows_columns_channels(self.pool(x)))
+        features = rows(self.pool(y))
+        attention = self._attention(rows(self.pool(x)))
         return self.fc((features * attention).flatten(1))
 
     def _attention(self, features: Tensor) -> Tensor:
-        """Mean over the classes of their activation maps, each stretched to [0, 1].
-
-        Args:
-            features: `(B, p, p, F)`.
-
-        Returns:
-            `(B, p, p, 1)`.
-        """
+        """Average the classes' activation maps of `(B, p, p, F)`, each in [0, 1]: `(B, p, p, 1)`."""
         weights = self.fc.weight.view(-1, *features.shape[1:])
         maps = (features.unsqueeze(1) * weights).mean(-1)
         maps = maps - maps.amin((2, 3), keepdim=True)
@@ -101,13 +73,9 @@ def _convolution(in_channels: int, width: int, kernel_size: int, padding: int) -
     )
 
 
-def _rows_columns_channels(features: Tensor) -> Tensor:
-    return features.permute(0, 2, 3, 1)
-
-
 README = Recipe(name="readme", epochs=20, batch_size=64, optimizer="sgd", lr=5e-4, momentum=0.9)
-SCRIPT = Recipe(name="script", epochs=100, batch_size=64, optimizer="sgd", lr=5e-4, momentum=0.9)
-MEB = Recipe(name="meb", epochs=500, batch_size=32, optimizer="sgd", lr=1e-4, momentum=0.9, weight_decay=5e-4)
+SCRIPT = README.changed(name="script", epochs=100)
+MEB = README.changed(name="meb", epochs=500, batch_size=32, lr=1e-4, weight_decay=5e-4)
 
 SPECS = (
     ModelSpec(
@@ -117,13 +85,11 @@ SPECS = (
         kind="network",
         views=("whole-60:minmax", "whole-28:minmax"),
         recipes={"readme": README, "script": SCRIPT, "meb": MEB},
-        default_recipe="readme",
         variants={
             "readme": {"width": 32, "pool_size": 5},
             "script": {"width": 64, "pool_size": 7},
             "meb": {"width": 64, "pool_size": 5},
         },
-        default_variant="readme",
         citation=(
             "Z. Xia, W. Peng, H.-Q. Khor, X. Feng, G. Zhao: Revealing the Invisible With Model and Data "
             "Shrinking for Composite-Database Micro-Expression Recognition. IEEE Transactions on Image "

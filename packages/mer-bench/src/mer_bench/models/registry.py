@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from importlib.metadata import EntryPoint, entry_points
 
 from mer_bench.errors import RegistryError, UsageError
@@ -19,13 +20,7 @@ GROUP = "mer_bench.models"
 
 @dataclass(frozen=True)
 class PluginFailure:
-    """An entry point that gave no models, and why.
-
-    Attributes:
-        entry_point: Its name.
-        package: The distribution that brings it, with its version.
-        reason: The error, in one line.
-    """
+    """An entry point that gave no models, the distribution that brings it, with its version, and why."""
 
     entry_point: str
     package: str
@@ -37,20 +32,10 @@ class PluginFailure:
 
 @dataclass(frozen=True)
 class Registered:
-    """One model of the registry and where it came from.
-
-    Attributes:
-        spec: The model.
-        package: The distribution that brings it, with its version.
-    """
+    """One model of the registry and the distribution that brings it, with its version."""
 
     spec: ModelSpec
     package: str
-
-
-def _package(entry_point: EntryPoint) -> str:
-    dist = entry_point.dist
-    return f"{dist.name} {dist.version}" if dist is not None else "an unknown package"
 
 
 class Registry:
@@ -65,24 +50,21 @@ class Registry:
 
     def __init__(self, points: Sequence[EntryPoint] | None = None):
         self._points = points
-        self._models: dict[str, list[Registered]] | None = None
-        self._failures: list[PluginFailure] = []
 
-    def _load(self) -> dict[str, list[Registered]]:
-        if self._models is not None:
-            return self._models
+    @cached_property
+    def _loaded(self) -> tuple[dict[str, list[Registered]], tuple[PluginFailure, ...]]:
         points = entry_points(group=GROUP) if self._points is None else self._points
         models: dict[str, list[Registered]] = {}
+        failures = []
         for point in sorted(points, key=lambda p: (p.name, p.value)):
-            package = _package(point)
+            package = f"{point.dist.name} {point.dist.version}" if point.dist else "an unknown package"
             try:
                 for spec in self._specs(point.load()):
                     models.setdefault(spec.name, []).append(Registered(spec, package))
             except (Exception, SystemExit) as error:  # a stranger's module may raise anything
                 reason = f"{type(error).__name__}: {error}".splitlines()[0]
-                self._failures.append(PluginFailure(point.name, package, reason))
-        self._models = models
-        return models
+                failures.append(PluginFailure(point.name, package, reason))
+        return models, tuple(failures)
 
     @staticmethod
     def _specs(found: object) -> Iterable[ModelSpec]:
@@ -95,34 +77,30 @@ class Registry:
     @property
     def failures(self) -> tuple[PluginFailure, ...]:
         """The plug-ins that gave no models, and why."""
-        self._load()
-        return tuple(self._failures)
+        return self._loaded[1]
 
     @property
     def duplicates(self) -> dict[str, tuple[str, ...]]:
         """Names that more than one package claims, with the packages; none of these models can be used."""
         return {
             name: tuple(entry.package for entry in entries)
-            for name, entries in sorted(self._load().items())
+            for name, entries in sorted(self._loaded[0].items())
             if len(entries) > 1
         }
 
     @property
     def names(self) -> tuple[str, ...]:
         """Every usable name, sorted."""
-        return tuple(sorted(name for name, entries in self._load().items() if len(entries) == 1))
+        return tuple(sorted(name for name, entries in self._loaded[0].items() if len(entries) == 1))
 
     def find(self, name: str) -> Registered:
-        """Returns one model and its package.
-
-        Args:
-            name: Its registry name.
+        """Return one model and its package.
 
         Raises:
             RegistryError: Two packages claim the name, or the plug-in of that name failed to import.
             UsageError: No package has it; the nearest name is suggested.
         """
-        entries = self._load().get(name, [])
+        entries = self._loaded[0].get(name, [])
         if len(entries) > 1:
             packages = ", ".join(entry.package for entry in entries)
             raise RegistryError(
@@ -131,16 +109,16 @@ class Registry:
             )
         if entries:
             return entries[0]
-        for failure in self._failures:
+        for failure in self.failures:
             if failure.entry_point == name:
                 raise RegistryError(f"{failure}. Mend or uninstall that package; the other models work")
-        hint = f" Failed plug-ins: {'; '.join(map(str, self._failures))}" if self._failures else ""
+        hint = f" Failed plug-ins: {'; '.join(map(str, self.failures))}" if self.failures else ""
         raise UsageError(f"{unknown('model', name, self.names)}{hint}")
 
     def get(self, name: str) -> ModelSpec:
-        """Returns one model; errors as `find`."""
+        """Return one model; errors as `find`."""
         return self.find(name).spec
 
     def __iter__(self) -> Iterator[Registered]:
-        """Yields every usable model with its package, by name."""
+        """Yield every usable model with its package, by name."""
         return (self.find(name) for name in self.names)

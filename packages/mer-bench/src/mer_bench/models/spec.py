@@ -8,6 +8,14 @@ from typing import Any, Literal
 
 from mer_bench.errors import UsageError
 from mer_bench.recipe import Recipe
+from mer_flow.work.settings import Settings
+
+
+class Options(Settings):
+    """Base of the options of a builder that has many of them, which its attribute `config` names."""
+
+    what = "option"
+    error = UsageError
 
 
 @dataclass(frozen=True)
@@ -21,21 +29,22 @@ class ModelSpec:
             returns an `nn.Module` from `(B, 3, H, W)` float32 to logits `(B, C)`; for a classifier an object
             with scikit-learn's `fit(X, y)` and `predict(X)`, `predict_proba` or `decision_function` where it
             has one, and `features(maps, view)` where it fits features rather than maps: `(n, C, H, W)` to
-            `(n, D)`, called once per sample of a run with that sample alone.
+            `(n, D)`, called once per sample of a run with that sample alone. Maps that it cannot take it
+            refuses with a `UsageError`.
         kind: `network` or `classifier`.
         views: Acceptable inputs, best first, each `view:normalisation` as in `regions-28:scaled`. The bench
             takes the first that the store can give, and records which.
-        recipes: Named training recipes; empty for a classifier.
-        default_recipe: Which one a run uses unless told otherwise.
-        variants: Named option sets for `build`, as in `{"paper": {}, "tiny": {"width": 16}}`.
-        default_variant: Which one a run uses unless told otherwise.
-        variant_views: Inputs of the variants that read others than `views`, best first, as in
-            `{"tiny": ("clips-28+faces-28:scaled",)}`; a small network on large maps wastes memory.
         citation: Authors, title, venue, DOI or arXiv number.
-        parameters: Published or computed count of the default variant with 3 classes; None for a
-            classifier.
         exactness: `exact` where the specification is known whole, `reconstructed` where choices were filled
             in, or `baseline`.
+        recipes: Named training recipes; empty for a classifier.
+        default_recipe: Which one a run uses unless told otherwise; the first unless given.
+        variants: Named option sets for `build`, as in `{"paper": {}, "tiny": {"width": 16}}`.
+        default_variant: Which one a run uses unless told otherwise; the first unless given.
+        variant_views: Inputs of the variants that read others than `views`, best first, as in
+            `{"tiny": ("clips-28+faces-28:scaled",)}`; a small network on large maps wastes memory.
+        parameters: Published or computed count of the default variant with 3 classes; None for a
+            classifier.
         filled_in: Every choice that the source leaves open, one sentence each.
         selects_on_test: Whether the authors' own code picks the epoch on the test subject; None where
             unknown.
@@ -53,7 +62,7 @@ class ModelSpec:
     recipes: Mapping[str, Recipe] = field(default_factory=dict)
     default_recipe: str = ""
     variants: Mapping[str, Mapping[str, Any]] = field(default_factory=lambda: {"default": {}})
-    default_variant: str = "default"
+    default_variant: str = ""
     variant_views: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     parameters: int | None = None
     filled_in: tuple[str, ...] = ()
@@ -62,17 +71,17 @@ class ModelSpec:
     pretraining: str = ""
 
     def __post_init__(self) -> None:
-        if self.default_variant not in self.variants:
-            raise UsageError(
-                f"model '{self.name}': default variant '{self.default_variant}' is not among "
-                f"{list(self.variants)}"
-            )
-        if self.kind == "network" and self.default_recipe not in self.recipes:
-            raise UsageError(
-                f"model '{self.name}': default recipe '{self.default_recipe}' is not among "
-                f"{list(self.recipes)}"
-            )
-        strangers = [name for name in self.variant_views if name not in self.variants]
+        named: dict[str, Mapping[str, Any]] = {"variant": self.variants}
+        if self.kind == "network":
+            named["recipe"] = self.recipes
+        for what, known in named.items():
+            default = getattr(self, f"default_{what}") or next(iter(known), "")
+            if default not in known:
+                raise UsageError(
+                    f"model '{self.name}': default {what} '{default}' is not among {list(known)}"
+                )
+            object.__setattr__(self, f"default_{what}", default)
+        strangers = sorted(set(self.variant_views) - set(self.variants))
         if strangers:
             raise UsageError(
                 f"model '{self.name}': variant_views names {strangers}, which are not among "
@@ -84,9 +93,5 @@ class ModelSpec:
             )
 
     def inputs(self, variant: str = "") -> tuple[str, ...]:
-        """Returns the inputs that a variant reads, best first.
-
-        Args:
-            variant: Its name; the default variant unless given.
-        """
+        """Return the inputs that a variant reads (the default one unless given), best first."""
         return self.variant_views.get(variant or self.default_variant, self.views)

@@ -12,13 +12,7 @@ _SPELLING = re.compile(r"(?P<model>[^:@\s]+)(?::(?P<variant>[^:@\s]+))?(?:@(?P<r
 
 @dataclass(frozen=True)
 class Entry:
-    """One model as asked for.
-
-    Attributes:
-        model: Registry name.
-        variant: Its named option set; empty for the default.
-        recipe: Its named recipe; empty for the default.
-    """
+    """One model as asked for; variant and recipe are empty for the default ones."""
 
     model: str
     variant: str = ""
@@ -30,13 +24,7 @@ class Entry:
 
 
 def parse_entry(text: str) -> Entry:
-    """Reads one spelling.
-
-    Args:
-        text: As in `ahmsa:tiny@lineage`.
-
-    Returns:
-        The entry; whether there is such a model is not looked at.
+    """Read one spelling; whether there is such a model is not looked at.
 
     Raises:
         UsageError: The spelling is another.
@@ -52,4 +40,4 @@ def parse_entry(text: str) -> Entry:
             f"'{text}' names no model; write NAME, NAME:VARIANT, NAME@RECIPE or NAME:VARIANT@RECIPE, "
             "as in ahmsa:tiny@lineage"
         )
-    return Entry(match["model"], match["variant"] or "", match["recipe"] or "")
+    return Entry(**match.groupdict(default=""))

@@ -6,11 +6,11 @@ same function, the same parameters and, the fan-in being equal, the same distrib
 
 from __future__ import annotations
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mer_bench.errors import UsageError
+from mer_bench.models.layers.flow_pictures import rows
 from mer_bench.models.spec import ModelSpec
 from mer_bench.recipe import Recipe
 from mer_bench.training.kernels.norm_pool import norm_pool
@@ -20,29 +20,18 @@ class STSTNet(nn.Module):
     """The network of the authors' PyTorch code.
 
     Args:
-        num_classes: Width of the logits.
-        in_channels: Channels of the maps (u, v, strain).
-        map_size: Height and width of the maps; 28 as published.
         streams: Kernels of each stream.
         dropout: Probability, before the average pooling.
         padding: Of the convolution; 2 in the authors' code (30×30 activations). The paper's "same" is 1; both
             pool to 10×10.
-
-    Raises:
-        UsageError: The maps are too small to be pooled twice.
     """
 
     channels_last = True
 
     def __init__(
-        self,
-        num_classes: int = 3,
-        in_channels: int = 3,
-        map_size: int = 28,
-        streams: tuple[int, ...] = (3, 5, 8),
-        dropout: float = 0.5,
-        padding: int = 2,
-    ) -> None:
+        self, num_classes: int = 3, in_channels: int = 3, map_size: int = 28,
+        streams: tuple[int, ...] = (3, 5, 8), dropout: float = 0.5, padding: int = 2,
+    ) -> None:  # fmt: skip
         super().__init__()
         smallest = max(6 - 2 * padding, 1)
         if map_size < smallest:
@@ -59,27 +48,17 @@ class STSTNet(nn.Module):
         self.fc = nn.Linear(kernels * (pooled // 2) ** 2, num_classes)
 
     def forward(self, maps: Tensor) -> Tensor:
-        """Classify flow maps.
-
-        Args:
-            maps: `(B, C, H, W)` float32.
-
-        Returns:
-            `(B, classes)` logits.
-        """
+        """Turn `(B, C, H, W)` float32 maps into `(B, classes)` logits."""
         # On maps padded beforehand a CPU convolves nearly twice as fast.
-        padded = F.pad(maps.permute(0, 2, 3, 1), (0, 0, *(self.padding,) * 4)).permute(0, 3, 1, 2)
+        padded = F.pad(rows(maps), (0, 0, *(self.padding,) * 4)).permute(0, 3, 1, 2)
         pooled = norm_pool(self.norm, F.relu(self.conv(padded), inplace=True))
         features = F.avg_pool2d(self.dropout(pooled), kernel_size=2, stride=2)
-        # Row, column, kernel: the order in memory of channels-last maps, and of their gradient on the way
-        # back.
-        return self.fc(torch.flatten(features.permute(0, 2, 3, 1), 1))
+        return self.fc(rows(features).flatten(1))
 
 
 # Their DataLoader does not shuffle: the first of an epoch's two batches holds almost nothing but negatives.
 AUTHORS = Recipe(name="authors", epochs=800, batch_size=256, optimizer="adam", lr=5e-5, shuffle=False)
-SHUFFLED = Recipe(name="shuffled", epochs=800, batch_size=256, optimizer="adam", lr=5e-5, shuffle=True)
-PAPER = Recipe(name="paper", epochs=500, batch_size=256, optimizer="adam", lr=5e-5, shuffle=True)
+SHUFFLED = AUTHORS.changed(name="shuffled", shuffle=True)
 
 SPECS = (
     ModelSpec(
@@ -88,8 +67,11 @@ SPECS = (
         build=STSTNet,
         kind="network",
         views=("whole-28:minmax-255", "whole-28:scaled"),
-        recipes={"authors": AUTHORS, "shuffled": SHUFFLED, "paper": PAPER},
-        default_recipe="authors",
+        recipes={
+            "authors": AUTHORS,
+            "shuffled": SHUFFLED,
+            "paper": SHUFFLED.changed(name="paper", epochs=500),
+        },
         citation=(
             "S.-T. Liong, Y. S. Gan, J. See, H.-Q. Khor, Y.-C. Huang: Shallow Triple Stream "
             "Three-dimensional CNN (STSTNet) for Micro-expression Recognition. IEEE FG 2019. "

@@ -1,4 +1,4 @@
-"""Flow maps as the pictures that some networks were trained on."""
+"""Flow maps: what networks need of them, and the pictures that some were trained on."""
 
 from __future__ import annotations
 
@@ -6,16 +6,24 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mer_bench.errors import UsageError
+
+
+def check_maps(model: str, in_channels: int, map_size: int, smallest: int = 4, streams: int = 1) -> None:
+    """Refuse maps without v, where a model reads u and v as two streams, or too small to be pooled twice."""
+    if in_channels < streams:
+        raise UsageError(f"{model} reads u and v, but the maps have {in_channels} channel")
+    if map_size < smallest:
+        raise UsageError(f"{model} takes maps of {smallest}×{smallest} pixels or more, got {map_size}")
+
+
+def rows(maps: Tensor) -> Tensor:
+    """View `(B, C, H, W)` maps as `(B, H, W, C)`: the order in memory where they lie channels-last."""
+    return maps.permute(0, 2, 3, 1)
+
 
 def stretch(maps: Tensor) -> Tensor:
-    """Scale every image and channel to [0, 1].
-
-    Args:
-        maps: `(..., H, W)`.
-
-    Returns:
-        Same shape; a constant image becomes 0.
-    """
+    """Scale every image and channel of `(..., H, W)` to [0, 1]; a constant one becomes 0."""
     low, high = maps.amin((-2, -1), keepdim=True), maps.amax((-2, -1), keepdim=True)
     span = high - low
     return (maps - low) / torch.where(span > 0, span, 1.0)
@@ -46,15 +54,7 @@ def colour_code(u: Tensor, v: Tensor) -> Tensor:
 
 
 def resize(maps: Tensor, size: int) -> Tensor:
-    """Resize maps bilinearly.
-
-    Args:
-        maps: `(B, C, H, W)`.
-        size: Height and width to give.
-
-    Returns:
-        `(B, C, size, size)`; the maps themselves where they have that size.
-    """
+    """Resize `(B, C, H, W)` maps bilinearly to `(B, C, size, size)`, unless they have that size."""
     if maps.shape[-1] == size:
         return maps
     return F.interpolate(maps, (size, size), mode="bilinear", align_corners=False)

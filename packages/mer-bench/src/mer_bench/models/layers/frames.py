@@ -29,7 +29,7 @@ class ColourNorm(nn.Module):
 
 
 def reduced_size(model: str, map_size: int, reduce_to: int, step: int) -> int:
-    """Decides the size at which a network works.
+    """Decide the size at which a network works.
 
     Args:
         model: Its title, for messages.

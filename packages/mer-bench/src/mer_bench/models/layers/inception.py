@@ -14,11 +14,8 @@ class Inception(nn.Module):
 
     In the authors' code each convolution has batch normalisation and ReLU of its own. Those read channels one
     by one, so one of each serves all branches; and the three 1×1 convolutions of the input are one. It is the
-    same function, with the same parameters and the same distribution at the start.
-
-    Args:
-        in_channels: Channels that enter.
-        width: Channels of each branch; four times as many leave.
+    same function, with the same parameters and the same distribution at the start. Each branch has `width`
+    channels.
     """
 
     def __init__(self, in_channels: int, width: int) -> None:
@@ -41,19 +38,13 @@ class Inception(nn.Module):
 
 
 class CBAM(nn.Module):
-    """Channel attention, then spatial attention (Woo et al., ECCV 2018, doi:10.1007/978-3-030-01234-2_1).
+    """Channel attention, then spatial attention (Woo et al., ECCV 2018, doi:10.1007/978-3-030-01234-2_1)."""
 
-    Args:
-        channels: Channels of the maps.
-        reduction: The channel attention's hidden layer has `channels // reduction` units.
-        kernel_size: Of the spatial attention's convolution.
-    """
-
-    def __init__(self, channels: int, reduction: int = 16, kernel_size: int = 3) -> None:
+    def __init__(self, channels: int) -> None:
         super().__init__()
-        hidden = channels // reduction
+        hidden = channels // 16
         self.channel = nn.Sequential(nn.Linear(channels, hidden), nn.ReLU(), nn.Linear(hidden, channels))
-        self.spatial = nn.Conv2d(2, 1, kernel_size, padding=kernel_size // 2)
+        self.spatial = nn.Conv2d(2, 1, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
         """Weigh `(B, channels, H, W)`; same shape."""
@@ -64,11 +55,7 @@ class CBAM(nn.Module):
 
 
 def cosine_distance(a: Tensor, b: Tensor) -> Tensor:
-    """How far the directions of two branches' features are apart.
-
-    Args:
-        a: `(B, C, ...)`.
-        b: Same shape.
+    """Tell how far the directions of two branches' `(B, C, ...)` features are apart.
 
     Returns:
         `(B,)`: one minus the cosine along C, averaged over what follows.

@@ -17,10 +17,6 @@ class ISDA(nn.Module):
     Statistics are those of every training sample seen so far, as in the authors' code: each batch enters with
     its share of the count.
 
-    Args:
-        features: Width of the features.
-        num_classes: Number of classes.
-
     Attributes:
         mean: `(classes, features)` float32.
         covariance: `(classes, features, features)` float32, divided by the count.

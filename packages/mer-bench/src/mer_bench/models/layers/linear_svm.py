@@ -18,14 +18,7 @@ SVM_FILLED_IN = (
 
 
 class LinearSVM:
-    """One-against-one linear SVM whose decision values name its prediction.
-
-    Args:
-        cost: LIBSVM's C.
-
-    Raises:
-        UsageError: The cost is not above 0.
-    """
+    """One-against-one linear SVM of LIBSVM's cost C, whose decision values name its prediction."""
 
     def __init__(self, cost: float = 1.0) -> None:
         if not cost > 0:
@@ -33,15 +26,7 @@ class LinearSVM:
         self.cost = cost
 
     def fit(self, features: np.ndarray, labels: np.ndarray) -> Self:
-        """Fit on training samples.
-
-        Args:
-            features: `(n, D)` float.
-            labels: `(n,)` int64, at least two classes.
-
-        Returns:
-            Itself.
-        """
+        """Fit on `(n, D)` float features and `(n,)` int64 labels of at least two classes."""
         from sklearn.svm import SVC
 
         self._svc: Any = SVC(C=self.cost, kernel="linear", break_ties=True, decision_function_shape="ovr")
@@ -50,21 +35,11 @@ class LinearSVM:
         return self
 
     def predict(self, features: np.ndarray) -> np.ndarray:
-        """Predict.
-
-        Args:
-            features: `(n, D)` float.
-
-        Returns:
-            `(n,)` int64.
-        """
+        """Predict `(n,)` int64 from `(n, D)` float features."""
         return self._svc.predict(np.asarray(features, np.float64)).astype(np.int64)
 
     def decision_function(self, features: np.ndarray) -> np.ndarray:
-        """Votes of the pairs of classes, with a confidence below half a vote added.
-
-        Args:
-            features: `(n, D)` float.
+        """Count the votes of the pairs of classes, with a confidence below half a vote added.
 
         Returns:
             `(n, classes seen)` float64, or `(n,)` where training had two classes, positive for the second.

@@ -14,12 +14,8 @@ from mer_bench.models.layers.transformer import Block, split_heads
 class TubeletEmbedding(nn.Module):
     """Cuts frames into tubelets and projects each; equals a `Conv3d` whose stride is its kernel.
 
-    Args:
-        channels: Of a frame.
-        depth: Frames in a tubelet.
-        patch: Side of a tubelet, px. A border that holds no whole patch, at the right and the bottom, is not
-            read.
-        width: Channels of a token.
+    A tubelet is `depth` frames of `patch` px. A border that holds no whole patch, at the right and the
+    bottom, is not read.
     """
 
     def __init__(self, channels: int, depth: int, patch: int, width: int) -> None:
@@ -29,14 +25,7 @@ class TubeletEmbedding(nn.Module):
         self.projection = nn.Linear(channels * depth * patch**2, width)
 
     def forward(self, frames: Tensor) -> Tensor:
-        """Embed frames.
-
-        Args:
-            frames: `(B, T, C, H, W)`, T a multiple of `depth`.
-
-        Returns:
-            `(B, N, width)` tokens, by time, then row, then column.
-        """
+        """Embed `(B, T, C, H, W)` frames as `(B, N, width)` tokens, by time, then row, then column."""
         batch, count, channels, height, width = frames.shape
         rows, columns = height // self.patch, width // self.patch
         frames = frames[..., : rows * self.patch, : columns * self.patch]
@@ -49,13 +38,7 @@ class TubeletEmbedding(nn.Module):
 
 
 class CrossAttention(nn.Module):
-    """The first token's attention to all tokens, itself included; it is added to its input.
-
-    Args:
-        width: Channels of a token.
-        heads: Heads.
-        dropout: Probability, after the output layer.
-    """
+    """The first token's attention to all tokens, itself included; it is added to its input."""
 
     def __init__(self, width: int, heads: int, dropout: float) -> None:
         super().__init__()
@@ -68,14 +51,7 @@ class CrossAttention(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """Attend.
-
-        Args:
-            tokens: `(B, N, width)`.
-
-        Returns:
-            `(B, 1, width)`: the first token, changed.
-        """
+        """Change the first of `(B, N, width)` tokens, `(B, 1, width)`."""
         normed = self.norm(tokens)
         query = split_heads(self.query(normed[:, :1]), self.heads)
         key, value = split_heads(self.key(normed), self.heads), split_heads(self.value(normed), self.heads)
@@ -84,14 +60,7 @@ class CrossAttention(nn.Module):
 
 
 class Exchange(nn.Module):
-    """One direction of the crossmodal attention: a CLS token visits the other branch and comes back.
-
-    Args:
-        width: Channels of the token's own branch.
-        other: Channels of the branch it visits.
-        heads: Heads of the attention there.
-        dropout: Probability, after the attention.
-    """
+    """One direction of the crossmodal attention: a CLS token visits the other branch and comes back."""
 
     def __init__(self, width: int, other: int, heads: int, dropout: float) -> None:
         super().__init__()
@@ -100,15 +69,7 @@ class Exchange(nn.Module):
         self.back = nn.Sequential(nn.LayerNorm(other, eps=1e-6), nn.GELU(), nn.Linear(other, width))
 
     def forward(self, own: Tensor, visited: Tensor) -> Tensor:
-        """Exchange.
-
-        Args:
-            own: `(B, N, width)` tokens of the branch, CLS first.
-            visited: `(B, M, other)` tokens of the other branch, CLS first.
-
-        Returns:
-            `(B, N, width)`: `own` with its CLS token replaced.
-        """
+        """Replace the CLS token of `own`, `(B, N, width)`, by what it meets in `visited`, `(B, M, other)`."""
         guest = self.attention(torch.cat((self.there(own[:, :1]), visited[:, 1:]), dim=1))
         return torch.cat((self.back(guest), own[:, 1:]), dim=1)
 
@@ -116,12 +77,7 @@ class Exchange(nn.Module):
 class Stage(nn.Module):
     """One HSTA stage: attention within both branches (USTA), then between them (CSTA).
 
-    Args:
-        widths: Channels of S and V.
-        depths: Blocks of S and V.
-        heads: Of every attention.
-        dropout: Probability.
-        drop_path: Probability for each of the deeper branch's blocks.
+    Widths and depths are those of S and V; `drop_path` is the probability for each of the deeper's blocks.
     """
 
     def __init__(
@@ -149,7 +105,7 @@ class Stage(nn.Module):
 
 
 def position_table(count: int, width: int) -> Tensor:
-    """Returns the fixed sine and cosine table of Vaswani et al., `(count, width)`: arXiv 1706.03762, §3.5.
+    """Return the fixed sine and cosine table of Vaswani et al., `(count, width)`: arXiv 1706.03762, §3.5.
 
     >>> position_table(2, 4)[0].tolist()
     [0.0, 1.0, 0.0, 1.0]

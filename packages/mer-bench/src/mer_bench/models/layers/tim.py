@@ -21,7 +21,7 @@ import numpy as np
 
 
 def tim_weights(frames: int, length: int) -> np.ndarray:
-    """Computes how much every frame of a clip adds to every frame of its resampled form.
+    """Compute how much every frame of a clip adds to every frame of its resampled form.
 
     Args:
         frames: Frames of the clip, n.
@@ -47,7 +47,7 @@ def tim_weights(frames: int, length: int) -> np.ndarray:
 
 
 def interpolate(clip: np.ndarray, length: int) -> np.ndarray:
-    """Resamples a clip in time.
+    """Resample a clip in time.
 
     Args:
         clip: `(K, ...)` frames in time order.
@@ -62,7 +62,6 @@ def interpolate(clip: np.ndarray, length: int) -> np.ndarray:
 
 
 def _curves(times: np.ndarray, frames: int) -> np.ndarray:
-    """Returns `(times, frames - 1)`: the curves f_k at those times."""
     k = np.arange(1, frames)
     phase = np.pi * (frames - k) / (2 * frames)
     return np.sqrt(2 / frames) * np.sin(np.pi * times[:, None] * k + phase)

@@ -10,12 +10,8 @@ from torch import Tensor, nn
 class SelfAttention(nn.Module):
     """Multi-head scaled dot-product attention among tokens.
 
-    Args:
-        width: Channels of a token; a multiple of `heads`.
-        heads: Heads.
-        dropout: Probability, after the output layer.
-        key_bias: Whether keys have a bias. It adds the same to every score of a query, so the softmax takes
-            it away again; some code leaves it out.
+    A bias of the keys adds the same to every score of a query, so the softmax takes it away again; some code
+    leaves it out (`key_bias`).
     """
 
     def __init__(self, width: int, heads: int, dropout: float = 0.0, key_bias: bool = True) -> None:
@@ -28,14 +24,7 @@ class SelfAttention(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Mix tokens.
-
-        Args:
-            x: `(B, N, width)`.
-
-        Returns:
-            `(B, N, width)`.
-        """
+        """Mix `(B, N, width)` tokens."""
         query, key, value = self.qkv(x).chunk(3, dim=-1)
         if self.query_bias is not None and self.value_bias is not None:
             query, value = query + self.query_bias, value + self.value_bias
@@ -46,11 +35,7 @@ class SelfAttention(nn.Module):
 
 
 class DropPath(nn.Module):
-    """Leaves a residual branch out for whole samples (stochastic depth, arXiv 1603.09382).
-
-    Args:
-        probability: Of leaving it out; what remains is scaled up.
-    """
+    """Leaves a residual branch out for whole samples, scaled up elsewhere (arXiv 1603.09382)."""
 
     def __init__(self, probability: float) -> None:
         super().__init__()
@@ -66,14 +51,7 @@ class DropPath(nn.Module):
 class Block(nn.Module):
     """Attention, then two layers with GELU between, each on LayerNorm of its input and added to it.
 
-    Args:
-        width: Channels of a token.
-        heads: Heads of the attention.
-        mlp_ratio: Width of the hidden layer by `width`.
-        dropout: Probability, after the attention's output and both layers.
-        drop_path: Probability of leaving out either branch.
-        key_bias: As for `SelfAttention`.
-        eps: Of the norms.
+    Dropout comes after the attention's output and both layers; `drop_path` leaves out either branch.
     """
 
     def __init__(
@@ -84,13 +62,12 @@ class Block(nn.Module):
         dropout: float = 0.0,
         drop_path: float = 0.0,
         key_bias: bool = True,
-        eps: float = 1e-6,
     ) -> None:
         super().__init__()
         hidden = int(width * mlp_ratio)
-        self.norm1 = nn.LayerNorm(width, eps=eps)
+        self.norm1 = nn.LayerNorm(width, eps=1e-6)
         self.attention = SelfAttention(width, heads, dropout, key_bias)
-        self.norm2 = nn.LayerNorm(width, eps=eps)
+        self.norm2 = nn.LayerNorm(width, eps=1e-6)
         self.mlp = nn.Sequential(
             nn.Linear(width, hidden),
             nn.GELU(),
@@ -113,11 +90,7 @@ def split_heads(x: Tensor, heads: int) -> Tensor:
 
 
 def init_linear_layers(network: nn.Module) -> None:
-    """Draw weights of linear layers as vision transformers do: normal, sd 0.02, cut at ±2; biases zero.
-
-    Args:
-        network: Changed in place; its other layers keep what they have.
-    """
+    """Draw weights of linear layers as vision transformers do: normal, sd 0.02, cut at ±2; biases zero."""
     for module in network.modules():
         if isinstance(module, nn.Linear):
             nn.init.trunc_normal_(module.weight, std=0.02)
