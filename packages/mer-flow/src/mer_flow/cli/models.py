@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
+
+if TYPE_CHECKING:
+    from mer_flow.faces.model_files import ModelFile
 
 
 @click.group("models", short_help="Fetch and verify landmark model files.")
@@ -27,7 +30,7 @@ def list_models(as_json: bool) -> None:
     from mer_flow.faces.model_files import MODEL_FILES
     from mer_flow.faces.regions import resolve_backend
 
-    rows = [_described(name, verify=False) for name in MODEL_FILES]
+    rows = [_described(model, verify=False) for model in MODEL_FILES.values()]
     backend, reason = resolve_backend("auto")
     if as_json:
         click.echo(json.dumps({"models": rows, "region_backend": backend, "reason": reason}, indent=2))
@@ -74,19 +77,13 @@ def verify_models(names: tuple[str, ...], as_json: bool) -> None:
 @click.option("--force", is_flag=True, help="Fetch even where a correct file is present.")
 def fetch_model(name: str, source: Path | None, timeout: float, force: bool) -> None:
     """Bring the model file NAME (default: face-landmarker) into the cache, its SHA-256 checked first."""
-    from mer_flow.faces.model_files import MODEL_FILES, check, fetch, model_path
-    from mer_flow.work.errors import ModelFileError
+    from mer_flow.faces.model_files import fetch
 
-    model = MODEL_FILES[_known(name)]
-    if not force:
-        path = model_path(model)
-        try:
-            check(model, path)
-        except ModelFileError:
-            pass
-        else:
-            click.echo(f"{model.name}: already there and correct: {path}")
-            return
+    model = _known(name)
+    present = _described(model, verify=not force)
+    if present["status"] == "correct":
+        click.echo(f"{model.name}: already there and correct: {present['path']}")
+        return
     path = fetch(model, source=source, timeout=timeout)
     click.echo(f"{model.name}: {model.size} bytes, SHA-256 as expected: {path}")
     click.echo(f"licence: {model.licence}")
@@ -95,22 +92,21 @@ def fetch_model(name: str, source: Path | None, timeout: float, force: bool) -> 
     )
 
 
-def _known(name: str) -> str:
+def _known(name: str) -> ModelFile:
     from mer_flow.faces.model_files import MODEL_FILES
     from mer_flow.work.suggest import unknown
 
     if name not in MODEL_FILES:
         raise unknown("model file", name, MODEL_FILES)
-    return name
+    return MODEL_FILES[name]
 
 
-def _described(name: str, verify: bool) -> dict[str, Any]:
-    from mer_flow.faces.model_files import MODEL_FILES, check, model_path
+def _described(model: ModelFile, verify: bool) -> dict[str, Any]:
+    from mer_flow.faces.model_files import check, model_path
     from mer_flow.work.errors import MissingDependencyError, ModelFileError
 
-    model = MODEL_FILES[name]
     row: dict[str, Any] = {
-        "name": name,
+        "name": model.name,
         "status": "missing",
         "problem": "",
         "path": "",
@@ -124,14 +120,10 @@ def _described(name: str, verify: bool) -> dict[str, Any]:
         path = model_path(model)
         row["path"] = str(path)
         if path.exists():
-            row["status"] = "present"
+            row["status"] = "wrong" if verify else "present"
         if verify:
             check(model, path)
             row["status"] = "correct"
-    except MissingDependencyError as error:
+    except (MissingDependencyError, ModelFileError) as error:
         row["problem"] = str(error)
-    except ModelFileError as error:
-        row["problem"] = str(error)
-        if row["status"] == "present":
-            row["status"] = "wrong"
     return row
