@@ -5,12 +5,9 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
-
-if TYPE_CHECKING:
-    from mer_flow.faces.model_files import ModelFile
 
 
 @click.group("models", short_help="Fetch and verify landmark model files.")
@@ -30,7 +27,7 @@ def list_models(as_json: bool) -> None:
     from mer_flow.faces.model_files import MODEL_FILES
     from mer_flow.faces.regions import resolve_backend
 
-    rows = [_described(model, verify=False) for model in MODEL_FILES.values()]
+    rows = [_described(name, verify=False) for name in MODEL_FILES]
     backend, reason = resolve_backend("auto")
     if as_json:
         click.echo(json.dumps({"models": rows, "region_backend": backend, "reason": reason}, indent=2))
@@ -77,13 +74,19 @@ def verify_models(names: tuple[str, ...], as_json: bool) -> None:
 @click.option("--force", is_flag=True, help="Fetch even where a correct file is present.")
 def fetch_model(name: str, source: Path | None, timeout: float, force: bool) -> None:
     """Bring the model file NAME (default: face-landmarker) into the cache, its SHA-256 checked first."""
-    from mer_flow.faces.model_files import fetch
+    from mer_flow.faces.model_files import MODEL_FILES, check, fetch, model_path
+    from mer_flow.work.errors import ModelFileError
 
-    model = _known(name)
-    present = _described(model, verify=not force)
-    if present["status"] == "correct":
-        click.echo(f"{model.name}: already there and correct: {present['path']}")
-        return
+    model = MODEL_FILES[_known(name)]
+    if not force:
+        path = model_path(model)
+        try:
+            check(model, path)
+        except ModelFileError:
+            pass
+        else:
+            click.echo(f"{model.name}: already there and correct: {path}")
+            return
     path = fetch(model, source=source, timeout=timeout)
     click.echo(f"{model.name}: {model.size} bytes, SHA-256 as expected: {path}")
     click.echo(f"licence: {model.licence}")
@@ -92,21 +95,22 @@ def fetch_model(name: str, source: Path | None, timeout: float, force: bool) -> 
     )
 
 
-def _known(name: str) -> ModelFile:
+def _known(name: str) -> str:
     from mer_flow.faces.model_files import MODEL_FILES
     from mer_flow.work.suggest import unknown
 
     if name not in MODEL_FILES:
         raise unknown("model file", name, MODEL_FILES)
-    return MODEL_FILES[name]
+    return name
 
 
-def _described(model: ModelFile, verify: bool) -> dict[str, Any]:
-    from mer_flow.faces.model_files import check, model_path
+def _described(name: str, verify: bool) -> dict[str, Any]:
+    from mer_flow.faces.model_files import MODEL_FILES, check, model_path
     from mer_flow.work.errors import MissingDependencyError, ModelFileError
 
+    model = MODEL_FILES[name]
     row: dict[str, Any] = {
-        "name": model.name,
+        "name": name,
         "status": "missing",
         "problem": "",
         "path": "",
@@ -120,10 +124,14 @@ def _described(model: ModelFile, verify: bool) -> dict[str, Any]:
         path = model_path(model)
         row["path"] = str(path)
         if path.exists():
-            row["status"] = "wrong" if verify else "present"
+            row["status"] = "present"
         if verify:
             check(model, path)
             row["status"] = "correct"
-    except (MissingDependencyError, ModelFileError) as error:
+    except MissingDependencyError as error:
         row["problem"] = str(error)
+    except ModelFileError as error:
+        row["problem"] = str(error)
+        if row["status"] == "present":
+            row["status"] = "wrong"
     return row
