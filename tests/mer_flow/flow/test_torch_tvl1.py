@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from mer_flow.config import PipelineConfig, apply_settings
+from mer_flow.config import PipelineConfig
 from mer_flow.extraction.extractor import pipeline_record
 from mer_flow.flow import BackendOptions, TVL1Params, factory, get_backend
 from mer_flow.flow.factory import resolve_options
@@ -265,18 +265,18 @@ def test_a_compiled_iteration_changes_rounding_only(
 
 def test_the_record_tells_the_backends_apart() -> None:
     records = {}
-    for settings in (
-        (), ("flow.backend=torch",), ("flow.backend=torch", "flow.border=clamp"),
-        ("flow.backend=torch", "flow.check_every=5"), ("flow.backend=torch", "flow.compile=on"),
-    ):  # fmt: skip
-        config = apply_settings(PipelineConfig(), ("regions.backend=dlib", "flow.device=cpu", *settings))
-        records[settings] = pipeline_record(config)
+    for name, flow in {
+        "opencv": {"backend": "opencv"}, "torch": {}, "clamp": {"border": "clamp"},
+        "rare": {"check_every": 5}, "compiled": {"compile": "on"},
+    }.items():  # fmt: skip
+        sections = {"regions": {"backend": "dlib"}, "flow": {"backend": "torch", "device": "cpu"} | flow}
+        records[name] = pipeline_record(PipelineConfig.from_dict(sections))
     assert len({record["hash"] for record in records.values()}) == len(records)
-    torch_record = records[("flow.backend=torch",)]
+    torch_record = records["torch"]
     assert torch_record["config"]["flow"]["backend"] == "torch-tvl1"
     assert torch_record["config"]["flow"]["border"] == "zeros"
     assert torch_record["versions"]["flow_backend"] == f"1, torch {torch.__version__}, cpu"
-    assert records[()]["versions"]["flow_backend"].startswith("cv2 ")
+    assert records["opencv"]["versions"]["flow_backend"].startswith("cv2 ")
 
 
 def test_auto_means_what_this_machine_has(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -291,9 +291,9 @@ def test_auto_means_what_this_machine_has(monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_the_version_is_known_without_loading_pytorch() -> None:
     code = (
-        "import sys; from mer_flow.config import PipelineConfig, apply_settings; "
+        "import sys; from mer_flow.config import PipelineConfig; "
         "from mer_flow.extraction.extractor import pipeline_record; "
-        "config = apply_settings(PipelineConfig(), ['flow.backend=torch', 'flow.device=cpu']); "
+        "config = PipelineConfig.from_dict({'flow': {'backend': 'torch', 'device': 'cpu'}}); "
         "print(pipeline_record(config)['versions']['flow_backend'], 'torch' in sys.modules)"
     )
     printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
@@ -312,9 +312,9 @@ def test_what_cannot_be_met_is_refused(face: np.ndarray, monkeypatch: pytest.Mon
         get_backend("torch", TVL1Params(gamma=0.2))
     with pytest.raises(UsageError, match="did you mean 'torch-tvl1'"):
         get_backend("torch-tvl")
-    for key, value in (("border", "clmap"), ("device", "cuda:7"), ("compile", "yes"), ("check_every", "-1")):
+    for key, value in (("border", "clmap"), ("device", "cuda:7"), ("compile", "yes"), ("check_every", -1)):
         with pytest.raises(UsageError, match=f"flow.{key}"):
-            apply_settings(PipelineConfig(), [f"flow.{key}={value}"])
+            PipelineConfig.from_dict({"flow": {key: value}})
     backend = TorchTVL1(QUICK, CPU)
     with pytest.raises(FlowError, match="uint8"):
         backend.compute(face[None].astype(np.float32), face[None])

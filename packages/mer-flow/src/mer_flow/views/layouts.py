@@ -27,6 +27,8 @@ MIN_IOD = 0.1
 # Rows of the region centres as the store has them (the subject's own sides); a face in an image shows them
 # mirrored.
 LEFT_EYE, RIGHT_EYE, NOSE, LEFT_LIP, RIGHT_LIP = range(5)
+#: HTNet's quadrants: image left eye, image right eye, image left lip corner, image right lip corner.
+HTNET_ORDER = (RIGHT_EYE, LEFT_EYE, RIGHT_LIP, LEFT_LIP)
 
 
 def cut_view(
@@ -82,10 +84,8 @@ def htnet_maps(flow: np.ndarray, regions: np.ndarray, layout: str, size: int, na
     quarter, half = size // 4, size // 2
     reduced = (regions.astype(np.float64) + 0.5) * (size / side) - 0.5
     centres = np.clip(reduced, quarter, size - quarter).astype(int)
-    # image left eye, image right eye, image left lip corner, image right lip corner
-    order = (RIGHT_EYE, LEFT_EYE, RIGHT_LIP, LEFT_LIP)
     result = np.empty_like(whole)
-    for quadrant, region in enumerate(order):
+    for quadrant, region in enumerate(HTNET_ORDER):
         top, left = half * (quadrant // 2), half * (quadrant % 2)
         for i, (x, y) in enumerate(centres[:, region]):
             row, column = (x, y) if layout == "as-published" else (y, x)
@@ -96,21 +96,15 @@ def htnet_maps(flow: np.ndarray, regions: np.ndarray, layout: str, size: int, na
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """Where one region lies in the map, in cells.
+    """Where one region lies in the map, in cells."""
 
-    Attributes:
-        region: Row of the region centre.
-        average: Average with what lies there already, instead of replacing it.
-        lift: How many cells above the region's centre the cut's middle lies.
-    """
-
-    region: int
+    region: int  # row of the region centre
     top: int
     left: int
     height: int
     width: int
-    average: bool = False
-    lift: float = 0.0
+    average: bool = False  # with what lies there already, instead of replacing it
+    lift: float = 0.0  # how far above the region's centre the cut's middle lies
 
 
 def region_blocks(layout: str, size: int) -> tuple[Block, ...]:
@@ -148,7 +142,7 @@ def region_maps(
     with a margin of one cell around it, so that no seam appears between regions.
     """
     side = flow.shape[-1]
-    pitch = _pitches(regions, side, size, names)
+    pitch = cell_sizes(regions, side, size, names)
     blocks = region_blocks(layout, size)
     result = np.empty((len(flow), 3, size, size), dtype=np.float32)
     centres = regions.astype(np.float64) + 0.5  # pixel j covers [j, j + 1)
@@ -175,8 +169,8 @@ def _cut_weights(centre: np.ndarray, pitch: np.ndarray, cells: int, side: int) -
     return box_weights(start, pitch, cells, side, halo=True)
 
 
-def _pitches(regions: np.ndarray, side: int, size: int, names: list[str]) -> np.ndarray:
-    """Return (M,) the side of a cell in px; no cut is wider than the map."""
+def cell_sizes(regions: np.ndarray, side: int, size: int, names: list[str]) -> np.ndarray:
+    """Return (M,) float64, the side of a regions view's cell in px of a face of `side` px; see `cut_view`."""
     _require_regions(regions, names)
     distance = np.linalg.norm(regions[:, LEFT_EYE].astype(np.float64) - regions[:, RIGHT_EYE], axis=-1)
     for i in np.flatnonzero(distance < MIN_IOD * side)[:1]:
@@ -185,7 +179,7 @@ def _pitches(regions: np.ndarray, side: int, size: int, names: list[str]) -> np.
             f"expected at least {MIN_IOD * side:.0f} px of a {side} px face. "
             "Look at it with `mer-flow show`, and build the sample again with another region backend."
         )
-    pitch = np.minimum(CUT_WIDTH_IOD * distance / (size // 2), side / size)
+    pitch = np.minimum(CUT_WIDTH_IOD * distance / (size // 2), side / size)  # no wider than the map
     for i in np.flatnonzero(pitch < 1)[:1]:
         raise ViewError(
             f"{names[i]}: a {size} px map of regions would need cells of {pitch[i]:.2f} px, less than one "

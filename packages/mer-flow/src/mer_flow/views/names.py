@@ -35,13 +35,7 @@ EXAMPLES = (
 
 @dataclass(frozen=True, slots=True)
 class ViewName:
-    """A parsed view.
-
-    Attributes:
-        family: `whole`, `regions`, `htnet`, `faces` or `clips`.
-        size: Side of the map that comes out.
-        layout: Arrangement of the regions, or `grey` or `rgb` frames; empty for a family without layouts.
-    """
+    """A parsed view: a family, the side of the map that comes out, and one of the family's layouts."""
 
     family: str
     size: int

@@ -31,13 +31,9 @@ STRAIN_LIMIT = 0.1
 
 
 def normalise_maps(maps: np.ndarray, name: str, pitch: np.ndarray | float, side: int) -> np.ndarray:
-    """Normalise flow maps in place and return them.
+    """Normalise flow maps, (M, 3, H, W) float32, in place and return them.
 
-    Args:
-        maps: (M, 3, H, W) float32: u, v in cells of this map, strain.
-        name: One of `NORMALISATIONS`.
-        pitch: Scalar or (M,): side of a cell in px of the aligned face.
-        side: Side of the aligned face in px.
+    u and v come in cells of this map; a cell's side is `pitch`, scalar or (M,), px of a face of `side` px.
     """
     if name == "scaled":
         unit = np.asarray(pitch, dtype=np.float32) * np.float32(REFERENCE_SIZE / side / FLOW_LIMIT)
