@@ -92,7 +92,7 @@ def test_backends_are_never_mixed(tree: Path, whole: Path) -> None:
 def test_cuda_that_is_not_there_is_refused_before_any_work(
     tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mer_flow.flow.base.finds_cuda", lambda: False)
+    monkeypatch.setattr("mer_flow.flow.factory.finds_cuda", lambda: False)
     cuda = apply_settings(PipelineConfig(), (*TORCH, "flow.device=cuda"))
     with pytest.raises(UsageError, match="no CUDA device here; use --device cpu"):
         build_store("casme2", tree, tmp_path / "flows.h5", config=cuda)

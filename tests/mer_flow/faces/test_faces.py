@@ -15,7 +15,7 @@ from mer_flow.config import AlignConfig, FacesConfig, RegionsConfig
 from mer_flow.faces.align import eye_matrix, transform, warp
 from mer_flow.faces.detect import detect_face
 from mer_flow.faces.landmarks import eye_centres, face_mask, find_landmarks
-from mer_flow.faces.mediapipe_tasks import TasksMesh
+from mer_flow.faces.mesh import TasksMesh
 from mer_flow.faces.model_files import ModelFile
 from mer_flow.faces.regions import REGION_NAMES, get_region_backend, locate_regions, resolve_backend
 from mer_flow.work.errors import FaceError, MissingDependencyError, ModelFileError, UsageError
@@ -171,13 +171,16 @@ def bundle(path: Path, landmark_model: str) -> ModelFile:
     return ModelFile("assembled", path.name, len(data), hashlib.sha256(data).hexdigest())
 
 
+def assembled(folder: Path, landmark_model: str) -> TasksMesh:
+    return TasksMesh(folder / "a.task", bundle(folder / "a.task", landmark_model))
+
+
 @legacy
 def test_landmarks_that_contradict_dlib_are_caught(
     tmp_path: Path, aligned: tuple[np.ndarray, np.ndarray]
 ) -> None:
     """The Tasks interface runs an assembled bundle and returns garbage without a word; the check notices."""
-    path = tmp_path / "a.task"
-    backend = TasksMesh(path, bundle(path, "face_landmark.tflite"))
+    backend = assembled(tmp_path, "face_landmark.tflite")
     assert backend.centres(*aligned).shape == (5, 2)
     found = locate_regions(backend, *aligned, RegionsConfig())
     assert found.backend == "dlib" and found.eye_error > 0.15
@@ -190,8 +193,7 @@ def test_landmarks_that_contradict_dlib_are_caught(
 def test_a_backend_that_fails_while_running_is_a_recorded_fallback(
     tmp_path: Path, aligned: tuple[np.ndarray, np.ndarray]
 ) -> None:
-    path = tmp_path / "a.task"
-    backend = TasksMesh(path, bundle(path, "face_landmark_with_attention.tflite"))
+    backend = assembled(tmp_path, "face_landmark_with_attention.tflite")
     found = locate_regions(backend, *aligned, RegionsConfig())
     assert found.backend == "dlib" and "RET_CHECK" in found.fallback
 
@@ -214,17 +216,13 @@ def test_auto_is_the_bundled_mesh_here() -> None:
     assert resolve_backend("dlib")[0] == "dlib"
 
 
-def fake_mediapipe(folder: Path, version: str) -> str:
-    info = folder / f"mediapipe-{version}.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: mediapipe\nVersion: {version}\n")
-    return str(folder)
-
-
 def test_auto_with_a_later_mediapipe_needs_the_model_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.syspath_prepend(fake_mediapipe(tmp_path, "1.2.2"))
+    info = tmp_path / "mediapipe-1.2.2.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: mediapipe\nVersion: 1.2.2\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.setenv("MER_FLOW_CACHE", str(tmp_path / "cache"))
     name, reason = resolve_backend("auto")
     assert name == "dlib" and "mer-flow models fetch" in reason
@@ -252,9 +250,9 @@ def test_mediapipe_starts_and_runs_without_noise(face_frame: np.ndarray, tmp_pat
     np.save(tmp_path / "f.npy", face_frame)
     code = (
         "import numpy as np, sys; "
-        "from mer_flow.extraction.extractor import extract_pair, PipelineConfig, apply_settings; "
+        "from mer_flow.config import PipelineConfig; from mer_flow.extraction.extractor import extract_pair; "
         f"f = np.load({str(tmp_path / 'f.npy')!r}); "
-        "c = apply_settings(PipelineConfig(), ['align.size=96', 'flow.nscales=2', 'flow.warps=1']); "
+        "c = PipelineConfig.from_dict({'align': {'size': 96}, 'flow': {'nscales': 2, 'warps': 1}}); "
         "assert extract_pair(f, f, c).notes['region_backend'] == 'mediapipe-legacy'; "
         "print('said', file=sys.stderr)"
     )

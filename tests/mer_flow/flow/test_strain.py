@@ -25,29 +25,20 @@ def test_finite_rotation_has_its_second_order_strain() -> None:
     np.testing.assert_allclose(optical_strain(np.stack([u, v])), np.sqrt(2) * (1 - np.cos(angle)), rtol=1e-9)
 
 
-def test_uniform_expansion_has_root_two_times_its_rate() -> None:
-    np.testing.assert_allclose(optical_strain(np.stack([0.03 * X, 0.03 * Y])), 0.03 * np.sqrt(2), rtol=1e-12)
-
-
-def test_stretch_along_one_axis_has_its_rate() -> None:
-    np.testing.assert_allclose(optical_strain(np.stack([0.05 * X, 0 * Y])), 0.05, rtol=1e-12)
-
-
-@pytest.mark.parametrize("axis", [0, 1])
-def test_simple_shear_has_rate_over_root_two(axis: int) -> None:
-    flow = np.stack([0.04 * Y, 0 * Y]) if axis == 0 else np.stack([0 * X, 0.04 * X])
-    np.testing.assert_allclose(optical_strain(flow), 0.04 / np.sqrt(2), rtol=1e-12)
-
-
-def test_pure_shear_equals_its_rotated_stretch() -> None:
-    """u = k y, v = k x is a stretch by k and a squeeze by k along the diagonals: axes do not matter."""
-    np.testing.assert_allclose(optical_strain(np.stack([0.02 * Y, 0.02 * X])), 0.02 * np.sqrt(2), rtol=1e-12)
-    np.testing.assert_allclose(optical_strain(np.stack([0.02 * X, -0.02 * Y])), 0.02 * np.sqrt(2), rtol=1e-12)
-
-
-def test_spacing_is_the_distance_of_samples() -> None:
-    flow = np.stack([0.08 * X, 0 * X])
-    np.testing.assert_allclose(optical_strain(flow, spacing=8.0), 0.01, rtol=1e-12)
+@pytest.mark.parametrize(
+    ("u", "v", "expected"),
+    [
+        pytest.param(0.03 * X, 0.03 * Y, 0.03 * np.sqrt(2), id="uniform expansion"),
+        pytest.param(0.05 * X, 0 * Y, 0.05, id="stretch along one axis"),
+        pytest.param(0.04 * Y, 0 * Y, 0.04 / np.sqrt(2), id="simple shear along x"),
+        pytest.param(0 * X, 0.04 * X, 0.04 / np.sqrt(2), id="simple shear along y"),
+        # A stretch by k and a squeeze by k along the diagonals, or along the axes: the same.
+        pytest.param(0.02 * Y, 0.02 * X, 0.02 * np.sqrt(2), id="pure shear"),
+        pytest.param(0.02 * X, -0.02 * Y, 0.02 * np.sqrt(2), id="its rotated stretch"),
+    ],
+)
+def test_linear_fields_have_their_strain(u: np.ndarray, v: np.ndarray, expected: float) -> None:
+    np.testing.assert_allclose(optical_strain(np.stack([u, v])), expected, rtol=1e-12)
 
 
 def test_differences_are_central_inside_and_one_sided_at_the_border() -> None:

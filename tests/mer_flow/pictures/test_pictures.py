@@ -7,16 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from tests.mer_flow.stores import sample_of, write_store
 
 from mer_flow.flow.strain import optical_strain
-from mer_flow.pictures import common_scale, contact_sheet, flow_maps, flow_to_colour, flow_wheel
-from mer_flow.pictures.colours import nice_ceiling, signed_to_colour, unsigned_to_colour
+from mer_flow.pictures import Scale, common_scale, contact_sheet, flow_maps, flow_to_colour
+from mer_flow.pictures.colours import flow_wheel, nice_ceiling, signed_to_colour, unsigned_to_colour
 from mer_flow.pictures.page import CAPTION_WIDTH, GAP, MARGIN
 from mer_flow.pictures.regions import face_outlines, picture_of, view_of, view_outlines
-from mer_flow.samples import Sample, SampleTable
 from mer_flow.store.reader import FlowStore
-from mer_flow.store.record import SampleRecord, encode_sample
-from mer_flow.store.writer import StoreWriter
 from mer_flow.views import parse_view
 from mer_flow.work.errors import UsageError, ViewError
 
@@ -35,12 +33,6 @@ def movement() -> np.ndarray:
     return np.concatenate([flow, optical_strain(flow)[None]])
 
 
-def sample(name: str) -> Sample:
-    return Sample(
-        f"samm/006/{name}", "samm", "samm/006", name, 10, 20, 31, "sheet", "surprise", "R1+R2", 2, 200.0
-    )
-
-
 @pytest.fixture(scope="module")
 def face() -> np.ndarray:
     data = pytest.importorskip("skimage.data")
@@ -52,22 +44,18 @@ def face() -> np.ndarray:
 def stores(tmp_path_factory: pytest.TempPathFactory, face: np.ndarray) -> dict[str, Path]:
     """One store with everything, one without faces, one without region centres."""
     folder = tmp_path_factory.mktemp("stores")
-    pipeline = {"map_kind": {"kind": "computed", "map_size": SIDE, "values": "px"}}
     kinds = {
         "full": {"regions": REGIONS, "faces": np.stack([face, face])},
         "faceless": {"regions": REGIONS},
         "bare": {},
     }
-    for kind, parts in kinds.items():
-        with StoreWriter(folder / f"{kind}.h5", pipeline) as writer:
-            rows = [sample("006_1_1"), sample("006_1_2")]
-            writer.begin("samm", SampleTable(rows))
-            for n, row in enumerate(rows):
-                notes = {"fallbacks": ["regions-dlib"] if n else []}
-                record = SampleRecord(row, movement() / (1 + 3 * n), notes=notes, **parts)
-                writer.commit(row.sample_id, encode_sample(record))
-            writer.finish()
-    return {kind: folder / f"{kind}.h5" for kind in kinds}
+    strengths = {"006_1_1": 1, "006_1_2": 4}
+    rows = [(sample_of("samm", "006", clip, "surprise"), movement() / by) for clip, by in strengths.items()]
+    notes = {"006_1_2": {"fallbacks": ["regions-dlib"]}}
+    return {
+        kind: write_store(folder / f"{kind}.h5", rows, notes=notes, **parts).path
+        for kind, parts in kinds.items()
+    }
 
 
 def test_directions_have_their_colours() -> None:
@@ -146,6 +134,15 @@ def test_views_keep_px_of_the_face(name: str) -> None:
     assert np.allclose(cut[2], 0.0, atol=1e-6)
 
 
+def draw(store: Path, folder: Path, shared: bool = False) -> tuple[Path, Scale]:
+    """Draws a sheet of all samples, and returns the scale that they could share."""
+    with FlowStore(store) as opened:
+        ids = opened.table().sample_ids
+        scale = common_scale(opened, ids)
+        path = contact_sheet(opened, ids, folder / "s.png", scale=scale if shared else None, tile=TILE)
+    return path, scale
+
+
 def tile(path: Path, row: int, column: int) -> np.ndarray:
     """Cuts a tile out of a sheet; rows lie at the bottom of the page, one below the other."""
     page = np.asarray(Image.open(path).convert("RGB")).astype(int)
@@ -157,9 +154,7 @@ def tile(path: Path, row: int, column: int) -> np.ndarray:
 
 
 def test_the_moved_region_lights_up(stores: dict[str, Path], tmp_path: Path) -> None:
-    path = tmp_path / "sheet.png"
-    with FlowStore(stores["full"]) as store:
-        contact_sheet(store, store.table().sample_ids, path, tile=TILE)
+    path, _ = draw(stores["full"], tmp_path)
     for row in (0, 1):  # the weak one too, on its own scale
         for column in (2, 4, 5):  # flow, v, strain
             picture = tile(path, row, column)
@@ -177,11 +172,7 @@ def test_the_moved_region_lights_up(stores: dict[str, Path], tmp_path: Path) -> 
 
 
 def test_a_shared_scale_keeps_the_weak_one_pale(stores: dict[str, Path], tmp_path: Path) -> None:
-    path = tmp_path / "sheet.png"
-    with FlowStore(stores["full"]) as store:
-        ids = store.table().sample_ids
-        scale = common_scale(store, ids)
-        contact_sheet(store, ids, path, scale=scale, tile=TILE)
+    path, scale = draw(stores["full"], tmp_path, shared=True)
     assert 0.9 * REACH <= scale.flow <= 1.3 * REACH
     strong, weak = (255 - tile(path, row, 2).min() for row in (0, 1))
     assert weak < 0.4 * strong
@@ -190,19 +181,13 @@ def test_a_shared_scale_keeps_the_weak_one_pale(stores: dict[str, Path], tmp_pat
 def test_view_column_shows_the_five_parts_of_the_face(
     stores: dict[str, Path], face: np.ndarray, tmp_path: Path
 ) -> None:
-    path = tmp_path / "sheet.png"
-    with FlowStore(stores["full"]) as store:
-        contact_sheet(store, store.table().sample_ids, path, tile=TILE)
+    path, _ = draw(stores["full"], tmp_path)
     assert np.abs(tile(path, 0, 0) - face).max() == 0
     drawn = tile(path, 0, 6)
     expected = picture_of(face, REGIONS, parse_view("regions-28"), "samm/006/x")
     resized = np.asarray(Image.fromarray(expected).resize((TILE, TILE), Image.Resampling.BICUBIC))
     rows = slice(round(TILE * 24 / 28), TILE - 4)  # below the labels
     assert np.abs(drawn[rows, 4:50] - resized[rows, 4:50]).max() <= 1
-
-
-def columns_of(path: Path) -> int:
-    return (Image.open(path).width - 2 * MARGIN - CAPTION_WIDTH) // (TILE + GAP)
 
 
 @pytest.mark.parametrize(("kind", "columns"), [("full", 9), ("faceless", 6), ("bare", 4)])
@@ -213,8 +198,7 @@ def test_what_is_missing_has_no_column(
 
     pages = []
     monkeypatch.setattr(sheet, "draw_page", lambda page: pages.append(page) or Image.new("RGB", (4, 4)))
-    with FlowStore(stores[kind]) as store:
-        contact_sheet(store, store.table().sample_ids, tmp_path / "sheet.png", tile=TILE)
+    draw(stores[kind], tmp_path)
     (page,) = pages
     assert len(page.heads) == columns and all(len(row.tiles) == columns for row in page.rows)
     notes = " ".join(page.notes)

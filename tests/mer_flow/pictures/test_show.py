@@ -109,15 +109,7 @@ def test_wrong_names(store: Path, tmp_path: Path, arguments: tuple[str, ...], me
 
 
 def test_absent_store_is_one_clear_line(tmp_path: Path) -> None:
-    command = [
-        sys.executable,
-        "-m",
-        "mer_flow.cli",
-        "show",
-        str(tmp_path / "x.h5"),
-        "--out",
-        str(tmp_path / "o"),
-    ]
+    command = [sys.executable, "-m", "mer_flow.cli", "show", str(tmp_path / "x.h5"), "--out", str(tmp_path)]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (
         result.returncode == 1

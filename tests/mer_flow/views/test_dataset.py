@@ -8,31 +8,21 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tests.mer_flow.stores import sample_of, write_store
 
-from mer_flow.samples import Sample, SampleTable
-from mer_flow.store.writer import SampleRecord, StoreWriter, encode_sample
 from mer_flow.views import read_view
 
 torch = pytest.importorskip("torch", reason="the Dataset is for torch")
 
-SIDE = 32
-
 
 @pytest.fixture(scope="module")
 def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("dataset") / "flows.h5"
     emotions = ("negative", "positive", "surprise")
-    with StoreWriter(path, {"map_kind": {"kind": "computed", "map_size": SIDE, "values": "px"}}) as writer:
-        table = SampleTable(
-            Sample(f"smic/s{i}/c", "smic", f"smic/s{i}", "c", 1, 5, 9, "sheet", emotions[i % 3], "", 0, 100.0)
-            for i in range(11)
-        )
-        writer.begin("smic", table)
-        for i, sample in enumerate(table):
-            record = SampleRecord(sample, np.random.default_rng(i).normal(size=(3, SIDE, SIDE)) ** 2)
-            writer.commit(sample.sample_id, encode_sample(record))
-        writer.finish()
-    return path
+    rows = [
+        (sample_of("smic", f"s{i}", "c", emotions[i % 3]), np.random.default_rng(i).uniform(size=(3, 32, 32)))
+        for i in range(11)
+    ]
+    return write_store(tmp_path_factory.mktemp("dataset") / "flows.h5", rows).path
 
 
 def halve(tensor: Any) -> Any:

@@ -3,28 +3,19 @@
 from __future__ import annotations
 
 import time
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from tests.mer_flow.stores import sample_of, write_store
 
-from mer_flow.samples import Sample, SampleTable
 from mer_flow.store.reader import FlowStore
 from mer_flow.store.schema import REGIONS
-from mer_flow.store.writer import SampleRecord, StoreWriter, encode_sample
-from mer_flow.views import (
-    CUT_WIDTH_IOD,
-    FLOW_LIMIT,
-    NORMALISATIONS,
-    STRAIN_LIMIT,
-    ViewReader,
-    missing_ingredient,
-    parse_view,
-    read_view,
-)
-from mer_flow.views.layouts import REGION_LAYOUTS, region_blocks
+from mer_flow.views import NORMALISATIONS, ViewReader, missing_ingredient, parse_view, read_view
+from mer_flow.views.layouts import CUT_WIDTH_IOD, region_blocks
+from mer_flow.views.names import REGION_LAYOUTS
+from mer_flow.views.normalise import FLOW_LIMIT, STRAIN_LIMIT
 from mer_flow.work.errors import UsageError, ViewError
 
 SIDE = 112
@@ -33,13 +24,6 @@ SIDE = 112
 CENTRES = np.array([[78.0, 40.0], [33.2, 40.0], [55.5, 62.0], [72.0, 84.0], [39.0, 84.0]], dtype=np.float32)
 EMOTIONS = ("disgust", "happiness", "surprise", "others")
 Y, X = np.mgrid[0:SIDE, 0:SIDE].astype(np.float64)
-
-
-def sample_of(database: str, i: int) -> Sample:
-    emotion = EMOTIONS[i % 4]
-    return Sample(
-        f"{database}/s{i}/c", database, f"{database}/s{i}", "c", 1, 5, 9, "sheet", emotion, "", 0, 200.0
-    )
 
 
 def with_strain(u: np.ndarray, v: np.ndarray) -> np.ndarray:
@@ -51,17 +35,9 @@ def with_strain(u: np.ndarray, v: np.ndarray) -> np.ndarray:
 def write(
     path: Path, database: str, flows: list[np.ndarray], *, values: str = "px", **extra: Any
 ) -> FlowStore:
-    side = flows[0].shape[-1]
-    kind = "computed" if values == "px" else "imported"
-    with StoreWriter(path, {"map_kind": {"kind": kind, "map_size": side, "values": values}}) as writer:
-        table = SampleTable(sample_of(database, i) for i in range(len(flows)))
-        writer.begin(database, table)
-        regions = CENTRES if values == "px" else None
-        for sample, flow in zip(table, flows, strict=True):
-            record = replace(SampleRecord(sample, flow, regions=regions), **extra)
-            writer.commit(sample.sample_id, encode_sample(record))
-        writer.finish()
-    return FlowStore(path)
+    rows = [(sample_of(database, f"s{i}", "c", EMOTIONS[i % 4]), flow) for i, flow in enumerate(flows)]
+    parts = {"regions": CENTRES if values == "px" else None} | extra
+    return write_store(path, rows, values=values, **parts)
 
 
 def at(flow: np.ndarray, tmp_path: Path, view: str, normalisation: str = "raw", **extra: Any) -> np.ndarray:
@@ -74,19 +50,22 @@ def bump(x: float, y: float, sigma: float = 3.0) -> np.ndarray:
     return np.exp(-((X - x) ** 2 + (Y - y) ** 2) / (2 * sigma**2))
 
 
+#: u_x 0.02, v_y 0.005, v_x 0.01, whatever the size of the map, and its strain.
+LINEAR = with_strain(0.02 * X - 1, 0.01 * X + 0.005 * Y)
+LINEAR_STRAIN = np.sqrt(0.02**2 + 0.005**2 + 0.5 * 0.01**2)
+
+
 @pytest.mark.parametrize("view", ["whole-28", "whole-30", "htnet-28"])
 def test_flow_keeps_its_unit_and_strain_stays_dimensionless(view: str, tmp_path: Path) -> None:
-    maps = at(with_strain(0.02 * X - 1, 0.01 * X + 0.005 * Y), tmp_path, view)
+    maps = at(LINEAR, tmp_path, view)
     size = maps.shape[-1]
-    # u_x 0.02, v_y 0.005, v_x 0.01, whatever the size of the map
-    expected = np.sqrt(0.02**2 + 0.005**2 + 0.5 * 0.01**2)
     quadrants = (
         [slice(0, size)] if view.startswith("whole") else [slice(0, size // 2), slice(size // 2, size)]
     )
     for rows in quadrants:
         for columns in quadrants:
             assert np.allclose(np.diff(maps[0, rows, columns], axis=1), 0.02, atol=2e-3)
-    assert np.allclose(maps[2], expected, rtol=0.05)
+    assert np.allclose(maps[2], LINEAR_STRAIN, rtol=0.05)
     if view == "whole-28":
         cell = (np.arange(28) + 0.5) * 4 - 0.5
         assert np.allclose(maps[0], (0.02 * cell - 1) / 4, atol=2e-4)
@@ -95,9 +74,8 @@ def test_flow_keeps_its_unit_and_strain_stays_dimensionless(view: str, tmp_path:
 @pytest.mark.parametrize("layout", REGION_LAYOUTS)
 @pytest.mark.parametrize("size", [28, 36])
 def test_regions_of_a_linear_field_have_no_seams_in_strain(layout: str, size: int, tmp_path: Path) -> None:
-    maps = at(with_strain(0.02 * X - 1, 0.01 * X + 0.005 * Y), tmp_path, f"regions-{size}@{layout}")
-    expected = np.sqrt(0.02**2 + 0.005**2 + 0.5 * 0.01**2)
-    assert np.allclose(maps[2], expected, rtol=0.05), "a seam between regions would show as strain"
+    maps = at(LINEAR, tmp_path, f"regions-{size}@{layout}")
+    assert np.allclose(maps[2], LINEAR_STRAIN, rtol=0.05), "a seam between regions would show as strain"
     pitch = CUT_WIDTH_IOD * 44.8 / (size // 2)
     block = region_blocks(layout, size)[0]
     assert np.allclose(np.diff(maps[0, : size // 4, : size // 4], axis=1), 0.02, atol=1e-3)

@@ -292,7 +292,7 @@ def resolve(config: PipelineConfig) -> PipelineConfig:
         MissingDependencyError: A library is absent or broken.
     """
     from mer_flow.faces.regions import resolve_backend
-    from mer_flow.flow.base import resolve_options
+    from mer_flow.flow.factory import resolve_options
 
     name, _ = resolve_backend(config.regions.backend)
     options = resolve_options(config.flow.backend, config.flow.options)
@@ -374,7 +374,7 @@ def pipeline_record(config: PipelineConfig) -> dict[str, Any]:
         MissingDependencyError: A library of the pipeline is absent or broken.
     """
     from mer_flow.faces.regions import backend_version as region_version
-    from mer_flow.flow.base import backend_version as flow_version
+    from mer_flow.flow.factory import backend_version as flow_version
 
     config = resolve(config)
     return {

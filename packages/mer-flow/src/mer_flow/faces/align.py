@@ -14,7 +14,7 @@ _MOST_SUPERSAMPLING = 8
 
 
 def eye_matrix(right_eye: np.ndarray, left_eye: np.ndarray, config: AlignConfig) -> np.ndarray:
-    """Builds the similarity that puts the eye centres in their places.
+    """Build the similarity that puts the eye centres in their places.
 
     Args:
         right_eye: (2,) px of the frame, the subject's right eye (left in the image).
@@ -43,17 +43,11 @@ def eye_matrix(right_eye: np.ndarray, left_eye: np.ndarray, config: AlignConfig)
 
 
 def crop_matrix(shape: tuple[int, ...], config: AlignConfig) -> np.ndarray:
-    """Builds the canonical similarity for a cropped frame in which no face was found.
+    """Build the canonical similarity for a cropped frame, (H, W, ...), in which no face was found.
 
     The whole crop, centred and with its proportions kept, fills the longer side of the aligned face: nothing
     is cut, and the same matrix holds for every frame of the clip. Eyes are then only roughly in their places.
-
-    Args:
-        shape: Shape of the cropped frame, (H, W, ...).
-        config: Size of the aligned face.
-
-    Returns:
-        float64 (2, 3): frame px to aligned px.
+    Returns float64 (2, 3): frame px to aligned px.
     """
     height, width = shape[:2]
     scale = config.size / max(height, width)
@@ -62,22 +56,21 @@ def crop_matrix(shape: tuple[int, ...], config: AlignConfig) -> np.ndarray:
 
 
 def transform(matrix: np.ndarray, points: np.ndarray) -> np.ndarray:
-    """Applies a (2, 3) matrix to (N, 2) points; returns float64 (N, 2)."""
+    """Apply a (2, 3) matrix to (N, 2) points; the result is float64."""
     return np.asarray(points, dtype=np.float64) @ matrix[:, :2].T + matrix[:, 2]
 
 
 def scale_of(matrix: np.ndarray) -> float:
-    """Returns aligned px per frame px."""
+    """Return aligned px per frame px."""
     return math.sqrt(abs(float(np.linalg.det(matrix[:, :2]))))
 
 
 def warp(image: np.ndarray, matrix: np.ndarray, config: AlignConfig, margin: int = 0) -> np.ndarray:
-    """Renders the aligned face.
+    """Render the aligned face.
 
     When shrinking, the face is rendered at the next whole multiple of its size that does not shrink, then
-    reduced by
-    area: no detail of the frame is skipped, so sub-pixel movement survives. Beyond the frame its edge is
-        repeated.
+    reduced by area: no detail of the frame is skipped, so sub-pixel movement survives. Beyond the frame its
+    edge is repeated.
 
     Args:
         image: uint8 (H, W) or (H, W, 3).
@@ -107,13 +100,7 @@ def warp(image: np.ndarray, matrix: np.ndarray, config: AlignConfig, margin: int
 
 
 def outside_share(shape: tuple[int, ...], matrix: np.ndarray, config: AlignConfig) -> float:
-    """Returns the share of the aligned face, 0 to 1, that lies beyond the frame.
-
-    Args:
-        shape: Shape of the frame, (H, W, ...).
-        matrix: (2, 3) frame px to aligned px.
-        config: Size of the aligned face.
-    """
+    """Return the share of the aligned face, 0 to 1, that lies beyond a frame of (H, W, ...)."""
     inverse = np.linalg.inv(matrix[:, :2])
     axis = np.arange(0, config.size, 4) + 1.5
     grid = np.stack(np.meshgrid(axis, axis), axis=-1).reshape(-1, 2)
@@ -123,13 +110,13 @@ def outside_share(shape: tuple[int, ...], matrix: np.ndarray, config: AlignConfi
 
 
 def to_grey(image: np.ndarray) -> np.ndarray:
-    """Returns uint8 (H, W): the luma of an RGB image, or the grey image itself."""
+    """Return uint8 (H, W): the luma of an RGB image, or the grey image itself."""
     if image.ndim == 2:
         return image
     cv2 = load_cv2()
-    return np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), dtype=np.uint8)
+    return np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY))
 
 
 def to_rgb(image: np.ndarray) -> np.ndarray:
-    """Returns uint8 (H, W, 3): the image itself, or a grey image three times."""
+    """Return uint8 (H, W, 3): the image itself, or a grey image three times."""
     return image if image.ndim == 3 else np.repeat(image[:, :, None], 3, axis=2)

@@ -18,26 +18,22 @@ Box = tuple[int, int, int, int]
 
 @dataclass(frozen=True, slots=True)
 class Detection:
-    """The face chosen in a frame, and what was not chosen.
-
-    Attributes:
-        box: Left, top, right, bottom, px of the frame.
-        score: The detector's score.
-        scores: Scores of all detections, highest first.
-        upsampled: Doublings that were needed.
-        padded: Whether it was found only after a border had been added.
-    """
+    """The face chosen in a frame, and what was not chosen."""
 
     box: Box
-    score: float
-    scores: tuple[float, ...]
-    upsampled: int = 0
-    padded: bool = False
+    scores: tuple[float, ...]  # of all detections, highest first: the chosen one's
+    upsampled: int = 0  # doublings that were needed
+    padded: bool = False  # found only after a border had been added
+
+    @property
+    def score(self) -> float:
+        """The detector's score of the face."""
+        return self.scores[0]
 
 
 @functools.cache
 def load_detector() -> Any:
-    """Returns this process's detector."""
+    """Return this process's detector."""
     return load_dlib().get_frontal_face_detector()
 
 
@@ -52,7 +48,7 @@ def _run(image: np.ndarray, upsample: int, min_score: float) -> list[tuple[float
 
 
 def detect_face(image: np.ndarray, config: FacesConfig, cropped: bool = False) -> Detection | None:
-    """Finds the face with the highest score.
+    """Find the face with the highest score.
 
     Args:
         image: uint8 (H, W) or (H, W, 3) RGB.
@@ -69,19 +65,14 @@ def detect_face(image: np.ndarray, config: FacesConfig, cropped: bool = False) -
         for edge in (0, border) if border else (0,):
             found = _run(np.pad(image, widths, mode="edge") if edge else image, upsample, config.min_score)
             if found:
-                score, (left, top, right, bottom) = found[0]
-                return Detection(
-                    box=(left - edge, top - edge, right - edge, bottom - edge),
-                    score=score,
-                    scores=tuple(item for item, _ in found),
-                    upsampled=upsample,
-                    padded=edge > 0,
-                )
+                left, top, right, bottom = (side - edge for side in found[0][1])
+                scores = tuple(score for score, _ in found)
+                return Detection((left, top, right, bottom), scores, upsample, padded=edge > 0)
     return None
 
 
 def no_face(image: np.ndarray, config: FacesConfig) -> FaceError:
-    """Builds the error for a frame without a face."""
+    """Build the error for a frame without a face."""
     height, width = image.shape[:2]
     return FaceError(
         f"no face found in the {width}x{height} px onset frame "

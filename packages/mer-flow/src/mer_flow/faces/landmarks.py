@@ -10,7 +10,7 @@ import numpy as np
 from mer_flow.faces.detect import Box
 from mer_flow.faces.model_files import DLIB_68, verified_path
 from mer_flow.work.errors import FaceError
-from mer_flow.work.libraries import load_dlib
+from mer_flow.work.libraries import load_cv2, load_dlib
 
 #: Index ranges of the 68 points; sides are the subject's own, so the right eye lies left in the image.
 RIGHT_EYE = slice(36, 42)
@@ -22,7 +22,7 @@ LEFT_LIP_CORNER = 54
 
 @functools.cache
 def load_predictor() -> Any:
-    """Returns this process's landmark predictor, its file checked."""
+    """Return this process's landmark predictor, its file checked."""
     path = verified_path(DLIB_68)
     try:
         return load_dlib().shape_predictor(str(path))
@@ -31,11 +31,11 @@ def load_predictor() -> Any:
 
 
 def find_landmarks(image: np.ndarray, box: Box) -> np.ndarray:
-    """Fits the 68 points inside a face box (Kazemi and Sullivan 2014, doi:10.1109/CVPR.2014.241).
+    """Fit the 68 points inside a face box (Kazemi and Sullivan 2014, doi:10.1109/CVPR.2014.241).
 
     Args:
         image: uint8 (H, W) or (H, W, 3) RGB.
-        box: Left, top, right, bottom, px of the image.
+        box: Of the face, px of the image.
 
     Returns:
         float32 (68, 2): x, y in px of the image. dlib rounds to whole pixels.
@@ -46,30 +46,13 @@ def find_landmarks(image: np.ndarray, box: Box) -> np.ndarray:
 
 
 def eye_centres(landmarks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the centres of the subject's right and left eye.
-
-    Args:
-        landmarks: (68, 2) px.
-
-    Returns:
-        Two float64 (2,): right eye (left in the image), left eye.
-    """
+    """Return the centres, float64 (2,), of the subject's right eye (left in the image) and left eye."""
     points = np.asarray(landmarks, dtype=np.float64)
     return points[RIGHT_EYE].mean(axis=0), points[LEFT_EYE].mean(axis=0)
 
 
 def face_mask(landmarks: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    """Marks the face: the hull of the landmarks, widened over the lower forehead.
-
-    Args:
-        landmarks: (68, 2) px of the image to mark.
-        shape: (H, W).
-
-    Returns:
-        bool (H, W).
-    """
-    from mer_flow.work.libraries import load_cv2
-
+    """Mark the face in an image of shape (H, W): the landmarks' hull, widened over the lower forehead."""
     cv2 = load_cv2()
     points = np.asarray(landmarks, dtype=np.float64)
     right, left = eye_centres(points)

@@ -9,11 +9,10 @@ import importlib.util
 import json
 import os
 import sys
-import urllib.error
 import urllib.request
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from mer_flow.work.errors import MissingDependencyError, ModelFileError
 from mer_flow.work.files import new_file
@@ -34,8 +33,7 @@ class ModelFile:
         size: Bytes.
         sha256: Checksum in lower-case hexadecimal.
         url: Where to fetch it; empty where it comes inside a Python package.
-        package: The Python package that carries it; empty where it is fetched.
-        inside: Path inside that package.
+        package: The Python package that carries it in its folder `models`; empty where it is fetched.
         licence: Its terms, in a sentence.
         purpose: What needs it.
     """
@@ -46,9 +44,15 @@ class ModelFile:
     sha256: str
     url: str = ""
     package: str = ""
-    inside: str = ""
     licence: str = ""
     purpose: str = ""
+
+    @property
+    def remedy(self) -> str:
+        """The command that brings it back."""
+        if self.package:
+            return f"pip install --force-reinstall --no-deps {self.package}"
+        return f"mer-flow models fetch {self.name}"
 
 
 DLIB_68 = ModelFile(
@@ -57,7 +61,6 @@ DLIB_68 = ModelFile(
     size=99_693_937,
     sha256="fbdc2cb80eb9aa7a758672cbfdda32ba6300efe9b6e6c7a299ff7e736b11b92f",
     package="face_recognition_models",
-    inside="models/shape_predictor_68_face_landmarks.dat",
     licence="trained on iBUG 300-W: not for commercial use",
     purpose="68 landmarks (alignment, masks, recorded fallback of the regions)",
 )
@@ -74,7 +77,7 @@ MODEL_FILES: dict[str, ModelFile] = {model.name: model for model in (DLIB_68, FA
 
 
 def cache_folder() -> Path:
-    """Returns the folder of fetched models: `MER_FLOW_CACHE`, else the user's cache folder."""
+    """Return the folder of fetched models: `MER_FLOW_CACHE`, else the user's cache folder."""
     if named := os.environ.get(CACHE_VARIABLE):
         return Path(named)
     if sys.platform == "win32":
@@ -87,10 +90,7 @@ def cache_folder() -> Path:
 
 
 def model_path(model: ModelFile) -> Path:
-    """Returns where a model file is, or would be; nothing is checked.
-
-    Args:
-        model: The model.
+    """Return where a model file is, or would be; nothing is checked.
 
     Raises:
         MissingDependencyError: The Python package that carries it is not installed.
@@ -103,60 +103,41 @@ def model_path(model: ModelFile) -> Path:
                 f"package {model.package} (model {model.name}) is not installed; mend with: "
                 "pip install 'mer-flow[faces]'"
             )
-        return Path(spec.submodule_search_locations[0]) / model.inside
+        return Path(spec.submodule_search_locations[0]) / "models" / model.file_name
     if model is FACE_LANDMARKER and (named := os.environ.get(TASK_FILE_VARIABLE)):
         return Path(named)
     return cache_folder() / model.file_name
 
 
-def remedy(model: ModelFile) -> str:
-    """Returns the command that brings a model file back."""
-    if model.package:
-        return f"pip install --force-reinstall --no-deps {model.package}"
-    return f"mer-flow models fetch {model.name}"
-
-
 def sha256_of(path: Path) -> str:
-    """Returns a file's SHA-256 in lower-case hexadecimal."""
+    """Return a file's SHA-256 in lower-case hexadecimal."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def check(model: ModelFile, path: Path) -> None:
-    """Compares a file with what the model must be, every byte read.
-
-    Args:
-        model: The model.
-        path: The file.
+    """Compare a file with what the model must be, every byte read.
 
     Raises:
         ModelFileError: The file is missing, or its size or checksum is wrong.
     """
-    try:
-        size = path.stat().st_size
-    except OSError as error:
-        raise ModelFileError(f"model {model.name}: {path} is missing; mend with: {remedy(model)}") from error
-    if size != model.size:
-        raise ModelFileError(
-            f"model {model.name}: {path} has {size} bytes, expected {model.size}; mend with: {remedy(model)}"
-        )
-    found = sha256_of(path)
-    if found != model.sha256:
-        raise ModelFileError(
-            f"model {model.name}: {path} has SHA-256 {found}, expected {model.sha256}; "
-            f"mend with: {remedy(model)}"
-        )
+    if not path.is_file():
+        problem = "is missing"
+    elif (size := path.stat().st_size) != model.size:
+        problem = f"has {size} bytes, expected {model.size}"
+    elif (found := sha256_of(path)) != model.sha256:
+        problem = f"has SHA-256 {found}, expected {model.sha256}"
+    else:
+        return
+    raise ModelFileError(f"model {model.name}: {path} {problem}; mend with: {model.remedy}")
 
 
 @functools.lru_cache(maxsize=8)
 def verified_path(model: ModelFile) -> Path:
-    """Returns a model's path after checking size and checksum.
+    """Return a model's path after checking size and checksum.
 
     A passed check is remembered in the cache folder under the file's size and modification time, so that
     worker processes do not each read the whole file.
-
-    Args:
-        model: The model.
 
     Raises:
         ModelFileError: The file is missing, or its size or checksum is wrong.
@@ -164,67 +145,46 @@ def verified_path(model: ModelFile) -> Path:
     """
     path = model_path(model)
     stamp = cache_folder() / "verified" / f"{model.name}.json"
-    try:
-        stat = path.stat()
-        seen = {
-            "path": str(path.resolve()),
-            "size": stat.st_size,
-            "mtime_ns": stat.st_mtime_ns,
-            "sha256": model.sha256,
-        }
-        if stat.st_size == model.size and json.loads(stamp.read_text("utf-8")) == seen:
+    with contextlib.suppress(OSError, ValueError):
+        if json.loads(stamp.read_text("utf-8")) == _fingerprint(model, path):
             return path
-    except (OSError, ValueError):
-        seen = {}
     check(model, path)
-    stat = path.stat()
-    seen = {
-        "path": str(path.resolve()),
-        "size": stat.st_size,
-        "mtime_ns": stat.st_mtime_ns,
-        "sha256": model.sha256,
-    }
     # A cache that cannot be written only costs the check again.
     with contextlib.suppress(OSError), new_file(stamp, overwrite=True) as part:
-        part.write_text(json.dumps(seen), encoding="utf-8")
+        part.write_text(json.dumps(_fingerprint(model, path)), encoding="utf-8")
     return path
 
 
-def fetch(
-    model: ModelFile,
-    *,
-    source: Path | None = None,
-    timeout: float = 30.0,
-    progress: Callable[[int, int], None] | None = None,
-) -> Path:
-    """Brings a model file into the cache, checked before it gets its name.
+def _fingerprint(model: ModelFile, path: Path) -> dict[str, Any]:
+    stat = path.stat()
+    named = {"path": str(path.resolve()), "sha256": model.sha256}
+    return named | {"size": stat.st_size, "mtime_ns": stat.st_mtime_ns}
+
+
+def fetch(model: ModelFile, *, source: Path | None = None, timeout: float = 30.0) -> Path:
+    """Bring a model file into the cache, checked before it gets its name.
 
     Args:
-        model: The model.
-        source: A file already downloaded elsewhere, for machines without a network; None fetches `model.url`.
+        model: One that has a `url`.
+        source: A file already downloaded elsewhere, for machines without a network; None fetches the `url`.
         timeout: Seconds without an answer before giving up.
-        progress: Called with bytes so far and bytes in all.
 
     Returns:
         The cached file.
 
     Raises:
         ModelFileError: The model is not one to fetch, the network or the source fails, or the checksum is
-            wrong; a wrong file is deleted.
+            wrong; then nothing is stored.
     """
     if not model.url:
         raise ModelFileError(
-            f"model {model.name} comes with the package {model.package}; get it with: {remedy(model)}"
+            f"model {model.name} comes with the package {model.package}; get it with: {model.remedy}"
         )
     target = cache_folder() / model.file_name
     try:
-        if source is not None:
-            with Path(source).open("rb") as stream:
-                data = _read_up_to(stream.read, model.size, progress)
-        else:
-            with urllib.request.urlopen(model.url, timeout=timeout) as answer:
-                data = _read_up_to(answer.read, model.size, progress)
-    except (OSError, urllib.error.URLError) as error:
+        with source.open("rb") if source else urllib.request.urlopen(model.url, timeout=timeout) as stream:
+            data = stream.read(model.size + 1)  # one byte more shows that a file is too long
+    except OSError as error:
         raise ModelFileError(
             f"model {model.name} could not be read from {source or model.url}: {error}; without a network, "
             f"download that address elsewhere and run: mer-flow models fetch {model.name} --from FILE"
@@ -246,15 +206,3 @@ def fetch(
         ) from error
     verified_path.cache_clear()
     return target
-
-
-def _read_up_to(
-    read: Callable[[int], bytes], size: int, progress: Callable[[int, int], None] | None
-) -> bytes:
-    """Reads at most one byte more than expected: enough to see that a file is too long."""
-    data = bytearray()
-    while len(data) <= size and (block := read(min(1 << 18, size + 1 - len(data)) or 1)):
-        data += block
-        if progress is not None:
-            progress(min(len(data), size), size)
-    return bytes(data)

@@ -13,10 +13,10 @@ import numpy as np
 
 from mer_flow.config import RegionsConfig
 from mer_flow.faces.landmarks import LEFT_LIP_CORNER, NOSE_TIP, RIGHT_LIP_CORNER, eye_centres
-from mer_flow.faces.mediapipe_tasks import task_file_ready
-from mer_flow.faces.model_files import FACE_LANDMARKER
-from mer_flow.work.errors import FaceError
-from mer_flow.work.libraries import installed, mediapipe_version
+from mer_flow.faces.mesh import LegacyMesh, TasksMesh, mesh_version
+from mer_flow.faces.model_files import FACE_LANDMARKER, verified_path
+from mer_flow.work.errors import FaceError, ModelFileError
+from mer_flow.work.libraries import mediapipe_version
 from mer_flow.work.suggest import unknown
 
 REGION_NAMES = ("left eye", "right eye", "nose", "left lip corner", "right lip corner")
@@ -37,7 +37,7 @@ class RegionBackend(Protocol):
     version: str
 
     def centres(self, face: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
-        """Finds the centres.
+        """Find the centres.
 
         Args:
             face: uint8 (H, W) or (H, W, 3) RGB, an aligned face.
@@ -47,36 +47,22 @@ class RegionBackend(Protocol):
             float32 (5, 2) px, in the order of `REGION_NAMES`.
 
         Raises:
-            FaceError: No face was found.
+            FaceError: No face was found, or the search failed.
         """
         ...
 
 
 class DlibRegions:
-    """The centres taken from dlib's 68 points.
-
-    Attributes:
-        name: `dlib`.
-        version: The model they come from.
-    """
+    """The centres taken from dlib's 68 points."""
 
     name = "dlib"
     version = "dlib-68"
 
     def centres(self, face: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
-        """Takes the centres out of the landmarks; the image is not used.
-
-        Args:
-            face: The aligned face.
-            landmarks: (68, 2) px of it.
-
-        Returns:
-            float32 (5, 2) px, in the order of `REGION_NAMES`.
-        """
+        """Take the centres out of the landmarks; the image is not used."""
         right, left = eye_centres(landmarks)
-        return np.stack(
-            [left, right, landmarks[NOSE_TIP], landmarks[LEFT_LIP_CORNER], landmarks[RIGHT_LIP_CORNER]]
-        ).astype(np.float32)
+        rest = landmarks[[NOSE_TIP, LEFT_LIP_CORNER, RIGHT_LIP_CORNER]]
+        return np.stack([left, right, *rest]).astype(np.float32)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +84,7 @@ class Regions:
 
 
 def resolve_backend(name: str) -> tuple[str, str]:
-    """Decides what `auto` means here and now.
+    """Decide what `auto` means here and now.
 
     A fetched, correct `.task` file with MediaPipe 0.10.30 or later; else the mesh bundled up to 0.10.21;
     else dlib.
@@ -116,49 +102,37 @@ def resolve_backend(name: str) -> tuple[str, str]:
         return "dlib", "mediapipe is not installed"
     if version <= _LAST_LEGACY:
         return "mediapipe-legacy", "mediapipe carries its models up to 0.10.21"
-    if version >= _FIRST_TASKS and task_file_ready():
-        return "mediapipe-tasks", "the face landmarker file is present and its checksum is right"
+    try:
+        if version >= _FIRST_TASKS and verified_path(FACE_LANDMARKER):
+            return "mediapipe-tasks", "the face landmarker file is present and its checksum is right"
+    except ModelFileError:
+        pass
     return "dlib", "mediapipe needs its model file here; run: mer-flow models fetch"
 
 
 def get_region_backend(name: str) -> RegionBackend:
-    """Builds a region backend.
+    """Build a region backend.
 
     Args:
-        name: `auto`, `mediapipe-tasks`, `mediapipe-legacy` or `dlib`.
-
-    Returns:
-        The backend.
+        name: As in `regions.backend`.
 
     Raises:
         UsageError: An unknown name.
         MissingDependencyError: MediaPipe is absent or of another kind.
         ModelFileError: The model file is missing or wrong.
     """
+    kinds: dict[str, type[RegionBackend]] = {kind.name: kind for kind in (TasksMesh, LegacyMesh, DlibRegions)}
     concrete, _ = resolve_backend(name)
-    if concrete == "mediapipe-legacy":
-        from mer_flow.faces.mediapipe_legacy import LegacyMesh
-
-        return LegacyMesh()
-    if concrete == "mediapipe-tasks":
-        from mer_flow.faces.mediapipe_tasks import TasksMesh
-
-        return TasksMesh()
-    if concrete == "dlib":
-        return DlibRegions()
-    raise unknown("region backend", name, ("auto", "mediapipe-tasks", "mediapipe-legacy", "dlib"))
+    if concrete not in kinds:
+        raise unknown("region backend", name, ("auto", *kinds))
+    return kinds[concrete]()
 
 
 def backend_version(name: str) -> str:
-    """Returns what decides a concrete backend's result, without starting it.
-
-    Args:
-        name: `mediapipe-tasks`, `mediapipe-legacy` or `dlib`.
-    """
-    mediapipe = "mediapipe " + installed(("mediapipe",)).get("mediapipe", "absent")
-    if name == "mediapipe-tasks":
-        return f"{mediapipe}, model {FACE_LANDMARKER.sha256[:12]}"
-    return mediapipe if name == "mediapipe-legacy" else DlibRegions.version
+    """Return a concrete backend's `version` without starting it."""
+    if name == "dlib":
+        return DlibRegions.version
+    return mesh_version(FACE_LANDMARKER if name == "mediapipe-tasks" else None)
 
 
 def locate_regions(
@@ -168,7 +142,7 @@ def locate_regions(
     config: RegionsConfig,
     check_eyes: bool = True,
 ) -> Regions:
-    """Finds the five centres, checks them against dlib's eyes, and falls back where that is allowed.
+    """Find the five centres, check them against dlib's eyes, and fall back where that is allowed.
 
     Args:
         backend: The backend to ask first.
@@ -176,9 +150,6 @@ def locate_regions(
         landmarks: (68, 2) dlib points, px of the same image.
         config: Fallback and the largest accepted eye distance.
         check_eyes: Whether dlib's points are good enough to check against; not so where no face was detected.
-
-    Returns:
-        The centres and how they were found.
 
     Raises:
         FaceError: The backend failed and no fallback is allowed.

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from mer_flow.flow.base import FlowBackend, get_backend
+from mer_flow.flow.base import FlowBackend
+from mer_flow.flow.factory import get_backend
 from mer_flow.flow.params import BackendOptions, TVL1Params
-from mer_flow.flow.strain import optical_strain
 
-__all__ = ["BackendOptions", "FlowBackend", "TVL1Params", "get_backend", "optical_strain"]
+__all__ = ["BackendOptions", "FlowBackend", "TVL1Params", "get_backend"]

@@ -35,8 +35,6 @@ class TVL1Params:
         scale_step: Size ratio of neighbouring pyramid levels, 0 to 1.
         gamma: Weight of an additional illumination variable; 0 switches it off.
         median_filtering: Side of the median filter, px; 1 switches it off, else 3 or 5.
-        use_initial_flow: Whether the solver takes the flow it is handed as its start. It is handed zero,
-            where it starts anyway, so this is recorded for completeness only.
     """
 
     tau: float = 0.25
@@ -50,20 +48,10 @@ class TVL1Params:
     scale_step: float = 0.8
     gamma: float = 0.0
     median_filtering: int = 5
-    use_initial_flow: bool = False
 
     def __post_init__(self) -> None:
-        positive = (
-            "tau",
-            "lambda_",
-            "theta",
-            "nscales",
-            "warps",
-            "epsilon",
-            "inner_iterations",
-            "outer_iterations",
-        )
-        for name in positive:
+        whole = ("nscales", "warps", "inner_iterations", "outer_iterations")
+        for name in ("tau", "lambda_", "theta", "epsilon", *whole):
             if not getattr(self, name) > 0:
                 raise UsageError(f"flow.{name} must be positive, got {getattr(self, name)}")
         if not 0 < self.scale_step < 1:

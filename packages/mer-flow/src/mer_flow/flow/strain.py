@@ -5,15 +5,14 @@ from __future__ import annotations
 import numpy as np
 
 
-def optical_strain(flow: np.ndarray, spacing: float = 1.0) -> np.ndarray:
-    """Computes the norm of the infinitesimal strain tensor by central differences (one-sided at the border).
+def optical_strain(flow: np.ndarray) -> np.ndarray:
+    """Compute the norm of the infinitesimal strain tensor by central differences (one-sided at the border).
 
     sqrt(u_x^2 + v_y^2 + 1/2 (u_y + v_x)^2), Shreve et al. 2011, doi:10.1109/FG.2011.5771451. Translation and
     infinitesimal rotation give zero.
 
     Args:
-        flow: (..., 2, H, W): u, v in px.
-        spacing: Distance of neighbouring samples in the unit of u and v; 1 where both are px of this map.
+        flow: (..., 2, H, W): u, v in px of this map.
 
     Returns:
         (..., H, W) of the flow's floating type, dimensionless.
@@ -23,21 +22,13 @@ def optical_strain(flow: np.ndarray, spacing: float = 1.0) -> np.ndarray:
     0.042426
     """
     u, v = flow[..., 0, :, :], flow[..., 1, :, :]
-    u_y, u_x = np.gradient(u, spacing, axis=(-2, -1))
-    v_y, v_x = np.gradient(v, spacing, axis=(-2, -1))
+    u_y, u_x = np.gradient(u, axis=(-2, -1))
+    v_y, v_x = np.gradient(v, axis=(-2, -1))
     return np.sqrt(u_x**2 + v_y**2 + 0.5 * (u_y + v_x) ** 2)
 
 
 def smooth(flow: np.ndarray, sigma: float) -> np.ndarray:
-    """Smooths u and v with a Gaussian cut at three sigma, edges repeated.
-
-    Args:
-        flow: (..., H, W).
-        sigma: px; 0 returns the flow itself.
-
-    Returns:
-        The same shape and type.
-    """
+    """Smooth u and v, (..., H, W), with a Gaussian of `sigma` px cut at three sigma, edges repeated."""
     if sigma <= 0:
         return flow
     radius = max(1, int(np.ceil(3 * sigma)))

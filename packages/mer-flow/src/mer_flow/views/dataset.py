@@ -14,8 +14,8 @@ try:
     from torch.utils.data import Dataset
 except ImportError as error:
     raise MissingDependencyError(
-        "mer_flow.views.dataset needs torch: pip install 'mer-flow[torch]' (mer_flow.views.read_view gives numpy "
-        "arrays without it)"
+        "mer_flow.views.dataset needs torch: pip install 'mer-flow[torch]' (mer_flow.views.read_view gives "
+        "numpy arrays without it)"
     ) from error
 
 
@@ -23,26 +23,9 @@ class FlowDataset(Dataset):
     """Labelled maps as `(tensor (C, H, W) float32, label int)`.
 
     Nothing is read before the first item; each worker process opens the store itself. Whoever trains on a
-    whole view many times reads it once with `read_view` instead.
-
-    Args:
-        store: The store, or its path.
-        view: As for `mer_flow.views.read_view`.
-        normalisation: As for `mer_flow.views.read_view`.
-        scheme: Label scheme.
-        databases: Databases to read.
-        transform: Applied to each tensor; must be picklable for spawned workers.
-
-    Attributes:
-        labels: (N,) int64.
-        subjects: (N,) str, for splits that keep subjects apart.
-        databases: (N,) str.
-        sample_ids: (N,) str.
-        classes: Class names.
-
-    Raises:
-        UsageError: Unknown view, normalisation, scheme or database.
-        ViewError: The store cannot give this view, or no sample has a class.
+    whole view many times reads it once with `read_view` instead. Arguments and faults are those of
+    `read_view`; `transform`, applied to each tensor, must be picklable for spawned workers. Labels and what
+    names the items are as in `ViewData`.
     """
 
     def __init__(
@@ -57,11 +40,9 @@ class FlowDataset(Dataset):
     ):
         self.reader = ViewReader(store, view, normalisation, scheme=scheme, databases=databases)
         self.transform = transform
-        self.labels = self.reader.labels
-        self.subjects = self.reader.subjects
-        self.databases = self.reader.databases
+        self.labels, self.classes = self.reader.labels, self.reader.classes
+        self.subjects, self.databases = self.reader.subjects, self.reader.databases
         self.sample_ids = self.reader.sample_ids
-        self.classes = self.reader.classes
 
     def __len__(self) -> int:
         return len(self.reader)
@@ -70,7 +51,7 @@ class FlowDataset(Dataset):
         return self.__getitems__([range(len(self))[index]])[0]
 
     def __getitems__(self, indices: Sequence[int]) -> list[tuple[Any, int]]:
-        """Reads a batch at once; torch's loader calls this where it exists."""
+        """Read a batch at once; torch's loader calls this where it exists."""
         tensors: Any = torch.from_numpy(self.reader.read(indices))
         if self.transform is not None:
             tensors = [self.transform(tensor) for tensor in tensors]

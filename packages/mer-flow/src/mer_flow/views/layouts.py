@@ -1,4 +1,4 @@
-"""Five regions recombined into one map: where a region is cut, how it is reduced, where it is placed.
+"""From flow to the maps of a view: whole faces, and five regions recombined: where each is cut and placed.
 
 Every region of a sample is cut at the same scale, the same in x and y, so that u, v and strain mean the same
 everywhere in the map. The scale follows from the sample's inter-ocular distance (IOD): half the side of the
@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mer_flow.flow.strain import optical_strain
+from mer_flow.views.names import ViewName
 from mer_flow.views.resample import box_weights, resize_flow
 from mer_flow.work.errors import ViewError
 
@@ -23,39 +24,91 @@ CUT_WIDTH_IOD = 1.2
 #: Smallest plausible IOD, as a share of the map's side; a smaller one means wrong region centres.
 MIN_IOD = 0.1
 
-REGION_LAYOUTS = ("quincunx", "quadrants", "mean-centre")
-HTNET_LAYOUTS = ("upright", "as-published")
-
 # Rows of the region centres as the store has them (the subject's own sides); a face in an image shows them
 # mirrored.
 LEFT_EYE, RIGHT_EYE, NOSE, LEFT_LIP, RIGHT_LIP = range(5)
+#: HTNet's quadrants: image left eye, image right eye, image left lip corner, image right lip corner.
+HTNET_ORDER = (RIGHT_EYE, LEFT_EYE, RIGHT_LIP, LEFT_LIP)
+
+
+def cut_view(
+    view: ViewName, flow: np.ndarray, regions: np.ndarray | None, names: list[str]
+) -> tuple[np.ndarray, np.ndarray | float]:
+    """Cut a view of a batch of flow, reduced by area, strain computed of what comes out.
+
+    Args:
+        view: A view of flow: `whole`, `regions` or `htnet`.
+        flow: (M, 2, S, S) float32, u and v in px of the aligned face.
+        regions: (M, 5, 2) float32, x and y in px; a `whole` view needs none.
+        names: M sample ids, for messages.
+
+    Returns:
+        (M, 3, N, N) float32, u and v in cells, strain; and the side of a cell in px, scalar or (M,).
+
+    Raises:
+        ViewError: A sample's region centres are absent or implausible, or the cells would be smaller than a
+            pixel.
+    """
+    if view.family == "whole":
+        return whole_maps(flow, view.size), flow.shape[-1] / view.size
+    assert regions is not None, f"{view} is cut around regions"
+    if view.family == "htnet":
+        return htnet_maps(flow, regions, view.layout, view.size, names), flow.shape[-1] / view.size
+    return region_maps(flow, regions, view.layout, view.size, names)
+
+
+def whole_maps(flow: np.ndarray, size: int) -> np.ndarray:
+    """Reduce whole-face flow and compute the strain of the reduced flow; arguments as of `cut_view`.
+
+    Strain of area-reduced flow is nearer the truth than area-reduced strain: the noise is averaged before it
+    is differentiated.
+    """
+    result = np.empty((len(flow), 3, size, size), dtype=np.float32)
+    result[:, :2] = resize_flow(flow, size)
+    result[:, 2] = optical_strain(result[:, :2])
+    return result
+
+
+def htnet_maps(flow: np.ndarray, regions: np.ndarray, layout: str, size: int, names: list[str]) -> np.ndarray:
+    """Recombine four quadrants of the whole-face map as HTNet's code does; arguments as of `cut_view`.
+
+    The map is first reduced to `size`; centres are clamped to [size/4, 3 size/4] and truncated; half-size
+    squares around them are placed side by side. `upright` places eyes above lips. `as-published` repeats the
+    authors' indexing, which takes x for the row and y for the column: "left eye" is then cut at the mirrored
+    place (much the same, as it lies near the diagonal), their second crop is the lip corner on the image's
+    left and their fourth the eye on the image's right, so that the map reads [[eye, lip], [eye, lip]].
+    """
+    side = flow.shape[-1]
+    _require_regions(regions, names)
+    whole = whole_maps(flow, size)
+    quarter, half = size // 4, size // 2
+    reduced = (regions.astype(np.float64) + 0.5) * (size / side) - 0.5
+    centres = np.clip(reduced, quarter, size - quarter).astype(int)
+    result = np.empty_like(whole)
+    for quadrant, region in enumerate(HTNET_ORDER):
+        top, left = half * (quadrant // 2), half * (quadrant % 2)
+        for i, (x, y) in enumerate(centres[:, region]):
+            row, column = (x, y) if layout == "as-published" else (y, x)
+            cut = whole[i, :, row - quarter : row + quarter, column - quarter : column + quarter]
+            result[i, :, top : top + half, left : left + half] = cut
+    return result
 
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """One region in the map.
+    """Where one region lies in the map, in cells."""
 
-    Attributes:
-        region: Row of the region centre.
-        top: First row in the map.
-        left: First column in the map.
-        height: Rows.
-        width: Columns.
-        average: Average with what lies there already, instead of replacing it.
-        lift: How many cells above the region's centre the cut's middle lies.
-    """
-
-    region: int
+    region: int  # row of the region centre
     top: int
     left: int
     height: int
     width: int
-    average: bool = False
-    lift: float = 0.0
+    average: bool = False  # with what lies there already, instead of replacing it
+    lift: float = 0.0  # how far above the region's centre the cut's middle lies
 
 
 def region_blocks(layout: str, size: int) -> tuple[Block, ...]:
-    """Returns where the regions go.
+    """Return where the regions go in a map of size × size.
 
     `quincunx`, the default, is the one arrangement that shows all five regions and overwrites none: eyes, a
     strip for the nose and both cheeks, lips; 10 + 8 + 10 rows at 28. Its eye cuts are lower than wide and
@@ -63,22 +116,16 @@ def region_blocks(layout: str, size: int) -> tuple[Block, ...]:
     what is cut off below lies in the nose's strip. `quadrants` is HTNet's, without the nose: every quadrant
     is 2 × 2 patches of 7 × 7. `mean-centre` is `quadrants` with the nose averaged into the centre.
 
-    Args:
-        layout: One of `REGION_LAYOUTS`.
-        size: Side of the map.
-
     >>> [(b.top, b.left, b.height, b.width) for b in region_blocks("quincunx", 28)]
     [(0, 0, 10, 14), (0, 14, 10, 14), (10, 0, 8, 28), (18, 0, 10, 14), (18, 14, 10, 14)]
     """
     half = size // 2
     rows = round(size * 10 / 28) if layout == "quincunx" else half
-    lift = (half - rows) / 2
-    eyes = (
-        Block(RIGHT_EYE, 0, 0, rows, half, lift=lift),
-        Block(LEFT_EYE, 0, half, rows, half, lift=lift),
-    )
-    low = size - rows
-    lips = (Block(RIGHT_LIP, low, 0, rows, half), Block(LEFT_LIP, low, half, rows, half))
+    lift, low = (half - rows) / 2, size - rows
+    eyes = [
+        Block(region, 0, left, rows, half, lift=lift) for region, left in ((RIGHT_EYE, 0), (LEFT_EYE, half))
+    ]
+    lips = [Block(region, low, left, rows, half) for region, left in ((RIGHT_LIP, 0), (LEFT_LIP, half))]
     if layout == "quincunx":
         return (*eyes, Block(NOSE, rows, 0, size - 2 * rows, size), *lips)
     if layout == "mean-centre":
@@ -89,27 +136,13 @@ def region_blocks(layout: str, size: int) -> tuple[Block, ...]:
 def region_maps(
     flow: np.ndarray, regions: np.ndarray, layout: str, size: int, names: list[str]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Cuts the regions of a batch, reduces them by area and recombines them.
+    """Cut the regions of a batch, reduce them by area and recombine them; see `cut_view`.
 
     A cut that would leave the map is moved inside. Strain is computed per region from the reduced u and v,
     with a margin of one cell around it, so that no seam appears between regions.
-
-    Args:
-        flow: (M, 2, S, S) float32, u and v in px of the aligned face.
-        regions: (M, 5, 2) float32, x and y in px.
-        layout: One of `REGION_LAYOUTS`.
-        size: Side of the map that comes out.
-        names: M sample ids, for messages.
-
-    Returns:
-        (M, 3, size, size) float32, u and v in cells, strain; and (M,) float32, the side of a cell in px.
-
-    Raises:
-        ViewError: A sample's region centres are absent or implausible, or the cells would be smaller than a
-            pixel.
     """
     side = flow.shape[-1]
-    pitch = _pitches(regions, side, size, names)
+    pitch = cell_sizes(regions, side, size, names)
     blocks = region_blocks(layout, size)
     result = np.empty((len(flow), 3, size, size), dtype=np.float32)
     centres = regions.astype(np.float64) + 0.5  # pixel j covers [j, j + 1)
@@ -124,81 +157,20 @@ def region_maps(
         cells = np.matmul(rows[:, :, first : first + block.height + 2], across.transpose(0, 2, 1)[:, None])
         cells /= pitch[:, None, None, None].astype(np.float32)
         first += block.height + 2
-        cut = np.empty((len(flow), 3, block.height, block.width), dtype=np.float32)
-        cut[:, :2] = cells[:, :, 1:-1, 1:-1]
-        cut[:, 2] = optical_strain(cells)[:, 1:-1, 1:-1]
+        cut = np.concatenate([cells, optical_strain(cells)[:, None]], axis=1)[:, :, 1:-1, 1:-1]
         target = result[:, :, block.top :, block.left :][:, :, : block.height, : block.width]
         target[...] = 0.5 * (target + cut) if block.average else cut
     return result, pitch.astype(np.float32)
 
 
-def htnet_maps(flow: np.ndarray, regions: np.ndarray, layout: str, size: int, names: list[str]) -> np.ndarray:
-    """Recombines four quadrants of the whole-face map as HTNet's code does.
-
-    The map is first reduced to `size`; centres are clamped to [size/4, 3 size/4] and truncated; half-size
-    squares around them are placed side by side. `upright` places eyes above lips. `as-published` repeats the
-    authors' indexing, which takes x for the row and y for the column: "left eye" is then cut at the mirrored
-    place (much the same, as it lies near the diagonal), their second crop is the lip corner on the image's
-    left and their fourth the eye on the image's right, so that the map reads [[eye, lip], [eye, lip]].
-
-    Args:
-        flow: (M, 2, S, S) float32, u and v in px of the aligned face.
-        regions: (M, 5, 2) float32, x and y in px.
-        layout: One of `HTNET_LAYOUTS`.
-        size: Side of the map.
-        names: M sample ids, for messages.
-
-    Returns:
-        (M, 3, size, size) float32: u, v in px of the size × size map, strain.
-
-    Raises:
-        ViewError: A sample's region centres are absent.
-    """
-    side = flow.shape[-1]
-    _require_regions(regions, names)
-    whole = whole_maps(flow, size)
-    quarter, half = size // 4, size // 2
-    reduced = (regions.astype(np.float64) + 0.5) * (size / side) - 0.5
-    centres = np.clip(reduced, quarter, size - quarter).astype(int)
-    # image left eye, image right eye, image left lip corner, image right lip corner
-    order = (RIGHT_EYE, LEFT_EYE, RIGHT_LIP, LEFT_LIP)
-    result = np.empty_like(whole)
-    for quadrant, region in enumerate(order):
-        top, left = half * (quadrant // 2), half * (quadrant % 2)
-        for i, (x, y) in enumerate(centres[:, region]):
-            row, column = (x, y) if layout == "as-published" else (y, x)
-            cut = whole[i, :, row - quarter : row + quarter, column - quarter : column + quarter]
-            result[i, :, top : top + half, left : left + half] = cut
-    return result
-
-
-def whole_maps(flow: np.ndarray, size: int) -> np.ndarray:
-    """Reduces whole-face flow and computes the strain of the reduced flow.
-
-    Strain of area-reduced flow is nearer the truth than area-reduced strain: the noise is averaged before it
-    is differentiated.
-
-    Args:
-        flow: (M, 2, S, S) float32, u and v in px.
-        size: Side of the map.
-
-    Returns:
-        (M, 3, size, size) float32: u, v in px of the size × size map, strain.
-    """
-    result = np.empty((len(flow), 3, size, size), dtype=np.float32)
-    result[:, :2] = resize_flow(flow, size)
-    result[:, 2] = optical_strain(result[:, :2])
-    return result
-
-
 def _cut_weights(centre: np.ndarray, pitch: np.ndarray, cells: int, side: int) -> np.ndarray:
-    """Returns (M, cells + 2, side) weights of a cut around each centre, moved inside the map where needed."""
+    """Return (M, cells + 2, side) weights of a cut around each centre, moved inside the map where needed."""
     start = np.clip(centre - 0.5 * cells * pitch, 0.0, np.maximum(side - cells * pitch, 0.0))
     return box_weights(start, pitch, cells, side, halo=True)
 
 
-def _pitches(regions: np.ndarray, side: int, size: int, names: list[str]) -> np.ndarray:
-    """Returns (M,) the side of a cell in px; no cut is wider than the map."""
+def cell_sizes(regions: np.ndarray, side: int, size: int, names: list[str]) -> np.ndarray:
+    """Return (M,) float64, the side of a regions view's cell in px of a face of `side` px; see `cut_view`."""
     _require_regions(regions, names)
     distance = np.linalg.norm(regions[:, LEFT_EYE].astype(np.float64) - regions[:, RIGHT_EYE], axis=-1)
     for i in np.flatnonzero(distance < MIN_IOD * side)[:1]:
@@ -207,7 +179,7 @@ def _pitches(regions: np.ndarray, side: int, size: int, names: list[str]) -> np.
             f"expected at least {MIN_IOD * side:.0f} px of a {side} px face. "
             "Look at it with `mer-flow show`, and build the sample again with another region backend."
         )
-    pitch = np.minimum(CUT_WIDTH_IOD * distance / (size // 2), side / size)
+    pitch = np.minimum(CUT_WIDTH_IOD * distance / (size // 2), side / size)  # no wider than the map
     for i in np.flatnonzero(pitch < 1)[:1]:
         raise ViewError(
             f"{names[i]}: a {size} px map of regions would need cells of {pitch[i]:.2f} px, less than one "

@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from mer_flow.views.layouts import HTNET_LAYOUTS, REGION_LAYOUTS
 from mer_flow.work.errors import UsageError
 from mer_flow.work.suggest import unknown
 
+REGION_LAYOUTS = ("quincunx", "quadrants", "mean-centre")
+HTNET_LAYOUTS = ("upright", "as-published")
 #: Frames with one channel each, or three.
 IMAGE_LAYOUTS = ("grey", "rgb")
 
@@ -26,25 +27,15 @@ IMAGE_FAMILIES = ("faces", "clips")
 
 #: Spellings to suggest from.
 EXAMPLES = (
-    "whole-28",
-    "regions-28",
-    *(f"regions-28@{layout}" for layout in REGION_LAYOUTS),
-    "htnet-28",
-    *(f"htnet-28@{layout}" for layout in HTNET_LAYOUTS),
-    *(f"{family}-112{layout}" for family in IMAGE_FAMILIES for layout in ("", "@rgb")),
-    "clips-112+faces-112",
+    *("whole-28", "regions-28", "htnet-28", "clips-112", "faces-112", "clips-112+faces-112"),
+    *(f"{family}-28@{layout}" for family in ("regions", "htnet") for layout in FAMILIES[family]),
+    *(f"{family}-112@rgb" for family in IMAGE_FAMILIES),
 )
 
 
 @dataclass(frozen=True, slots=True)
 class ViewName:
-    """A parsed view.
-
-    Attributes:
-        family: `whole`, `regions`, `htnet`, `faces` or `clips`.
-        size: Side of the map that comes out.
-        layout: Arrangement of the regions, or `grey` or `rgb` frames; empty for a family without layouts.
-    """
+    """A parsed view: a family, the side of the map that comes out, and one of the family's layouts."""
 
     family: str
     size: int
@@ -68,10 +59,7 @@ class ViewName:
         return self.family in IMAGE_FAMILIES
 
     def channels(self, clip_length: int = 0) -> int:
-        """Counts its channels.
-
-        Args:
-            clip_length: Frames that each clip of the store has; needed by `clips` alone.
+        """Count its channels; `clips` needs to know how many frames each clip of the store has.
 
         >>> parse_view("whole-28").channels(), parse_view("clips-28@rgb").channels(clip_length=6)
         (3, 18)
@@ -81,14 +69,7 @@ class ViewName:
 
 
 def parse_views(name: str) -> tuple[ViewName, ...]:
-    """Parses the name of a view that may be a combination.
-
-    Args:
-        name: One view, or several of one size joined by `+`, as in `clips-112@rgb+faces-112@rgb`. Their
-            channels follow one another in this order.
-
-    Returns:
-        The parts.
+    """Parse the name of a view, or of several of one size joined by `+`; their channels follow one another.
 
     Raises:
         UsageError: A part is no view or occurs twice, or the parts differ in size.
@@ -106,13 +87,7 @@ def parse_views(name: str) -> tuple[ViewName, ...]:
 
 
 def parse_view(name: str) -> ViewName:
-    """Parses the name of one view, not of a combination.
-
-    Args:
-        name: `<family>-<size>` with an optional `@<layout>`.
-
-    Returns:
-        The parsed name; the default layout is filled in.
+    """Parse `<family>-<size>` with an optional `@<layout>`, which is filled in unless given.
 
     Raises:
         UsageError: Unknown family or layout, a size that the family cannot have, or a combined view.

@@ -17,6 +17,7 @@ from __future__ import annotations
 import numpy as np
 
 NORMALISATIONS = ("raw", "scaled", "minmax", "minmax-255")
+_TOPS = {"minmax": 1.0, "minmax-255": 255.0}
 
 #: Side of the face that `FLOW_LIMIT` is stated for.
 REFERENCE_SIZE = 224
@@ -30,46 +31,31 @@ STRAIN_LIMIT = 0.1
 
 
 def normalise_maps(maps: np.ndarray, name: str, pitch: np.ndarray | float, side: int) -> np.ndarray:
-    """Normalises flow maps in place.
+    """Normalise flow maps, (M, 3, H, W) float32, in place and return them.
 
-    Args:
-        maps: (M, 3, H, W) float32: u, v in cells of this map, strain.
-        name: One of `NORMALISATIONS`.
-        pitch: Scalar or (M,): side of a cell in px of the aligned face.
-        side: Side of the aligned face in px.
-
-    Returns:
-        `maps`.
+    u and v come in cells of this map; a cell's side is `pitch`, scalar or (M,), px of a face of `side` px.
     """
     if name == "scaled":
         unit = np.asarray(pitch, dtype=np.float32) * np.float32(REFERENCE_SIZE / side / FLOW_LIMIT)
         maps[:, :2] *= unit[:, None, None, None] if unit.ndim else unit
         maps[:, 2] *= np.float32(1 / STRAIN_LIMIT)
         np.clip(maps, -1.0, 1.0, out=maps)
-    elif name in ("minmax", "minmax-255"):
-        _minmax(maps, 255.0 if name == "minmax-255" else 1.0)
+    elif name in _TOPS:
+        _minmax(maps, _TOPS[name])
     return maps
 
 
 def normalise_images(images: np.ndarray, name: str) -> np.ndarray:
-    """Normalises images in place.
-
-    Args:
-        images: (M, K, H, W) float32, 0 to 255; each channel of a colour frame is one of the K.
-        name: One of `NORMALISATIONS`.
-
-    Returns:
-        `images`.
-    """
+    """Normalise images in place and return them: (M, K, H, W) float32, 0 to 255, each colour one of the K."""
     if name == "scaled":
         images *= np.float32(1 / 255)
-    elif name in ("minmax", "minmax-255"):
-        _minmax(images, 255.0 if name == "minmax-255" else 1.0)
+    elif name in _TOPS:
+        _minmax(images, _TOPS[name])
     return images
 
 
 def _minmax(maps: np.ndarray, top: float) -> None:
-    """Scales each channel of each sample to [0, top]; a constant one becomes 0."""
+    """Scale each channel of each sample to [0, top]; a constant one becomes 0."""
     low = maps.min(axis=(-2, -1), keepdims=True)
     span = maps.max(axis=(-2, -1), keepdims=True) - low
     maps -= low

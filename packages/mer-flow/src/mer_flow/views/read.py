@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -10,7 +11,7 @@ import numpy as np
 from mer_flow.labels import Labelled, apply_scheme, get_scheme
 from mer_flow.store.reader import FlowStore
 from mer_flow.store.schema import provided_by
-from mer_flow.views.layouts import htnet_maps, region_maps, whole_maps
+from mer_flow.views.layouts import cut_view
 from mer_flow.views.names import ViewName, parse_views
 from mer_flow.views.normalise import NORMALISATIONS, normalise_images, normalise_maps
 from mer_flow.views.resample import area_resize
@@ -36,10 +37,7 @@ class ViewData:
         subjects: (N,) str, unique across databases.
         databases: (N,) str.
         sample_ids: (N,) str.
-        classes: Class names of the scheme.
-        scheme: Label scheme.
         view: Canonical name of the view.
-        normalisation: Name of the normalisation.
         dropped: Reason -> number of samples without a class.
         source_digest: Digest of the store's content for these databases.
     """
@@ -63,26 +61,10 @@ class ViewData:
 class ViewReader:
     """The labelled samples of a store, their maps read on request; picklable.
 
-    Args:
-        store: The store, or its path.
-        view: As in `whole-28`, `regions-28@quadrants`, `clips-64+faces-64`.
-        normalisation: One of `NORMALISATIONS`.
-        scheme: Label scheme.
-        databases: Databases to read; unless given, those of the store that the scheme has classes for.
+    Arguments and faults are those of `read_view`, attributes those of `ViewData`.
 
     Attributes:
-        view: Canonical name of the view.
-        parts: Its parts; one unless it is a combination.
-        labels: (N,) int64.
-        subjects: (N,) str.
-        databases: (N,) str.
-        sample_ids: (N,) str.
-        classes: Class names.
-        dropped: Reason -> number of samples.
-
-    Raises:
-        UsageError: Unknown view, normalisation, scheme or database.
-        ViewError: The store cannot give this view, or no sample has a class.
+        parts: The parts of the view; one unless it is a combination.
     """
 
     def __init__(
@@ -114,10 +96,8 @@ class ViewReader:
         self.subjects = np.array([sample.subject for _, _, sample, _ in rows], dtype=str)
         self.databases = np.array([database for database, *_ in rows], dtype=str)
         self.sample_ids = np.array([sample.sample_id for _, _, sample, _ in rows], dtype=str)
-        self.dropped: dict[str, int] = {}
-        for labelled in self.chosen.values():
-            for reason in labelled.dropped.values():
-                self.dropped[reason] = self.dropped.get(reason, 0) + 1
+        reasons = (reason for labelled in self.chosen.values() for reason in labelled.dropped.values())
+        self.dropped: dict[str, int] = dict(Counter(reasons))
         self._at = np.array([i for _, i, _, _ in rows], dtype=np.int64)
 
     def __len__(self) -> int:
@@ -129,23 +109,15 @@ class ViewReader:
         return sum(self._channels()), self.parts[0].size, self.parts[0].size
 
     def _channels(self) -> list[int]:
-        frames = 0
-        if any(part.family == "clips" for part in self.parts):
-            frames = len(self.store.clips(self.databases[0], 0))
+        clips = any(part.family == "clips" for part in self.parts)
+        frames = len(self.store.clips(self.databases[0], 0)) if clips else 0
         return [part.channels(frames) for part in self.parts]
 
     def read(self, index: Sequence[int] | np.ndarray | None = None) -> np.ndarray:
-        """Reads the maps of some samples.
-
-        Args:
-            index: Positions in `labels`, in any order; all unless given.
-
-        Returns:
-            (M, C, H, W) float32.
+        """Read the maps, (M, C, H, W) float32, of M positions in `labels`, in any order; all unless given.
 
         Raises:
             ViewError: A sample lacks plausible region centres.
-            StoreError: The store is damaged.
         """
         wanted = np.arange(len(self)) if index is None else np.asarray(index, dtype=np.int64)
         maps = np.empty((len(wanted), *self.shape), dtype=np.float32)
@@ -159,35 +131,28 @@ class ViewReader:
         return maps
 
     def _batch(self, part: ViewName, database: str, picked: np.ndarray) -> np.ndarray:
-        at = self._at[picked]
+        at, side = self._at[picked], self.store.map_size
         if part.is_image:
             return normalise_images(self._images(part, database, at), self.normalisation)
-        side = self.store.map_size
         if self.store.values == "minmax-255":
             maps = self.store.read_flow(database, at)
             return maps if self.normalisation == "minmax-255" else maps / np.float32(255)
-        names = self.sample_ids[picked].tolist()
-        pitch: np.ndarray | float = side / part.size
+        pitch: np.ndarray | float = 1.0
         if part.family == "whole" and part.size == side:
             maps = self.store.read_flow(database, at)
         else:
             flow = self.store.read_flow(database, at, channels=2)
-            if part.family == "whole":
-                maps = whole_maps(flow, part.size)
-            else:
-                regions = self.store.regions(database)[at]
-                if part.family == "htnet":
-                    maps = htnet_maps(flow, regions, part.layout, part.size, names)
-                else:
-                    maps, pitch = region_maps(flow, regions, part.layout, part.size, names)
+            regions = None if part.family == "whole" else self.store.regions(database)[at]
+            maps, pitch = cut_view(part, flow, regions, self.sample_ids[picked].tolist())
         return normalise_maps(maps, self.normalisation, pitch, side)
 
     def _images(self, part: ViewName, database: str, at: np.ndarray) -> np.ndarray:
-        """Returns (M, C, N, N) float32, 0 to 255."""
+        """Return (M, C, N, N) float32, 0 to 255."""
         read = self.store.faces if part.family == "faces" else self.store.clips
         images = read(database, at)
         if part.layout == "grey":
-            return area_resize(_grey(images), part.size)
+            grey = images.astype(np.float32)
+            return area_resize(grey if images.ndim == 4 else grey @ LUMA, part.size)
         if images.ndim == 4:  # a grey database: its frames are grey in colour too
             return np.repeat(area_resize(images, part.size), 3, axis=1)
         images = images.transpose(0, 1, 4, 2, 3)
@@ -202,18 +167,15 @@ def read_view(
     scheme: str = "megc3",
     databases: Sequence[str] | None = None,
 ) -> ViewData:
-    """Reads a whole labelled view into memory.
+    """Read a whole labelled view into memory, database after database in the store's order.
 
     Args:
         store: The store, or its path.
         view: As in `whole-28`, `regions-28@quadrants`, `htnet-28`, `faces-112@rgb`, `clips-64`, or several of
             one size joined by `+`, as in `clips-64+faces-64`.
-        normalisation: `raw`, `scaled`, `minmax` or `minmax-255`.
+        normalisation: One of `NORMALISATIONS`: `raw`, `scaled`, `minmax` or `minmax-255`.
         scheme: Label scheme.
         databases: Databases to read; unless given, those of the store that the scheme has classes for.
-
-    Returns:
-        Maps, labels and what names them, database after database in the store's order.
 
     Raises:
         UsageError: Unknown view, normalisation, scheme or database.
@@ -238,16 +200,9 @@ def read_view(
 def missing_ingredient(
     store: FlowStore, view: str, normalisation: str, databases: Sequence[str] | None = None
 ) -> str | None:
-    """Says what a store lacks for a view, and how to get it.
+    """Say what a store lacks for a view, and how to get it: the message that `read_view` would raise, if any.
 
-    Args:
-        store: The store.
-        view: As for `read_view`.
-        normalisation: As for `read_view`.
-        databases: Databases that must have it; all unless given.
-
-    Returns:
-        The message of the error that `read_view` would raise; None where nothing is lacking.
+    `databases` must have it, all of them unless given; the other arguments are those of `read_view`.
 
     Raises:
         UsageError: Unknown view, normalisation or database.
@@ -277,15 +232,13 @@ def missing_ingredient(
     elif any(part.family == "clips" for part in parts):
         lengths = {database: len(store.clips(database, 0)) for database in held}
         if len(set(lengths.values())) > 1:
-            reasons.append(
-                f"clips differ in length: {lengths}. Use the same --keep-clips K for every database."
-            )
+            reasons.append(f"clips differ in length: {lengths}. Use one --keep-clips K for every database.")
     found = dict.fromkeys(reason for reason in reasons if reason)
     return f"{where}: {' '.join(found)}" if found else None
 
 
 def _limits_of_imported(store: FlowStore, name: ViewName, normalisation: str) -> str | None:
-    """Says what cannot be had of maps that came min-max scaled."""
+    """Say what cannot be had of maps that came min-max scaled."""
     if name.family != "whole":
         why = "its maps were imported without region centres"
     elif normalisation not in ("minmax", "minmax-255"):
@@ -301,8 +254,8 @@ def _limits_of_imported(store: FlowStore, name: ViewName, normalisation: str) ->
 
 
 def _choose(store: FlowStore, scheme: str, databases: Sequence[str] | None) -> dict[str, Labelled]:
-    """Labels the samples of the databases to read."""
-    if databases is not None and isinstance(databases, str):
+    """Label the samples of the databases to read."""
+    if isinstance(databases, str):
         raise UsageError(f"databases must be a list of names, got the text '{databases}'")
     asked = tuple(dict.fromkeys(databases)) if databases is not None else store.databases
     labelled = {database: apply_scheme(store.samples(database), scheme) for database in asked}
@@ -316,8 +269,3 @@ def _choose(store: FlowStore, scheme: str, databases: Sequence[str] | None) -> d
             "Choose another --scheme, or build one of those databases."
         )
     return labelled
-
-
-def _grey(images: np.ndarray) -> np.ndarray:
-    """Returns (M, K, S, S) float32 of uint8 (M, K, S, S) or (M, K, S, S, 3)."""
-    return images.astype(np.float32) if images.ndim == 4 else images.astype(np.float32) @ LUMA

@@ -10,19 +10,12 @@ import numpy as np
 def box_weights(
     start: np.ndarray | float, pitch: np.ndarray | float, cells: int, size: int, halo: bool = False
 ) -> np.ndarray:
-    """Computes the matrices that average a line of pixels over neighbouring boxes.
+    """Compute the matrices that average a line of `size` pixels over neighbouring boxes.
 
-    Cell i covers [start + i pitch, start + (i + 1) pitch) where pixel j covers [j, j + 1). With a halo, one
-    more cell on either side is added, for central differences at the first and last cell; where such a cell
-    leaves the line it is extrapolated linearly, which turns the central difference there into a one-sided
-    one.
-
-    Args:
-        start: (...) left edge of the first cell, px.
-        pitch: (...) width of a cell, px; at least 1.
-        cells: Number of cells, at least 2 with a halo.
-        size: Number of pixels on the line.
-        halo: Add one cell on either side.
+    Cell i covers [start + i pitch, start + (i + 1) pitch) where pixel j covers [j, j + 1); start and pitch,
+    at least 1, may be (...). With a halo, one more cell on either side is added, for central differences at
+    the first and last cell; where such a cell leaves the line it is extrapolated linearly, which turns the
+    central difference there into a one-sided one.
 
     Returns:
         (..., cells, size) float32, or (..., cells + 2, size) with a halo; every row sums to 1.
@@ -62,14 +55,9 @@ def _whole_weights(size: int, cells: int) -> np.ndarray:
 
 
 def area_resize(maps: np.ndarray, cells: int) -> np.ndarray:
-    """Reduces square maps to `cells` × `cells` by exact area averaging, as OpenCV's INTER_AREA does.
+    """Reduce square maps to `cells` × `cells` by exact area averaging, as OpenCV's INTER_AREA does.
 
-    Args:
-        maps: (..., S, S) float.
-        cells: New side, at most S.
-
-    Returns:
-        (..., cells, cells) float32; values are not rescaled.
+    (..., S, S) become (..., cells, cells) float32, `cells` at most S; values are not rescaled.
 
     >>> area_resize(np.arange(16.0).reshape(4, 4), 2)
     array([[ 2.5,  4.5],
@@ -84,14 +72,7 @@ def area_resize(maps: np.ndarray, cells: int) -> np.ndarray:
 
 
 def resize_flow(flow: np.ndarray, cells: int) -> np.ndarray:
-    """Reduces flow and keeps its unit true: u and v come out in px of the reduced map.
-
-    Args:
-        flow: (..., S, S) float, u or v in px of the S × S map.
-        cells: New side.
-
-    Returns:
-        (..., cells, cells) float32 in px of the cells × cells map.
+    """Reduce flow as `area_resize` does and keep its unit true: px of the map that comes out.
 
     >>> float(resize_flow(np.full((1, 8, 8), 2.0), 2)[0, 0, 0])
     0.5

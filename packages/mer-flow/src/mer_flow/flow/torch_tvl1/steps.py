@@ -29,17 +29,11 @@ MOST = 2.0**40
 
 @dataclass(frozen=True, slots=True)
 class Weights:
-    """The numbers of an iteration.
+    """The numbers of an iteration."""
 
-    Attributes:
-        tau: Time step of the dual scheme.
-        limit: lambda theta, the longest step along the gradient.
-        quantum: Squared update per pixel, in the scaled unit, at which iterations stop.
-    """
-
-    tau: float
-    limit: float
-    quantum: float
+    tau: float  # time step of the dual scheme
+    limit: float  # lambda theta, the longest step along the gradient
+    quantum: float  # squared update per pixel, in the scaled unit, at which iterations stop
 
 
 class State:
@@ -54,11 +48,11 @@ class State:
         update: (2, N, H, W): what the last iteration added to u.
     """
 
-    def __init__(self, count: int, height: int, width: int, device: torch.device) -> None:
+    def __init__(self, shape: tuple[int, int, int], device: torch.device) -> None:
         def zeros(*lead: int) -> torch.Tensor:
-            return torch.zeros(*lead, count, height, width, device=device)
+            return torch.zeros(*lead, *shape, device=device)
 
-        self.shape = (count, height, width)
+        width = shape[-1]
         self.u, self.slope, self.ascent, self.update = zeros(2), zeros(2), zeros(2), zeros(2)
         self.p, self.offset = zeros(2, 2), zeros()
         self.differences, self.norm, self.descent = zeros(2, 2), zeros(2), zeros()
@@ -72,7 +66,7 @@ class State:
         self.slopes, self.flows = self.slope.unbind(0), self.u.unbind(0)
 
     def iterate(self, weights: Weights) -> None:
-        """Runs one iteration in place."""
+        """Run one iteration in place."""
         torch.addcmul(self.offset, self.slopes[0], self.flows[0], out=self.descent)
         self.descent.addcmul_(self.slopes[1], self.flows[1]).clamp_(-weights.limit, weights.limit)
         torch.add(self.p[0], self.p[1], out=self.update)
@@ -88,38 +82,23 @@ class State:
         self.p.add_(self.differences, alpha=weights.tau).div_(self.norm)
 
     def squares(self) -> torch.Tensor:
-        """Returns the squared update of the last iteration, (2, N, H, W)."""
+        """Return the squared update of the last iteration, (2, N, H, W)."""
         return torch.mul(self.update, self.update, out=self.norm)
 
 
 def exact_sum(squares: torch.Tensor, weights: Weights) -> torch.Tensor:
-    """Adds up (2, N, H, W) squares in fine units of the threshold's share of one pixel: int64 (N,)."""
+    """Add up (2, N, H, W) squares in fine units of the threshold's share of one pixel: int64 (N,)."""
     return (squares * (FINENESS / weights.quantum)).clamp(max=MOST).to(torch.int64).sum((0, 2, 3))
 
 
 def advance(
-    u: torch.Tensor,
-    p: torch.Tensor,
-    slope: torch.Tensor,
-    ascent: torch.Tensor,
-    offset: torch.Tensor,
-    weights: Weights,
-    iterations: int,
+    u: torch.Tensor, p: torch.Tensor, fixed: tuple[torch.Tensor, ...], weights: Weights, iterations: int
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Runs iterations without writing into what it is given.
+    """Return u, p and the update after iterations, at least 1; what is given is not written into.
 
-    Args:
-        u: As in `State`, and so on.
-        p: Likewise.
-        slope: Likewise.
-        ascent: Likewise.
-        offset: Likewise.
-        weights: The numbers of an iteration.
-        iterations: How many, at least 1.
-
-    Returns:
-        u, p and what the last iteration added to u.
+    All as in `State`; `fixed` is its slope, ascent and offset.
     """
+    slope, ascent, offset = fixed
     update = u
     for _ in range(iterations):
         descent = (offset + slope[0] * u[0] + slope[1] * u[1]).clamp(-weights.limit, weights.limit)
@@ -136,5 +115,5 @@ def advance(
 
 @functools.cache
 def compiled_advance() -> Callable[..., tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
-    """Returns `advance` compiled for shapes that vary."""
+    """Return `advance` compiled for shapes that vary."""
     return torch.compile(advance, dynamic=True)
