@@ -24,7 +24,7 @@ from mer_flow.extraction.extractor import extractor
 from mer_flow.extraction.sample import Clock, Keep, extract_record
 from mer_flow.samples import UNKNOWN_FRAME
 from mer_flow.store.reader import FlowStore
-from mer_flow.store.record import SampleRecord
+from mer_flow.store.encode import SampleRecord
 from mer_flow.store.verify import verify_store
 from mer_flow.store.writer import StoreWriter
 from mer_flow.synthetic import make_tree

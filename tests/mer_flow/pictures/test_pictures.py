@@ -15,7 +15,7 @@ from mer_flow.pictures.page import CAPTION_WIDTH, GAP, MARGIN
 from mer_flow.pictures.regions import face_outlines, picture_of, view_of, view_outlines
 from mer_flow.samples import Sample, SampleTable
 from mer_flow.store.reader import FlowStore
-from mer_flow.store.record import SampleRecord, encode_sample
+from mer_flow.store.encode import SampleRecord, encode_sample
 from mer_flow.store.writer import StoreWriter
 from mer_flow.views import parse_view
 from mer_flow.work.errors import UsageError, ViewError

@@ -135,7 +135,7 @@ def import_npz(path: Path, store: Path) -> ImportSummary:
         ExchangeError: Keys are missing, shapes disagree, or the maps are no whole maps in known units.
         StoreMismatchError: The store exists and holds something else.
     """
-    from mer_flow.store.record import EncodeOptions, SampleRecord, encode_sample
+    from mer_flow.store.encode import EncodeOptions, SampleRecord, encode_sample
     from mer_flow.store.writer import StoreWriter
 
     arrays = read_npz(path)

@@ -155,7 +155,7 @@ def _write(
 ) -> None:
     """Writes the chosen maps database by database, and records the others as failed."""
     from mer_flow.databases import get_database
-    from mer_flow.store.record import SampleRecord, encode_sample
+    from mer_flow.store.encode import SampleRecord, encode_sample
     from mer_flow.store.writer import StoreWriter
 
     lost = {problem.sample_id: problem for problem in summary.problems if problem.sample_id}
