@@ -74,7 +74,7 @@ def command(tree: Path, store: Path, workers: int) -> list[str]:
 
 
 def committed(store: Path) -> int:
-    return sum(1 for path in Path(f"{store}.parts").rglob("*.h5"))
+    return sum(1 for path in Path(f"{store}.parts").rglob("*.part"))
 
 
 def test_all_four_databases_go_into_one_store(trees: Path, fast: PipelineConfig, tmp_path: Path) -> None:

@@ -5,9 +5,10 @@ The first line is JSON, the *head*; an HDF5 image of the arrays follows, filtere
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
@@ -17,16 +18,8 @@ import numpy as np
 from pydantic import Field
 
 from mer_flow.samples import Sample
-from mer_flow.store.schema import (
-    CHUNKED,
-    INGREDIENTS,
-    SMALL,
-    canonical_json,
-    content_digest,
-    create_dataset,
-    misfit,
-    parts_folder,
-)
+from mer_flow.store import schema
+from mer_flow.store.schema import CHUNKED, SMALL, explained
 from mer_flow.work.errors import StoreError
 from mer_flow.work.settings import Settings
 
@@ -80,14 +73,7 @@ class SampleRecord:
 
 
 def encode_sample(record: SampleRecord, options: EncodeOptions | None = None) -> bytes:
-    """Pack a record so that the writer copies compressed chunks and never compresses; runs in workers.
-
-    Args:
-        record: The sample.
-        options: Flow dtype and gzip level.
-
-    Returns:
-        The payload to pass to `StoreWriter.commit`; equal records give equal bytes.
+    """Pack a record for `StoreWriter.commit`, which then never compresses; equal records give equal bytes.
 
     Raises:
         StoreError: An array has a wrong shape or dtype, or holds values that are not finite.
@@ -96,27 +82,25 @@ def encode_sample(record: SampleRecord, options: EncodeOptions | None = None) ->
     sample_id = record.sample.sample_id
     if any("\0" in value for value in asdict(record.sample).values() if isinstance(value, str)):
         raise StoreError(f"{sample_id!r}: a text of its row holds a NUL character")
-    try:
-        notes = canonical_json(record.notes)
-    except (TypeError, ValueError) as error:
-        raise StoreError(f"{sample_id}: notes are not JSON: {error}") from error
-    given = {name: getattr(record, name) for name in INGREDIENTS}
+    with explained(f"{sample_id}: notes are not JSON: {{}}", TypeError, ValueError):
+        notes = schema.canonical_json(record.notes)
+    given = {name: getattr(record, name) for name in schema.INGREDIENTS}
     arrays = {n: _stored(sample_id, n, np.asarray(a), options) for n, a in given.items() if a is not None}
     side = arrays["flow"].shape[-1]
     for name, array in arrays.items():
-        if expected := misfit(name, array.shape, str(array.dtype), side):
+        if expected := schema.misfit(name, array.shape, str(array.dtype), side):
             raise StoreError(f"{sample_id}: {name} is {array.dtype} {array.shape}, expected {expected}")
     with h5py.File("payload", "w", driver="core", backing_store=False, libver=LIBVER) as image:
         for name, array in arrays.items():
             shape = (1, *array.shape)
             if name in CHUNKED:
-                create_dataset(image, name, shape, array.dtype, shape, options.compression)[0] = array
+                schema.create_dataset(image, name, shape, array.dtype, shape, options.compression)[0] = array
             else:
                 image.create_dataset(name, data=array[None], track_times=False)
         types = chunked_types(image)
         image.flush()
         content = image.id.get_file_image()
-    digest = content_digest(arrays)
+    digest = schema.content_digest(arrays)
     head = {"sample": asdict(record.sample), "notes": notes, "content_digest": digest, "types": types}
     return with_head(head, content)
 
@@ -128,10 +112,7 @@ def _stored(sample_id: str, name: str, array: np.ndarray, options: EncodeOptions
         stored = np.ascontiguousarray(array, dtype)
     if stored.dtype.kind == "f" and not np.isfinite(stored).all():
         bad = int((~np.isfinite(stored)).sum())
-        raise StoreError(
-            f"{sample_id}: {bad} {name} value(s) are not finite as {dtype} "
-            f"(largest finite {np.finfo(dtype).max})"
-        )
+        raise StoreError(f"{sample_id}: {bad} {name} value(s) are not finite as {dtype}")
     return stored
 
 
@@ -143,7 +124,7 @@ def chunked_types(group: h5py.Group) -> dict[str, str]:
 
 def with_head(head: Mapping[str, Any], image: bytes = b"") -> bytes:
     """Join a head and an image; the head of a failure stands alone."""
-    return canonical_json(head).encode() + b"\n" + image
+    return schema.canonical_json(head).encode() + b"\n" + image
 
 
 def read_head(stream: BinaryIO) -> dict[str, Any]:
@@ -164,18 +145,23 @@ def part_heads(store: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
     Raises:
         StoreError: A file is damaged.
     """
-    for path in sorted(parts_folder(store).glob("*/*.part")):
-        with damaged_part(path), path.open("rb") as stream:
+    for path in sorted(schema.parts_folder(store).glob("*/*.part")):
+        with _damaged(path), path.open("rb") as stream:
             head = read_head(stream)
         yield path, head
 
 
-@contextmanager
-def damaged_part(path: Path) -> Iterator[None]:
-    """Turn what reading a damaged part raises into one error that says what to do."""
-    try:
-        yield
-    except (OSError, ValueError, KeyError) as error:
-        raise StoreError(
-            f"{path} is damaged ({error}). Delete it; the same command computes that sample again."
-        ) from error
+def open_part(path: Path) -> h5py.File:
+    """Open the arrays of a part: ingredient -> `(1, ...)`.
+
+    Raises:
+        StoreError: The file is damaged.
+    """
+    with _damaged(path), path.open("rb") as stream:
+        read_head(stream)
+        return h5py.File(io.BytesIO(stream.read()), "r")
+
+
+def _damaged(path: Path) -> AbstractContextManager[None]:
+    remedy = "Delete it; the same command computes that sample again."
+    return explained(f"{path} is damaged ({{}}). {remedy}", OSError, ValueError)

@@ -6,8 +6,8 @@ import hashlib
 import json
 import operator
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -15,21 +15,10 @@ from typing import Any
 import h5py
 import numpy as np
 
-from mer_flow.samples import SampleTable
+from mer_flow.samples import Sample, SampleTable
+from mer_flow.store import schema
 from mer_flow.store.encode import part_heads
-from mer_flow.store.schema import (
-    INGREDIENTS,
-    SCHEMA_VERSION,
-    SMALL,
-    Failure,
-    MapKind,
-    canonical_json,
-    parts_folder,
-    provided_by,
-    read_failures,
-    read_samples,
-    read_text,
-)
+from mer_flow.store.schema import Failure, MapKind
 from mer_flow.work.errors import StoreError
 from mer_flow.work.suggest import unknown
 
@@ -48,9 +37,6 @@ class FlowStore:
     Cheap to make, to pickle and to send to spawned or forked processes: each process opens the file itself on
     first use. Nothing is ever written. A store that is rebuilt meanwhile goes on being read as it was when it
     was opened.
-
-    Args:
-        path: The HDF5 file.
 
     Raises:
         StoreError: The file is missing, is not a store, or is of another schema version.
@@ -116,11 +102,6 @@ class FlowStore:
         return MapKind.of(self.pipeline)
 
     @property
-    def kind(self) -> str:
-        """`computed` or `imported`."""
-        return self.map_kind.kind
-
-    @property
     def values(self) -> str:
         """`px`, or `minmax-255` where the maps came min-max scaled."""
         return self.map_kind.values
@@ -131,15 +112,11 @@ class FlowStore:
         return self.map_kind.map_size
 
     def samples(self, database: str) -> SampleTable:
-        """Return the sample table of one database, in the order of its arrays.
-
-        Raises:
-            UsageError: The store does not hold this database.
-        """
+        """Return the sample table of one database, in the order of its arrays."""
         group = self.group(database)
         if database not in self._tables:
             with damage_explained(self.path, f"the samples of {database}"):
-                self._tables[database] = SampleTable(read_samples(group))
+                self._tables[database] = SampleTable(schema.read_table(group["samples"], Sample))
         return self._tables[database]
 
     def table(self) -> SampleTable:
@@ -147,14 +124,9 @@ class FlowStore:
         return SampleTable(sample for database in self.databases for sample in self.samples(database))
 
     def has(self, database: str, what: str) -> bool:
-        """Say whether any sample of a database carries an ingredient.
-
-        Args:
-            database: The database.
-            what: One of `flow`, `faces`, `clips`, `flow_sequence`, `landmarks`, `regions`, `alignment`.
-        """
-        if what not in INGREDIENTS:
-            raise unknown("ingredient", what, INGREDIENTS)
+        """Say whether any sample of a database carries one of `schema.INGREDIENTS`."""
+        if what not in schema.INGREDIENTS:
+            raise unknown("ingredient", what, schema.INGREDIENTS)
         return what in self.group(database)
 
     def flow(self, database: str) -> FlowMaps:
@@ -163,12 +135,7 @@ class FlowStore:
         return FlowMaps(self, database)
 
     def read_flow(self, database: str, index: Index, channels: int = 3) -> np.ndarray:
-        """Read maps.
-
-        Args:
-            database: The database.
-            index: One sample, a slice, or a sequence of sample indices.
-            channels: 3 for u, v and strain; 2 for u and v alone.
+        """Read maps; with 2 channels u and v alone.
 
         Returns:
             `(channels, S, S)` float32 for one index, else `(M, channels, S, S)`: u, v in px (+x right, +y
@@ -212,36 +179,28 @@ class FlowStore:
     def notes(self, database: str) -> list[dict[str, Any]]:
         """Return what was decided per sample: fallbacks, substituted frames, scores."""
         with damage_explained(self.path, f"the notes of {database}"):
-            return [json.loads(text) for text in read_text(self.group(database)["notes"])]
+            return [json.loads(text) for text in schema.read_text(self.group(database)["notes"])]
 
     def failures(self, database: str) -> tuple[Failure, ...]:
         """Return the samples that have no flow, and why."""
         with damage_explained(self.path, f"the failures of {database}"):
-            return tuple(read_failures(self.group(database)))
+            return tuple(schema.read_table(self.group(database)["failures"], Failure))
 
     def content_digests(self, database: str) -> list[str]:
         """Return the SHA-256 of each sample's arrays, as computed when it was encoded."""
         with damage_explained(self.path, f"the digests of {database}"):
-            return read_text(self.group(database)["content_digest"])
+            return schema.read_text(self.group(database)["content_digest"])
 
     def digest(self, databases: Sequence[str] | None = None) -> str:
-        """Return the SHA-256 of pipeline, samples and arrays, whatever their compression and layout.
-
-        Args:
-            databases: Restrict to these; all unless given.
-        """
-        content: list[Any] = [SCHEMA_VERSION, self.pipeline_hash]
+        """Return the SHA-256 of pipeline, samples and arrays, of some or all databases, in any layout."""
+        content: list[Any] = [schema.SCHEMA_VERSION, self.pipeline_hash]
         for database in sorted(databases) if databases is not None else self.databases:
             rows = [asdict(row) for row in self.samples(database)]
             content.append([database, rows, self.content_digests(database)])
-        return hashlib.sha256(canonical_json(content).encode()).hexdigest()
+        return hashlib.sha256(schema.canonical_json(content).encode()).hexdigest()
 
     def group(self, database: str) -> h5py.Group:
-        """Return the HDF5 group of a database.
-
-        Raises:
-            UsageError: The store does not hold this database.
-        """
+        """Return the HDF5 group of a database."""
         file = self._open()
         if database not in file:
             raise unknown(f"database in {self.path}", database, file)
@@ -255,9 +214,9 @@ class FlowStore:
         return self._file
 
     def _lacking(self, database: str, what: str) -> StoreError:
-        imported = "its maps were imported; " if self.kind == "imported" else ""
+        imported = "its maps were imported; " if self.map_kind.kind == "imported" else ""
         return StoreError(
-            f"{self.path}: {database} holds no {what}; {imported}build with {provided_by([what])}"
+            f"{self.path}: {database} holds no {what}; {imported}build with {schema.provided_by([what])}"
         )
 
     def _small(self, database: str, what: str) -> np.ndarray:
@@ -266,13 +225,13 @@ class FlowStore:
             with damage_explained(self.path, f"{what} of {database}"):
                 return np.asarray(group[what][()])
         if len(self.samples(database)) == 0:
-            return np.empty((0, *SMALL[what][0]), SMALL[what][1])
+            return np.empty((0, *schema.SMALL[what][0]), schema.SMALL[what][1])
         raise self._lacking(database, what)
 
     def _read(self, database: str, what: str, index: Index) -> np.ndarray:
-        group, one = self.group(database), isinstance(index, int | np.integer)
+        group = self.group(database)
         if what not in group:
-            if what == "flow" and not one:
+            if what == "flow" and not isinstance(index, int | np.integer):
                 return np.empty((0, 3, self.map_size, self.map_size), np.float16)
             raise self._lacking(database, what)
         with damage_explained(self.path, f"{what} of {database}"):
@@ -280,13 +239,14 @@ class FlowStore:
             if isinstance(index, slice) and index.step in (None, 1):
                 return np.asarray(dataset[index])
             count, shape = len(dataset), dataset.shape[1:]
-        wanted = range(count)[index] if isinstance(index, slice) else [index] if one else index
-        rows = [operator.index(row) for row in wanted]
+        if isinstance(index, slice):
+            index = range(count)[index]
+        rows = [operator.index(row) for row in np.atleast_1d(index)]
         for row in rows:
             if not -count <= row < count:
                 raise IndexError(f"sample {row} of {database}, which has {count}")
         with damage_explained(self.path, f"{what} of {database}"):
-            if one:
+            if np.ndim(index) == 0:
                 return np.asarray(dataset[rows[0] % count])
             values = np.empty((len(rows), *shape), dataset.dtype)
             for at, row in enumerate(rows):
@@ -321,30 +281,16 @@ class FlowMaps:
         return self[:].astype(dtype or np.float32, copy=False)
 
 
-@contextmanager
-def damage_explained(path: Path, what: str) -> Iterator[None]:
-    """Turn what h5py raises on a damaged file into one error that says what to do.
-
-    Args:
-        path: The store.
-        what: What is read.
-
-    Raises:
-        StoreError: The block raised something of `DAMAGE`.
-    """
-    try:
-        yield
-    except DAMAGE as error:
-        raise StoreError(
-            f"{path}: reading {what} failed ({error}). Run `mer-flow verify {path}`; if it is damaged, "
-            "delete it and build again."
-        ) from error
+def damage_explained(path: Path, what: str) -> AbstractContextManager[None]:
+    """Turn what h5py raises on a damaged file into one error that says what to do."""
+    remedy = f"Run `mer-flow verify {path}`; if it is damaged, delete it and build again."
+    return schema.explained(f"{path}: reading {what} failed ({{}}). {remedy}", *DAMAGE)
 
 
 def _open_checked(path: Path) -> h5py.File:
     """Open a store file, or say what is wrong with it."""
     if not path.exists():
-        if parts_folder(path).is_dir():
+        if schema.parts_folder(path).is_dir():
             raise StoreError(
                 f"{path} does not exist yet: an unfinished build has committed {unfinished(path)} sample(s). "
                 "Run the same build again to finish it."
@@ -352,30 +298,23 @@ def _open_checked(path: Path) -> h5py.File:
         raise StoreError(
             f"no store at {path}. Build one with `mer-flow build`, or `mer-flow demo` without a database."
         )
-    try:
+    reason = "a folder" if path.is_dir() else "not a readable HDF5 file ({})"
+    expected = "expected a store written by `mer-flow build` or `mer-flow import`"
+    remedy = "If it was one, it is damaged: delete it and build again."
+    with schema.explained(f"{path} is {reason}; {expected}. {remedy}", OSError):
         file = h5py.File(path, "r", locking=False)
-    except OSError as error:
-        reason = "a folder" if path.is_dir() else f"not a readable HDF5 file ({error})"
-        raise StoreError(
-            f"{path} is {reason}; expected a store written by `mer-flow build` or `mer-flow import`. "
-            "If it was one, it is damaged: delete it and build again."
-        ) from error
-    missing = [name for name in ROOT_ATTRIBUTES if name not in file.attrs]
+    about = dict(file.attrs)
+    missing = [name for name in ROOT_ATTRIBUTES if name not in about]
+    if not missing and about["schema_version"] == schema.SCHEMA_VERSION:
+        return file
+    file.close()
     if missing:
-        file.close()
-        raise StoreError(
-            f"{path} is an HDF5 file but not a flow store: root attributes {missing} are missing."
-        )
-    version = int(file.attrs["schema_version"])
-    if version != SCHEMA_VERSION:
-        written = file.attrs["created_with"]
-        file.close()
-        remedy = "upgrade mer-flow" if version > SCHEMA_VERSION else "build it again"
-        raise StoreError(
-            f"{path} follows schema {version} (written by {written}), this mer-flow reads schema "
-            f"{SCHEMA_VERSION}: {remedy}."
-        )
-    return file
+        raise StoreError(f"{path} is an HDF5 file but not a flow store: it lacks the attributes {missing}.")
+    remedy = "upgrade mer-flow" if about["schema_version"] > schema.SCHEMA_VERSION else "build it again"
+    raise StoreError(
+        f"{path} follows schema {about['schema_version']} (written by {about['created_with']}), "
+        f"this mer-flow reads schema {schema.SCHEMA_VERSION}: {remedy}."
+    )
 
 
 def unfinished(store: Path) -> int:

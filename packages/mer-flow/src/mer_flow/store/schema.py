@@ -6,15 +6,16 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import h5py
 import numpy as np
 from pydantic import Field
 
-from mer_flow.samples import COLUMNS, Sample, SampleTable
+from mer_flow.samples import Sample
 from mer_flow.work.errors import StoreError
 from mer_flow.work.settings import Settings
 
@@ -33,6 +34,9 @@ SMALL: dict[str, tuple[tuple[int, ...], str]] = {
 
 #: Everything a sample can carry, in the order of the file.
 INGREDIENTS = (*CHUNKED, *SMALL)
+
+#: Text columns beside the sample table, in the order of the file.
+TEXTS = ("notes", "row_digest", "content_digest")
 
 #: The flag of `mer-flow build` that keeps an ingredient; the others are always kept.
 KEPT_BY = {
@@ -70,10 +74,9 @@ class MapKind(Settings):
         Raises:
             StoreError: `map_kind` is missing or invalid.
         """
-        raw = pipeline.get("map_kind")
-        if not isinstance(raw, Mapping):
-            raise StoreError(f"pipeline['map_kind'] must be {{'kind', 'map_size', 'values'}}, got {raw!r}")
-        return cls(**raw)
+        message = "pipeline['map_kind'] must hold kind, map_size and values: {}"
+        with explained(message, KeyError, TypeError):
+            return cls(**pipeline["map_kind"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +96,18 @@ class Failure:
     row_digest: str
 
 
+_Row = TypeVar("_Row", Sample, Failure)
+
+
+@contextmanager
+def explained(message: str, *kinds: type[Exception]) -> Iterator[None]:
+    """Turn exceptions of some kinds into a StoreError; `{}` in the message stands for what they say."""
+    try:
+        yield
+    except kinds as error:
+        raise StoreError(message.replace("{}", str(error))) from error
+
+
 def parts_folder(store: Path) -> Path:
     """Return where a build commits samples, one file each, until the store is assembled from them."""
     return store.with_name(store.name + ".parts")
@@ -109,13 +124,7 @@ def provided_by(ingredients: Iterable[str]) -> str:
 
 
 def misfit(name: str, shape: tuple[int, ...], dtype: str, side: int) -> str:
-    """Say what an ingredient of one sample must be where it is not; empty where it fits.
-
-    Args:
-        name: One of `INGREDIENTS`.
-        shape: Of one sample.
-        dtype: As it is stored.
-        side: Side of the maps, px.
+    """Say what an ingredient of one sample must be where it is not; empty where it fits maps of a side, px.
 
     >>> misfit("regions", (4, 2), "float32", 224)
     'float32 (5, 2)'
@@ -151,11 +160,7 @@ def pipeline_hash(pipeline: Mapping[str, Any]) -> str:
 
 
 def differing_keys(stored: Mapping[str, Any], asked: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
-    """Compare two nested pipelines key by key.
-
-    Returns:
-        `(dotted key, stored value, asked value)` of every difference, sorted; an absent value is the text
-        `absent`.
+    """Return `(dotted key, stored value, asked value)` of every difference, sorted; `absent` for no value.
 
     >>> differing_keys({"flow": {"tau": 0.25, "warps": 5}}, {"flow": {"tau": 0.25, "warps": 3}})
     [('flow.warps', 5, 3)]
@@ -175,8 +180,6 @@ def _flat(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any
 
 def sample_order(sample_id: str) -> tuple[Any, ...]:
     """Return the sort key of samples within a database: text compared as text, numbers as numbers.
-
-    The order does not depend on the order of commits, so equal content gives equal files.
 
     >>> sorted(["casme3/spNO.10/a_5", "casme3/spNO.9/a_28", "casme3/spNO.9/a_5"], key=sample_order)
     ['casme3/spNO.9/a_5', 'casme3/spNO.9/a_28', 'casme3/spNO.10/a_5']
@@ -225,14 +228,8 @@ def create_dataset(
 
 
 def write_column(group: h5py.Group, name: str, values: np.ndarray | Sequence[str], level: int) -> None:
-    """Write a whole small array, or text, as one checked chunk.
-
-    Text is of fixed length: a checksum covers it, variable-length text escapes one.
-
-    Raises:
-        StoreError: A text contains a NUL character.
-    """
-    if not isinstance(values, np.ndarray) or values.dtype == object:
+    """Write a small array, or text, as one checked chunk; variable-length text would escape the checksum."""
+    if not isinstance(values, np.ndarray):
         encoded = [value.encode("utf-8") for value in values]
         if any(b"\0" in value for value in encoded):
             raise StoreError("text with a NUL character cannot be stored")
@@ -243,17 +240,13 @@ def write_column(group: h5py.Group, name: str, values: np.ndarray | Sequence[str
         create_dataset(group, name, values.shape, values.dtype, values.shape, level)[...] = values
 
 
-def write_samples(group: h5py.Group, samples: Iterable[Sample], level: int) -> None:
-    """Write the sample table, one dataset per column."""
-    table = SampleTable(samples)
-    for name in COLUMNS:
-        write_column(group, name, table.column(name), level)
-
-
-def write_failures(group: h5py.Group, failures: Sequence[Failure], level: int) -> None:
-    """Write failures, one dataset per column."""
-    for column in fields(Failure):
-        write_column(group, column.name, [getattr(failure, column.name) for failure in failures], level)
+def write_table(group: h5py.Group, kind: type[Sample | Failure], rows: Sequence[Any], level: int) -> None:
+    """Write rows of one kind, one dataset per field."""
+    dtypes = {"int": np.int64, "float": np.float64}
+    for column in fields(kind):
+        values = [getattr(row, column.name) for row in rows]
+        dtype = dtypes.get(str(column.type))
+        write_column(group, column.name, values if dtype is None else np.array(values, dtype), level)
 
 
 def read_text(dataset: h5py.Dataset) -> list[str]:
@@ -261,35 +254,17 @@ def read_text(dataset: h5py.Dataset) -> list[str]:
     return [value.decode("utf-8") for value in dataset[()]]
 
 
-def read_samples(group: h5py.Group) -> list[Sample]:
-    """Read the sample table of a database's group.
-
-    Raises:
-        StoreError: A column is missing, or the columns differ in length.
-    """
-    return [Sample(*row) for row in _rows(group["samples"], COLUMNS)]
-
-
-def read_failures(group: h5py.Group) -> list[Failure]:
-    """Read the failures of a database's group.
-
-    Raises:
-        StoreError: A column is missing, or the columns differ in length.
-    """
-    return [Failure(*row) for row in _rows(group["failures"], [column.name for column in fields(Failure)])]
-
-
-def _rows(group: h5py.Group, names: Sequence[str]) -> Iterator[tuple[Any, ...]]:
+def read_table(group: h5py.Group, kind: type[_Row]) -> list[_Row]:
+    """Read rows of one kind, the inverse of `write_table`."""
+    names = [column.name for column in fields(kind)]
     missing = [name for name in names if name not in group]
     if missing:
-        raise StoreError(
-            f"{group.name}: columns {missing} are missing. Run `mer-flow verify`, then rebuild the store."
-        )
-    columns = {
-        name: group[name][()].tolist() if group[name].dtype.kind in "if" else read_text(group[name])
+        raise StoreError(f"{group.name}: columns {missing} are missing. Rebuild the store.")
+    columns = [
+        group[name][()].tolist() if group[name].dtype.kind in "if" else read_text(group[name])
         for name in names
-    }
-    if len({len(values) for values in columns.values()}) > 1:
-        lengths = {name: len(values) for name, values in columns.items()}
+    ]
+    lengths = dict(zip(names, map(len, columns), strict=True))
+    if len(set(lengths.values())) > 1:
         raise StoreError(f"{group.name}: columns differ in length: {lengths}. Rebuild the store.")
-    return zip(*columns.values(), strict=True)
+    return [kind(*row) for row in zip(*columns, strict=True)]

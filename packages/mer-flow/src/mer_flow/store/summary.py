@@ -13,11 +13,7 @@ from mer_flow.store.schema import INGREDIENTS
 
 
 def summarise(store: FlowStore, scheme: str | None = None) -> dict[str, Any]:
-    """Count a store's content.
-
-    Args:
-        store: The store.
-        scheme: Count the classes of this label scheme only; every fitting one unless given.
+    """Count a store's content, classes by one label scheme or by every fitting one.
 
     Returns:
         JSON-able, with the keys that docs/store-format.md lists under `mer-flow info --json`.
@@ -69,10 +65,9 @@ def _counted(names: Iterable[str]) -> dict[str, int]:
 
 
 def _fitting(table: SampleTable) -> list[str]:
-    """Return the label schemes that tell at least two classes of a database apart.
+    """Return the label schemes that tell two classes apart, or in a small table one.
 
-    A scheme that shares a single emotion word with a database (`surprise`) is not meant for it; where a table
-    is so small that no scheme finds two classes, those that find one are returned.
+    A scheme that shares a single emotion word with a database (`surprise`) is not meant for it.
     """
     present = {name: sum(count > 0 for count in apply_scheme(table, name).counts()) for name in SCHEMES}
     enough = min(2, max(present.values(), default=0))

@@ -13,27 +13,13 @@ import h5py
 import numpy as np
 
 from mer_flow.samples import Sample
+from mer_flow.store import schema
 from mer_flow.store.reader import DAMAGE, FlowStore
-from mer_flow.store.schema import (
-    CHUNKED,
-    INGREDIENTS,
-    REGIONS,
-    SMALL,
-    MapKind,
-    content_digest,
-    misfit,
-    pipeline_hash,
-    read_failures,
-    read_samples,
-    read_text,
-    sample_order,
-)
+from mer_flow.store.schema import SMALL, Failure, MapKind
 from mer_flow.work.errors import MerFlowError
 
 #: How far outside the map points may lie, as a share of its side: the crop may cut chin and brows.
 MARGINS = {"landmarks": 0.5, "regions": 0.0}
-#: Text columns beside the sample table.
-TEXTS = ("notes", "row_digest", "content_digest")
 
 _Read = TypeVar("_Read")
 
@@ -58,15 +44,7 @@ class Fault:
 
 
 def verify_store(path: Path | str, on_sample: Callable[[], None] | None = None) -> list[Fault]:
-    """Read a whole store and list everything that is wrong with it.
-
-    Args:
-        path: The HDF5 file.
-        on_sample: Called after each sample, for progress.
-
-    Returns:
-        The faults, in the order of the file; none where the store is sound.
-    """
+    """Read a whole store and list everything wrong with it; `on_sample` is called after each sample."""
     check = _Check(on_sample or (lambda: None))
     store = check.read("unreadable", "", FlowStore, path)
     if store is not None:
@@ -94,27 +72,27 @@ class _Check:
             return None
 
     def file(self, store: FlowStore) -> None:
-        found, expected = (
-            store.pipeline_hash,
-            self.read("pipeline", "", lambda: pipeline_hash(store.pipeline)),
-        )
-        if expected not in (None, found):
+        pipeline, found = self.read("pipeline", "", lambda: store.pipeline), store.pipeline_hash
+        kind = self.read("pipeline", "", MapKind.of, pipeline) if pipeline else None
+        if pipeline and found != (expected := schema.pipeline_hash(pipeline)):
             self.say("pipeline", "", f"pipeline_hash is {found}, the pipeline hashes to {expected}")
-        kind = self.read("pipeline", "", lambda: store.map_kind) if expected else None
         seen: Counter[str] = Counter()
         for name in self.read("unreadable", "", lambda: store.databases) or ():
             group = self.read("unreadable", name, store.group, name)
-            samples = self.read("unreadable", name, read_samples, group) if group is not None else None
+            samples = self.read("unreadable", name, _table, group, "samples", Sample) if group else None
             if group is None or samples is None:
                 continue
             seen.update(sample.sample_id for sample in samples)
             self.rows(name, group, samples)
-            digests = [self.text(name, group, column, len(samples)) for column in TEXTS][-1]
+            digests = [self.text(name, group, column, len(samples)) for column in schema.TEXTS][-1]
             if kind is not None:
                 self.arrays(group, kind, [sample.sample_id for sample in samples], digests)
-        for sample_id, count in seen.items():
+        self.repeated(seen, "the sample_id")
+
+    def repeated(self, counts: Counter[str], what: str) -> None:
+        for sample_id, count in counts.items():
             if count > 1:
-                self.say("duplicate", sample_id, f"the sample_id occurs {count} times")
+                self.say("duplicate", sample_id, f"{what} occurs {count} times")
 
     def rows(self, database: str, group: h5py.Group, samples: list[Sample]) -> None:
         for sample in samples:
@@ -124,20 +102,18 @@ class _Check:
                 message = f"sample_id and subject '{sample.subject}' must begin with '{database}/'"
                 self.say("reference", sample.sample_id, message)
         ids = [sample.sample_id for sample in samples]
-        if ids != sorted(ids, key=sample_order):
+        if ids != sorted(ids, key=schema.sample_order):
             self.say("schema", database, "the samples are not in the store's order")
-        failures = self.read("unreadable", f"{database}/failures", read_failures, group) or ()
-        failed = Counter(failure.sample_id for failure in failures)
+        failures = self.read("unreadable", f"{database}/failures", _table, group, "failures", Failure)
+        failed = Counter(failure.sample_id for failure in failures or ())
         for sample_id in sorted(set(failed) & set(ids)):
             self.say("reference", sample_id, "the sample is both committed and among the failures")
-        for sample_id, count in failed.items():
-            if count > 1:
-                self.say("duplicate", sample_id, f"the sample is {count} times among the failures")
+        self.repeated(failed, "its failure")
 
     def text(self, database: str, group: h5py.Group, column: str, count: int) -> list[str]:
         """Return a text column; empty where it cannot be used."""
         where = f"{database}/{column}"
-        values = self.read("unreadable", where, lambda: read_text(group[column])) or []
+        values = self.read("unreadable", where, lambda: schema.read_text(group[column])) or []
         if column == "notes":
             self.read("unreadable", where, lambda: [json.loads(value) for value in values])
         if values and len(values) != count:
@@ -147,40 +123,39 @@ class _Check:
 
     def arrays(self, group: h5py.Group, kind: MapKind, ids: list[str], digests: list[str]) -> None:
         database = group.name.strip("/")
-        present = self.read("unreadable", database, lambda: [name for name in INGREDIENTS if name in group])
-        if ids and "flow" not in (present or ()):
+        present = [name for name in schema.INGREDIENTS if name in group]
+        if ids and "flow" not in present:
             self.say("schema", database, "there is no flow")
-        usable = {}
-        for name in present or ():
-            dataset = self.ingredient(f"{database}/{name}", group, len(ids), kind.map_size)
-            if dataset is not None:
-                usable[name] = dataset
+        held = {}
+        for name in present:
+            where = f"{database}/{name}"
+            held[name] = self.read("checksum", where, self.ingredient, group, name, len(ids), kind.map_size)
         for row, sample_id in enumerate(ids):
-            arrays = {}
-            for name, dataset in usable.items():
-                array = self.read("checksum", sample_id, dataset.__getitem__, row)
-                if array is not None:
-                    arrays[name] = array
+            usable = [(name, dataset) for name, dataset in held.items() if dataset is not None]
+            read = [(n, self.read("checksum", sample_id, dataset.__getitem__, row)) for n, dataset in usable]
+            arrays = {name: array for name, array in read if array is not None}
             for message in _wrong_values(arrays, kind):
                 self.say("value", sample_id, message)
-            if digests and len(arrays) == len(present or ()) and content_digest(arrays) != digests[row]:
+            whole = digests and len(arrays) == len(present)
+            if whole and schema.content_digest(arrays) != digests[row]:
                 self.say("digest", sample_id, "its arrays are not the ones that were committed")
             self.on_sample()
 
-    def ingredient(self, where: str, group: h5py.Group, count: int, side: int) -> Any:
+    def ingredient(self, group: h5py.Group, name: str, count: int, side: int) -> Any:
         """Return a dataset, or the array of a small one; None where it cannot be used."""
-        name = where.rpartition("/")[2]
-        dataset = self.read("checksum", where, lambda: group[name][()] if name in SMALL else group[name])
-        if dataset is None:
-            return None
-        if name in CHUNKED and (dataset.chunks != (1, *dataset.shape[1:]) or not dataset.fletcher32):
+        dataset, where = group[name], f"{group.name.strip('/')}/{name}"
+        expected = schema.misfit(name, dataset.shape[1:], str(dataset.dtype), side)
+        if name not in SMALL and (dataset.chunks != (1, *dataset.shape[1:]) or not dataset.fletcher32):
             self.say("schema", where, "not chunked by sample with Fletcher-32 checksums")
-        expected = misfit(name, dataset.shape[1:], str(dataset.dtype), side)
-        if not expected and dataset.shape[:1] == (count,):
-            return dataset
-        found = f"{dataset.dtype} {dataset.shape} for {count} samples"
-        self.say("shape", where, found + (f", each expected as {expected}" if expected else ""))
-        return None
+        if expected or dataset.shape[0] != count:
+            wanted = expected and f", each expected as {expected}"
+            self.say("shape", where, f"{dataset.dtype} {dataset.shape} for {count} samples{wanted}")
+            return None
+        return dataset[()] if name in SMALL else dataset
+
+
+def _table(group: h5py.Group, name: str, kind: type[Any]) -> list[Any]:
+    return schema.read_table(group[name], kind)
 
 
 def _wrong_values(arrays: dict[str, np.ndarray], kind: MapKind) -> Iterator[str]:
@@ -204,6 +179,6 @@ def _wrong_values(arrays: dict[str, np.ndarray], kind: MapKind) -> Iterator[str]
             margin = MARGINS[name] * side
             outside = np.flatnonzero(((array < -margin) | (array > side + margin)).any(axis=1))
             if outside.size:
-                what = REGIONS[outside[0]] if name == "regions" else f"landmark {outside[0]}"
+                what = schema.REGIONS[outside[0]] if name == "regions" else f"landmark {outside[0]}"
                 x, y = array[outside[0]]
                 yield f"{what} lies at ({x:.1f}, {y:.1f}), outside the {side} px map"

@@ -2,7 +2,8 @@
 
 A committed sample, or failure, is one file in `<store>.parts/<database>/`, which exists whole or not at all
 and replaces a former one of the same sample. `finish` copies the compressed chunks of these files and of the
-present store into a new file, in a fixed order, and renames it over the present one.
+present store into a new file, in a fixed order, and renames it over the present one: readers never see half a
+store, and its bytes depend on the samples alone, not on interruptions, the order of commits or the workers.
 """
 
 from __future__ import annotations
@@ -30,22 +31,14 @@ from mer_flow.store.encode import (
     EncodeOptions,
     SampleRecord,
     chunked_types,
-    damaged_part,
     encode_sample,
+    open_part,
     part_heads,
     read_head,
     with_head,
 )
 from mer_flow.store.reader import FlowStore, damage_explained
-from mer_flow.store.schema import (
-    CHUNKED,
-    SMALL,
-    Failure,
-    canonical_json,
-    create_group,
-    sample_order,
-    write_column,
-)
+from mer_flow.store.schema import CHUNKED, SMALL, Failure, canonical_json, create_group
 from mer_flow.work.errors import LockHeldError, StoreBusyError, StoreError, StoreMismatchError
 from mer_flow.work.files import sync_folder, write_whole
 from mer_flow.work.lock import hold
@@ -63,21 +56,22 @@ _SCHEMA = {"schema_version": schema.SCHEMA_VERSION}
 
 @dataclass(frozen=True, slots=True)
 class _Held:
-    """A committed sample: where its arrays lie, in a part or in a row of the present store."""
+    """A committed sample, and where its arrays lie: in a part, or in a row of the present store."""
 
-    row_digest: str
     place: Path | int
+    types: dict[str, str]
+    sample: Sample
+    notes: str
+    row_digest: str
+    content_digest: str
 
 
-_Entry = TypeVar("_Entry", _Held, Failure)
+_Entries = dict[str, _Held | Failure]
+_Kind = TypeVar("_Kind", _Held, Failure)
 
 
 class StoreWriter:
-    """Adds samples to a store.
-
-    Readers never see a half-written store; a killed build continues where it stopped; and the final bytes
-    depend on the samples alone, not on interruptions, the order of commits or the number of workers. Leaving
-    the context without `finish` keeps what was committed.
+    """Adds samples to a store; leaving the context without `finish` keeps what was committed.
 
     Args:
         path: The HDF5 file to make or extend.
@@ -87,13 +81,6 @@ class StoreWriter:
 
     Raises:
         StoreError: The pipeline is not valid, or the file there is not a readable store.
-
-    Example:
-        with StoreWriter(path, pipeline, options) as writer:
-            done = writer.begin("samm", table)
-            for record in records_not_in(done):
-                writer.commit(record.sample.sample_id, encode_sample(record, options))
-            writer.finish()
     """
 
     def __init__(self, path: Path | str, pipeline: Mapping[str, Any], options: EncodeOptions | None = None):
@@ -103,15 +90,12 @@ class StoreWriter:
         self.options = options or EncodeOptions()
         self.map_kind = schema.MapKind.of(pipeline)
         self.pipeline = dict(pipeline)
-        try:
+        with schema.explained("the pipeline is not JSON: {}", TypeError, ValueError):
             canonical_json(pipeline)
-        except (TypeError, ValueError) as error:
-            raise StoreError(f"the pipeline is not JSON: {error}") from error
         self._parts = schema.parts_folder(self.path)
         self._lock: ExitStack | None = None
         self._rows: dict[str, dict[str, str]] = {}
-        self._entries: dict[str, dict[str, _Held | Failure]] = {}
-        self._types: dict[str, dict[str, str]] = {}
+        self._entries: dict[str, _Entries] = {}
         self._changed = False
 
     def __enter__(self) -> StoreWriter:
@@ -126,11 +110,7 @@ class StoreWriter:
         self._lock = None
 
     def begin(self, database: str, table: SampleTable) -> set[str]:
-        """Say what is to be written, and learn what is there already.
-
-        Args:
-            database: The database.
-            table: Its whole sample table as the sheet gives it.
+        """Say what is to be written, a database's whole table as its sheet gives it.
 
         Returns:
             The `sample_id`s that are committed for these very rows. A sample whose row changed since is not
@@ -162,11 +142,7 @@ class StoreWriter:
         return [(item.sample_id, item.stage, item.reason) for item in found]
 
     def commit(self, sample_id: str, payload: bytes) -> None:
-        """Commit one sample; when this returns, no kill or power cut loses it.
-
-        Args:
-            sample_id: The sample, of a database that was begun.
-            payload: What `encode_sample` returned.
+        """Commit what `encode_sample` returned; when this returns, no kill or power cut loses it.
 
         Raises:
             StoreError: The payload is not of this sample, or the disk is full.
@@ -174,28 +150,20 @@ class StoreWriter:
         """
         database = self._database_of(sample_id)
         stream = io.BytesIO(payload)
-        try:
+        with schema.explained("not an encoded sample: {}", ValueError, KeyError):
             head = read_head(stream)
             sample, types = head["sample"], head["types"]
-        except (ValueError, KeyError) as error:
-            raise StoreError(f"not an encoded sample: {error}") from error
         if (sample["sample_id"], sample["database"]) != (sample_id, database):
             raise StoreError(
                 f"the payload committed as {sample_id} is of {sample['sample_id']} ({sample['database']})"
             )
         self._check_fit(database, sample_id, types)
-        row = self._rows[database][sample_id]
-        part = self._put(database, sample_id, with_head(head | {"row_digest": row}, stream.read()))
-        self._entries[database][sample_id] = _Held(row, part)
-        self._types.setdefault(database, types)
+        head["row_digest"] = self._rows[database][sample_id]
+        part = self._put(database, sample_id, with_head(head, stream.read()))
+        self._entries[database][sample_id] = _held(head, part)
 
     def fail(self, sample_id: str, stage: str, reason: str) -> None:
-        """Record that a sample has no flow; what an older sheet row gave is dropped from the new store.
-
-        Args:
-            sample_id: The sample, of a database that was begun.
-            stage: Where it failed.
-            reason: The message, with its remedy.
+        """Record at which stage a sample failed and why; what an older sheet row gave is dropped.
 
         Raises:
             StoreError: The sample is committed already.
@@ -233,7 +201,7 @@ class StoreWriter:
     def _load(self) -> None:
         """Learn what the store and the parts hold, and refuse another pipeline."""
         self._entries = {database: {} for database in self._rows}
-        self._types, self._changed = {}, False
+        self._changed = False
         if self.path.exists():
             with FlowStore(self.path) as store:
                 remedy = "write to another store, or delete this one to build it anew"
@@ -243,31 +211,24 @@ class StoreWriter:
         manifest = self._parts / MANIFEST
         if not manifest.exists():
             return
-        try:
+        message = f"{manifest} is damaged ({{}}). Delete {self._parts} and build again."
+        with schema.explained(message, ValueError, TypeError):
             begun = dict(json.loads(manifest.read_text(encoding="utf-8")))
-        except (ValueError, TypeError) as error:
-            raise StoreError(
-                f"{manifest} is damaged ({error}). Delete {self._parts}, build again."
-            ) from error
         self._refuse_other(begun, f"the unfinished build in {self._parts}", "delete that folder")
         for path, head in part_heads(self.path):
-            database, self._changed = path.parent.name, True
-            entries = self._entries.setdefault(database, {})
-            with damaged_part(path):
-                if "sample" in head:
-                    entries[head["sample"]["sample_id"]] = _Held(head["row_digest"], path)
-                    self._types.setdefault(database, head["types"])
-                else:
-                    entries[head["sample_id"]] = Failure(**head)
+            sample_id = head["sample"]["sample_id"] if "sample" in head else head["sample_id"]
+            entry = _held(head, path) if "sample" in head else Failure(**head)
+            self._entries.setdefault(path.parent.name, {})[sample_id] = entry
+            self._changed = True
 
     def _load_database(self, store: FlowStore, database: str) -> None:
-        entries: dict[str, _Held | Failure] = {item.sample_id: item for item in store.failures(database)}
+        entries: _Entries = {item.sample_id: item for item in store.failures(database)}
         with damage_explained(self.path, f"the index of {database}"):
             group = store.group(database)
-            rows = zip(store.samples(database), schema.read_text(group["row_digest"]), strict=True)
-            for at, (sample, row) in enumerate(rows):
-                entries[sample.sample_id] = _Held(row, at)
-                self._types[database] = chunked_types(group)
+            types = chunked_types(group)
+            texts = [schema.read_text(group[name]) for name in schema.TEXTS]
+            for place, (sample, *row) in enumerate(zip(store.samples(database), *texts, strict=True)):
+                entries[sample.sample_id] = _Held(place, types, sample, *row)
         self._entries[database] = entries
 
     def _refuse_other(self, stored: Mapping[str, Any], where: str, remedy: str) -> None:
@@ -288,19 +249,14 @@ class StoreWriter:
             f"different parameters is not mixed in one store: ask for the same parameters, or {remedy}."
         )
 
-    def _check_fit(self, database: str, sample_id: str, types: Mapping[str, str]) -> None:
+    def _check_fit(self, database: str, sample_id: str, types: dict[str, str]) -> None:
         side = self.map_kind.map_size
-        expected = f"{self.options.dtype} {(3, side, side)}"
-        if types["flow"] != expected:
+        held = (item.types for item in self._entries[database].values() if isinstance(item, _Held))
+        wanted = next(held, {**types, "flow": f"{self.options.dtype} {(3, side, side)}"})
+        if types != wanted:
+            own, others = (", ".join(f"{k} {v}" for k, v in carried.items()) for carried in (types, wanted))
             raise StoreMismatchError(
-                f"{sample_id}: the payload's flow is {types['flow']}, expected {expected}"
-            )
-        present = self._types.get(database, types)
-        if types != present:
-            own, others = (", ".join(f"{k} {v}" for k, v in carried.items()) for carried in (types, present))
-            raise StoreMismatchError(
-                f"{sample_id} carries {own}, while {database} in {self.path} carries {others}. "
-                "Every sample of a database carries the same: "
+                f"{sample_id} carries {own}; expected {others}, as all samples of {database} in {self.path}: "
                 "use the same --keep-faces, --keep-clips and dtype, or another store."
             )
 
@@ -378,51 +334,38 @@ class StoreWriter:
                 _write_database(group, self._entries[database], present, self.options.compression)
 
 
-def _write_database(
-    group: h5py.Group, entries: Mapping[str, _Held | Failure], present: h5py.Group | None, level: int
-) -> None:
-    held, failures = _sorted(entries, _Held), _sorted(entries, Failure)
+def _write_database(group: h5py.Group, entries: _Entries, present: h5py.Group | None, level: int) -> None:
+    held = _sorted(entries, _Held)
     small = {name: np.full((len(held), *shape), np.nan, dtype) for name, (shape, dtype) in SMALL.items()}
-    rows = []
-    for row, (arrays, at, *texts) in enumerate(_sources(held, present)):
-        rows.append(texts)
+    for row, (arrays, at) in enumerate(_arrays(held, present)):
         for name in CHUNKED:
             if name in arrays:
                 _copy_chunk(arrays[name], at, group, row, len(held))
         for name in SMALL:
             if name in arrays:
                 small[name][row] = arrays[name][at]
-    samples, notes, digests = zip(*rows, strict=True) if rows else ((), (), ())
-    schema.write_samples(create_group(group, "samples"), samples, level)
+    samples = create_group(group, "samples")
+    schema.write_table(samples, Sample, [item.sample for item in held], level)
     for name, array in small.items():
         if not np.isnan(array).all():
-            write_column(group, name, array, level)
-    write_column(group, "notes", notes, level)
-    write_column(group, "row_digest", [item.row_digest for item in held], level)
-    write_column(group, "content_digest", digests, level)
-    schema.write_failures(create_group(group, "failures"), failures, level)
+            schema.write_column(group, name, array, level)
+    for name in schema.TEXTS:
+        schema.write_column(group, name, [getattr(item, name) for item in held], level)
+    schema.write_table(create_group(group, "failures"), Failure, _sorted(entries, Failure), level)
 
 
-def _sources(
-    held: list[_Held], present: h5py.Group | None
-) -> Iterator[tuple[Mapping[str, Any], int, Sample, str, str]]:
-    """Yield the arrays that hold each sample, where in them, its table row, its notes, its content digest."""
-    arrays: dict[str, Any] = {}
-    rows: list[tuple[Sample, str, str]] = []
+def _arrays(held: list[_Held], present: h5py.Group | None) -> Iterator[tuple[Mapping[str, Any], int]]:
+    """Yield the arrays that hold each sample, and where in them."""
+    stored: dict[str, Any] = {}
     if present is not None:
-        arrays = {name: present[name] for name in CHUNKED if name in present}
-        arrays |= {name: present[name][()] for name in SMALL if name in present}
-        texts = [schema.read_text(present[name]) for name in ("notes", "content_digest")]
-        rows = list(zip(schema.read_samples(present), *texts, strict=True))
+        stored = {name: present[name] for name in CHUNKED if name in present}
+        stored |= {name: present[name][()] for name in SMALL if name in present}
     for item in held:
         if isinstance(item.place, int):
-            yield arrays, item.place, *rows[item.place]
+            yield stored, item.place
         else:
-            with damaged_part(item.place), item.place.open("rb") as stream:
-                head = read_head(stream)
-                image = h5py.File(io.BytesIO(stream.read()), "r")
-            with image:
-                yield image, 0, Sample(**head["sample"]), head["notes"], head["content_digest"]
+            with open_part(item.place) as image:
+                yield image, 0
 
 
 def _copy_chunk(source: h5py.Dataset, at: int, group: h5py.Group, row: int, count: int) -> None:
@@ -436,27 +379,29 @@ def _copy_chunk(source: h5py.Dataset, at: int, group: h5py.Group, row: int, coun
     group[name].id.write_direct_chunk((row, *corner), chunk, mask)
 
 
-def _sorted(entries: Mapping[str, _Held | Failure], kind: type[_Entry]) -> list[_Entry]:
-    return [entries[key] for key in sorted(entries, key=sample_order) if isinstance(entries[key], kind)]
+def _held(head: Mapping[str, Any], part: Path) -> _Held:
+    return _Held(part, head["types"], Sample(**head["sample"]), *(head[name] for name in schema.TEXTS))
+
+
+def _sorted(entries: _Entries, kind: type[_Kind]) -> list[_Kind]:
+    ordered = (entries[key] for key in sorted(entries, key=schema.sample_order))
+    return [entry for entry in ordered if isinstance(entry, kind)]
 
 
 def _locked(store: Path) -> ExitStack:
     """Lock a store against other writers until the stack is closed."""
-    path = store.with_name(store.name + ".lock")
-    stack = ExitStack()
-    try:
+    path, stack = store.with_name(store.name + ".lock"), ExitStack()
+    remedy = "Choose a --store folder on a local disk that you may write to."
+    # NotImplementedError: the file system knows no locks.
+    with schema.explained(f"cannot make the lock file {path}: {{}}. {remedy}", OSError, NotImplementedError):
         store.parent.mkdir(parents=True, exist_ok=True)
-        stack.enter_context(hold(path))
-    except LockHeldError as error:
-        raise StoreBusyError(
-            f"{store} is being written by another build ({error}). "
-            "Wait until it ends, or stop it: what it committed is kept."
-        ) from error
-    except (OSError, NotImplementedError) as error:  # the latter where a file system knows no locks
-        raise StoreError(
-            f"cannot make the lock file {path}: {error}. "
-            "Choose a --store folder on a local disk that you may write to."
-        ) from error
+        try:
+            stack.enter_context(hold(path))
+        except LockHeldError as error:
+            raise StoreBusyError(
+                f"{store} is being written by another build ({error}). "
+                "Wait until it ends, or stop it: what it committed is kept."
+            ) from error
     return stack
 
 
