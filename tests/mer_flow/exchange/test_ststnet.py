@@ -16,7 +16,7 @@ from mer_flow.exchange.label_list import listed_sample, map_stem, read_label_lis
 from mer_flow.exchange.layouts import read_map
 from mer_flow.exchange.selection import Selection
 from mer_flow.exchange.ststnet import import_ststnet
-from mer_flow.exchange.ststnet_export import export_flat, export_loso
+from mer_flow.exchange.ststnet_export import export_folders
 from mer_flow.store.reader import FlowStore
 from mer_flow.work.errors import ExchangeError, UsageError
 
@@ -171,7 +171,7 @@ def test_list_with_header_and_words_is_read(tmp_path: Path) -> None:
     path = tmp_path / "list.csv"
     path.write_text("\ufeffdatabase,subject,clip,label\nsmic,s1,s1_ne_01,Surprise\n", encoding="utf-8")
     (row,) = read_label_list(path, ("smic",))
-    assert (row.line, row.sample_id, row.label) == (2, "smic/s01/s1_ne_01", 2)
+    assert (row.line, row.sample.sample_id, row.label) == (2, "smic/s01/s1_ne_01", 2)
 
 
 @pytest.mark.parametrize(
@@ -222,20 +222,19 @@ def test_flat_export_gives_the_same_pixels_and_list(
 ) -> None:
     out = tmp_path / "out" / "flat"
     with FlowStore(store) as opened:
-        summary = export_flat(opened, out)
+        summary = export_folders(opened, out, layout="flat")
     assert {p.name for p in out.iterdir()} == {row[4] for row in ROWS}
     for row in ROWS:
         assert np.array_equal(read_map(out / row[4], 28), read_map(flat / row[4], 28))
-    assert summary.labels is not None
-    assert sorted(summary.labels.read_bytes().splitlines()) == sorted(labels.read_bytes().splitlines())
+    assert sorted(Path(summary["labels"]).read_bytes().splitlines()) == sorted(labels.read_bytes().splitlines())
 
 
 def test_loso_export_and_import_round_trip(store: Path, tmp_path: Path) -> None:
     out = tmp_path / "norm_u_v_os"
     with FlowStore(store) as opened:
-        summary = export_loso(opened, out)
+        summary = export_folders(opened, out)
         digest = opened.digest()
-    assert (summary.samples, summary.subjects, summary.files) == (6, 6, 36)
+    assert (summary["samples"], summary["subjects"], summary["files"]) == (6, 6, 36)
     assert sorted(p.name for p in out.iterdir()) == ["006", "011", "s01", "s03", "sub01", "sub02"]
     for fold in out.iterdir():
         test = [p.name for p in fold.glob("u_test/*/*.png")]
@@ -248,24 +247,24 @@ def test_loso_export_and_import_round_trip(store: Path, tmp_path: Path) -> None:
         )
     assert (out / "s03" / "u_test" / "2" / "s03_s03_sur_10 .png").is_file()
     again = tmp_path / "again.h5"
-    assert import_ststnet(out, again, summary.labels).complete
+    assert import_ststnet(out, again, Path(summary["labels"])).complete
     with FlowStore(again) as opened:
         assert opened.digest() == digest
 
 
 def test_loso_maps_are_links_unless_copies_are_asked_for(store: Path, tmp_path: Path) -> None:
     with FlowStore(store) as opened:
-        linked = export_loso(opened, tmp_path / "linked")
-        copied = export_loso(opened, tmp_path / "copied", copy=True)
+        linked = export_folders(opened, tmp_path / "linked")
+        copied = export_folders(opened, tmp_path / "copied", copy=True)
     inodes = {p: p.stat().st_ino for p in (tmp_path / "linked").rglob("*.png")}
-    assert len(inodes) == 36 and len(set(inodes.values())) == 36 - linked.linked
-    assert len({p.stat().st_ino for p in (tmp_path / "copied").rglob("*.png")}) == 36 and copied.linked == 0
+    assert len(inodes) == 36 and len(set(inodes.values())) == 36 - linked["linked"]
+    assert len({p.stat().st_ino for p in (tmp_path / "copied").rglob("*.png")}) == 36 and copied["linked"] == 0
 
 
 def test_contradictory_loso_folders_lose_only_their_samples(store: Path, tmp_path: Path) -> None:
     out = tmp_path / "loso"
     with FlowStore(store) as opened:
-        export_loso(opened, out, copy=True)
+        export_folders(opened, out, copy=True)
     (out / "sub01" / "u_train" / "1").mkdir()
     moved = out / "sub01" / "u_train" / "1" / ROWS[1][4]
     shutil.move(out / "sub01" / "u_train" / "0" / ROWS[1][4], moved)  # one label there, another elsewhere
@@ -287,7 +286,7 @@ def test_contradictory_loso_folders_lose_only_their_samples(store: Path, tmp_pat
 def test_loso_label_folder_against_the_list(store: Path, tmp_path: Path) -> None:
     out = tmp_path / "loso"
     with FlowStore(store) as opened:
-        export_loso(opened, out)
+        export_folders(opened, out)
     rows = [(*ROWS[0][:3], 0, ROWS[0][4]), *ROWS[1:]]
     summary = import_ststnet(out, tmp_path / "x.h5", write_list(tmp_path / "other.csv", rows))
     assert [(p.kind, p.sample_id) for p in summary.problems] == [("label-disagrees", IDS[0])]
@@ -298,9 +297,9 @@ def test_export_refuses_a_used_folder_and_leaves_nothing_half_done(
 ) -> None:
     with FlowStore(store) as opened:
         with pytest.raises(UsageError, match="not an empty folder"):
-            export_flat(opened, flat)
+            export_folders(opened, flat, layout="flat")
         with pytest.raises(ExchangeError, match="8-bit"):
-            export_flat(opened, tmp_path / "new", Selection(normalisation="scaled"))
+            export_folders(opened, tmp_path / "new", Selection(normalisation="scaled"), "flat")
     assert not (tmp_path / "new").exists()
     assert not list(tmp_path.glob(".new*"))
 
@@ -310,7 +309,7 @@ def test_loso_export_needs_two_subjects(flat: Path, tmp_path: Path) -> None:
     summary = import_ststnet(flat, path, write_list(tmp_path / "one.csv", ROWS[:1]))
     assert [p.kind for p in summary.problems] == ["no-label"] * 5
     with FlowStore(path) as opened, pytest.raises(ExchangeError, match="at least two subjects"):
-        export_loso(opened, tmp_path / "new")
+        export_folders(opened, tmp_path / "new")
     assert not (tmp_path / "new").exists()
 
 
@@ -335,7 +334,7 @@ def test_published_maps(shared_data: Path, tmp_path: Path) -> None:
     assert dict(summary.classes) == {"negative": 250, "positive": 109, "surprise": 83}
     out = tmp_path / "flat"
     with FlowStore(store) as opened:
-        exported = export_flat(opened, out)
-    assert sorted(exported.labels.read_bytes().splitlines()) == sorted(labels.read_bytes().splitlines())
+        exported = export_folders(opened, out, layout="flat")
+    assert sorted(Path(exported["labels"]).read_bytes().splitlines()) == sorted(labels.read_bytes().splitlines())
     for source in (shared_data / "ststnet-flow").iterdir():
         assert np.array_equal(read_map(out / source.name, 28), read_map(source, 28)), source.name

@@ -24,7 +24,7 @@ from mer_flow.extraction.extractor import extractor
 from mer_flow.extraction.sample import Clock, Keep, extract_record
 from mer_flow.samples import UNKNOWN_FRAME
 from mer_flow.store.reader import FlowStore
-from mer_flow.store.record import SampleRecord
+from mer_flow.store.encode import SampleRecord
 from mer_flow.store.verify import verify_store
 from mer_flow.store.writer import StoreWriter
 from mer_flow.synthetic import make_tree
@@ -74,7 +74,7 @@ def command(tree: Path, store: Path, workers: int) -> list[str]:
 
 
 def committed(store: Path) -> int:
-    return sum(1 for path in Path(f"{store}.parts").rglob("*.h5"))
+    return sum(1 for path in Path(f"{store}.parts").rglob("*.part"))
 
 
 def test_all_four_databases_go_into_one_store(trees: Path, fast: PipelineConfig, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from mer_flow.extraction.extractor import extractor
 from mer_flow.extraction.sequence import reduced_sequence, sequence_pairs
 from mer_flow.samples import Sample, SampleTable
 from mer_flow.store.reader import FlowStore
-from mer_flow.store.record import SampleRecord, encode_sample
+from mer_flow.store.encode import SampleRecord, encode_sample
 from mer_flow.store.verify import verify_store
 from mer_flow.store.writer import StoreWriter
 from mer_flow.work.errors import StoreError

@@ -251,7 +251,7 @@ def test_full_disk_while_assembling(tmp_path: Path, reference: bytes) -> None:
 def test_too_little_space_is_said_before_assembling(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "store.h5"
     usage = type("Usage", (), {"free": 1 << 20})
-    monkeypatch.setattr("mer_flow.store.assembly.shutil.disk_usage", lambda folder: usage)
+    monkeypatch.setattr("mer_flow.store.writer.shutil.disk_usage", lambda folder: usage)
     with pytest.raises(StoreError, match=r"disk is full: assembling .* 1 MiB are free"):
         build(path, "casme2")
     monkeypatch.undo()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -10,14 +9,41 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from mer_flow.cli.options import packed
+from mer_flow.exchange.selection import Selection
+
 if TYPE_CHECKING:
-    from mer_flow.exchange.selection import Selection
-    from mer_flow.exchange.summary import ImportSummary
+    from mer_flow.exchange.imports import ImportSummary
     from mer_flow.store.reader import FlowStore
 
 _FILE = click.Path(path_type=Path, dir_okay=False)
 _FOLDER = click.Path(path_type=Path, file_okay=False)
-_STORE = click.Path(path_type=Path, exists=True, dir_okay=False)
+
+_JSON = click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
+_INTO = click.option("--store", required=True, type=_FILE, help="HDF5 file to make or extend.")
+_OUT_FOLDER = click.option("--out", required=True, type=_FOLDER, help="Folder to make; must not exist.")
+_OUT_FILE = click.option("--out", required=True, type=_FILE, help="File to make.")
+_OVERWRITE = click.option("--overwrite", is_flag=True, help="Replace a present file.")
+
+
+def _source(command: Callable[..., None]) -> Callable[..., None]:
+    """Add what every export takes."""
+    databases = click.option(
+        "--db", "databases", multiple=True, help="Database; may be given again. [default: all]"
+    )
+    scheme = click.option("--scheme", default="megc3", show_default=True, help="Label scheme.")
+    return click.argument("store", type=_FILE)(scheme(databases(_JSON(command))))
+
+
+def _selection(command: Callable[..., None]) -> Callable[..., None]:
+    """Add what every export of maps takes; the command receives it as `selection`."""
+    view = click.option(
+        "--view", default="whole-28", show_default=True, help="What to write: whole-N, regions-28, ..."
+    )
+    normalisation = click.option(
+        "--normalisation", default="minmax", show_default=True, help="raw, scaled, minmax or minmax-255."
+    )
+    return _source(view(normalisation(packed(Selection, "selection")(command))))
 
 
 @click.group("import")
@@ -30,7 +56,7 @@ def import_command() -> None:
 
 @import_command.command("ststnet")
 @click.argument("folder", type=_FOLDER)
-@click.option("--store", required=True, type=_FILE, help="HDF5 file to make or extend.")
+@_INTO
 @click.option(
     "--labels", type=_FILE, help="CSV list database,subject,clip,label. [default: the shipped MEGC2019 list]"
 )
@@ -38,7 +64,7 @@ def import_command() -> None:
 @click.option(
     "--map-size", type=click.IntRange(4), default=28, show_default=True, help="Expected side of the maps, px."
 )
-@click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
+@_JSON
 def import_ststnet_command(
     folder: Path, store: Path, labels: Path | None, layout: str, map_size: int, as_json: bool
 ) -> None:
@@ -50,12 +76,26 @@ def import_ststnet_command(
     """
     from mer_flow.exchange.ststnet import import_ststnet
 
-    _finish_import(import_ststnet(folder, store, labels, layout=layout, map_size=map_size), as_json)
+    _tell_import(import_ststnet(folder, store, labels, layout=layout, map_size=map_size), as_json)
 
 
-def _finish_import(summary: ImportSummary, as_json: bool) -> None:
-    """Prints what an import did and ends with its exit code."""
-    from mer_flow.exchange.problems import report
+@import_command.command("npz")
+@click.argument("file", type=_FILE)
+@_INTO
+@_JSON
+def import_npz_command(file: Path, store: Path, as_json: bool) -> None:
+    """Import FILE, as `mer-flow export npz` writes it, or with the same keys.
+
+    Whole-face maps only, raw (px) or min-max scaled; docs/exchange.md lists the keys. Nothing is unpickled.
+    """
+    from mer_flow.exchange.npz import import_npz
+
+    _tell_import(import_npz(file, store), as_json)
+
+
+def _tell_import(summary: ImportSummary, as_json: bool) -> None:
+    """Print what an import did and end with its exit code."""
+    from mer_flow.exchange.imports import report
 
     if as_json:
         click.echo(json.dumps(summary.to_dict(), indent=2))
@@ -77,20 +117,6 @@ def _finish_import(summary: ImportSummary, as_json: bool) -> None:
         raise click.exceptions.Exit(1)
 
 
-@import_command.command("npz")
-@click.argument("file", type=_FILE)
-@click.option("--store", required=True, type=_FILE, help="HDF5 file to make or extend.")
-@click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
-def import_npz_command(file: Path, store: Path, as_json: bool) -> None:
-    """Import FILE, as `mer-flow export npz` writes it, or with the same keys.
-
-    Whole-face maps only, raw (px) or min-max scaled; docs/exchange.md lists the keys. Nothing is unpickled.
-    """
-    from mer_flow.exchange.npz import import_npz
-
-    _finish_import(import_npz(file, store), as_json)
-
-
 @click.group("export")
 def export_command() -> None:
     """Export a store to other people's layouts.
@@ -99,55 +125,11 @@ def export_command() -> None:
     """
 
 
-def _exports(*extra: Any) -> Callable[[Callable[..., dict[str, Any]]], Callable[..., None]]:
-    """Gives a command the arguments that all exports share, then `extra`.
-
-    The command is called with the open store, what to take out of it, and the values of the rest of `extra`;
-    the counts that it returns are printed.
-    """
-    common = (
-        click.argument("store", type=_FILE),
-        click.option("--scheme", default="megc3", show_default=True, help="Label scheme."),
-        click.option("--db", "databases", multiple=True, help="Database; may be given again. [default: all]"),
-        click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON."),
-    )
-
-    def add(write: Callable[..., dict[str, Any]]) -> Callable[..., None]:
-        @functools.wraps(write)
-        def command(
-            store: Path, scheme: str, databases: tuple[str, ...], as_json: bool, **others: Any
-        ) -> None:
-            from mer_flow.exchange.selection import Selection
-            from mer_flow.store.reader import FlowStore
-
-            seen = {name: others.pop(name) for name in ("view", "normalisation") if name in others}
-            selection = Selection(scheme=scheme, databases=databases or None, **seen)
-            with FlowStore(store) as opened:
-                counts = write(opened, selection, **others)
-            _finish_export(counts, as_json)
-
-        for option in reversed((*common, *extra)):
-            command = option(command)
-        return command
-
-    return add
-
-
-_VIEW = click.option(
-    "--view", default="whole-28", show_default=True, help="What to write: whole-N, regions-28, ..."
-)
-_NORMALISATION = click.option(
-    "--normalisation", default="minmax", show_default=True, help="raw, scaled, minmax or minmax-255."
-)
-_OUT_FOLDER = click.option("--out", required=True, type=_FOLDER, help="Folder to make; must not exist.")
-_OUT_FILE = click.option("--out", required=True, type=_FILE, help="File to make.")
-_COPY = click.option("--copy", is_flag=True, help="Write copies instead of hard links.")
-_OVERWRITE = click.option("--overwrite", is_flag=True, help="Replace a present file.")
-
-
 @export_command.command("ststnet-loso")
-@_exports(_VIEW, _NORMALISATION, _OUT_FOLDER, _COPY)
-def export_loso_command(store: FlowStore, selection: Selection, out: Path, copy: bool) -> dict[str, Any]:
+@_selection
+@_OUT_FOLDER
+@click.option("--copy", is_flag=True, help="Write copies instead of hard links.")
+def export_loso_command(store: Path, selection: Selection, out: Path, copy: bool, as_json: bool) -> None:
     """Write STSTNet's folders: <subject>/u_train|u_test/<label>/*.png, R, G, B = u, v, strain.
 
     Every sample stands in every subject's folder: 442 samples of 68 subjects make 30,056 files. They are hard
@@ -155,57 +137,67 @@ def export_loso_command(store: FlowStore, selection: Selection, out: Path, copy:
     --copy writes independent files. The list of labels lies beside the folder, since STSTNet's code takes
     every entry of the folder for a subject.
     """
-    from mer_flow.exchange.ststnet_export import export_loso
+    from mer_flow.exchange.ststnet_export import export_folders
 
-    return export_loso(store, out, selection, copy=copy).to_dict()
+    _export(store, as_json, lambda opened: export_folders(opened, out, selection, "loso", copy))
 
 
 @export_command.command("flat")
-@_exports(_VIEW, _NORMALISATION, _OUT_FOLDER)
-def export_flat_command(store: FlowStore, selection: Selection, out: Path) -> dict[str, Any]:
+@_selection
+@_OUT_FOLDER
+def export_flat_command(store: Path, selection: Selection, out: Path, as_json: bool) -> None:
     """Write one PNG file per sample, '<subject>_<clip> .png', and the list of labels beside the folder."""
-    from mer_flow.exchange.ststnet_export import export_flat
+    from mer_flow.exchange.ststnet_export import export_folders
 
-    return export_flat(store, out, selection).to_dict()
+    _export(store, as_json, lambda opened: export_folders(opened, out, selection, "flat"))
 
 
 @export_command.command("npz")
-@_exports(_VIEW, _NORMALISATION, _OUT_FILE, _OVERWRITE)
-def export_npz_command(store: FlowStore, selection: Selection, out: Path, overwrite: bool) -> dict[str, Any]:
+@_selection
+@_OUT_FILE
+@_OVERWRITE
+def export_npz_command(store: Path, selection: Selection, out: Path, overwrite: bool, as_json: bool) -> None:
     """Write maps, labels and the sample table as one .npz file of plain arrays.
 
     docs/exchange.md lists the keys.
     """
     from mer_flow.exchange.npz import export_npz
 
-    return export_npz(store, out, selection, overwrite=overwrite)
+    _export(store, as_json, lambda opened: export_npz(opened, out, selection, overwrite=overwrite))
 
 
 @export_command.command("parquet")
-@_exports(_OUT_FILE, _OVERWRITE)
+@_source
+@_OUT_FILE
+@_OVERWRITE
 def export_parquet_command(
-    store: FlowStore, selection: Selection, out: Path, overwrite: bool
-) -> dict[str, Any]:
+    store: Path, scheme: str, databases: tuple[str, ...], out: Path, overwrite: bool, as_json: bool
+) -> None:
     """Write samples, classes, reasons and notes, but no maps, as one Parquet file.
 
     Needs pyarrow: pip install 'mer-flow[parquet]'.
     """
     from mer_flow.exchange.parquet import export_parquet
 
-    return export_parquet(store, out, selection, overwrite=overwrite)
+    selection = Selection(scheme, databases)
+    _export(store, as_json, lambda opened: export_parquet(opened, out, selection, overwrite=overwrite))
 
 
-def _finish_export(summary: dict[str, Any], as_json: bool) -> None:
-    """Prints what an export wrote."""
+def _export(store: Path, as_json: bool, write: Callable[[FlowStore], dict[str, Any]]) -> None:
+    """Write an export and print its counts."""
+    from mer_flow.store.reader import FlowStore
+
+    with FlowStore(store) as opened:
+        counts = write(opened)
     if as_json:
-        click.echo(json.dumps(summary, indent=2))
+        click.echo(json.dumps(counts, indent=2))
         return
-    files = f", {summary['files']} files" if "files" in summary else ""
-    links = f" ({summary['linked']} hard links)" if summary.get("linked") else ""
+    files = f", {counts['files']} files" if "files" in counts else ""
+    links = f" ({counts['linked']} hard links)" if counts.get("linked") else ""
     click.echo(
-        f"{summary['samples']} samples of {summary['subjects']} subjects -> {summary['out']}{files}{links}"
+        f"{counts['samples']} samples of {counts['subjects']} subjects -> {counts['out']}{files}{links}"
     )
-    if summary.get("labels"):
-        click.echo(f"labels: {summary['labels']}")
-    for reason, count in summary["dropped"].items():
+    if "labels" in counts:
+        click.echo(f"labels: {counts['labels']}")
+    for reason, count in counts["dropped"].items():
         click.echo(f"without a class: {count} ({reason})")

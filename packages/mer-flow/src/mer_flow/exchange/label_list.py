@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,9 +14,8 @@ from mer_flow.work.errors import ExchangeError, UsageError
 
 #: Columns of a list, in order; the organisers' file has no header.
 LIST_COLUMNS = ("database", "subject", "clip", "label")
-#: What the labels of such a list mean, and the databases whose names it spells in its own way.
+#: What the labels of such a list mean.
 MEGC_CLASSES = SCHEMES["megc3"].classes
-_RESPELT = SCHEMES["megc3"].databases
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,14 +32,9 @@ class ListRow:
     sample: Sample
     label: int
 
-    @property
-    def sample_id(self) -> str:
-        """The sample's id, as in `smic/s01/s1_ne_01`."""
-        return self.sample.sample_id
-
 
 def listed_sample(database: str, subject: str, clip: str, label: int) -> Sample:
-    """Returns the sample that a list's row names.
+    """Return the sample that a list's row names.
 
     Raises:
         UsageError: The subject is not spelt as this database's are.
@@ -48,8 +42,9 @@ def listed_sample(database: str, subject: str, clip: str, label: int) -> Sample:
     >>> listed_sample("smic", "s01", "s01_ne_01", 0).sample_id
     'smic/s01/s1_ne_01'
     """
-    plain = f"{database}/{subject}/{clip}"
-    sample_id = megc_sample_id(database, subject, clip) if database in _RESPELT else plain
+    sample_id = f"{database}/{subject}/{clip}"
+    if database in SCHEMES["megc3"].databases:  # whose names the organisers spell in their own way
+        sample_id = megc_sample_id(database, subject, clip)
     _, own_subject, own_clip = sample_id.split("/", 2)
     unknown = UNKNOWN_FRAME
     return Sample(
@@ -59,12 +54,12 @@ def listed_sample(database: str, subject: str, clip: str, label: int) -> Sample:
 
 
 def bare_subject(sample: Sample) -> str:
-    """Returns the subject without its database: `006` of `samm/006`."""
+    """Return the subject without its database: `006` of `samm/006`."""
     return sample.subject.removeprefix(f"{sample.database}/")
 
 
 def map_stem(sample: Sample) -> str:
-    """Returns the name, without ending, that STSTNet's folders give a sample.
+    """Return the name, without ending, that STSTNet's folders give a sample.
 
     >>> map_stem(listed_sample("samm", "6", "006_1_2", 0))
     '006_006_1_2'
@@ -75,7 +70,7 @@ def map_stem(sample: Sample) -> str:
 
 
 def stem_key(stem: str) -> str:
-    """Returns what two spellings of one name share: no blanks around, no case, no zeros before numbers.
+    """Return what two spellings of one name share: no blanks around, no case, no zeros before numbers.
 
     >>> stem_key("006_006_1_2 ") == stem_key("6_006_1_2")
     True
@@ -83,15 +78,20 @@ def stem_key(stem: str) -> str:
     return re.sub(r"(?<!\d)0+(?=\d)", "", stem.strip().lower())
 
 
+def list_line(sample: Sample, label: int, classes: Sequence[str]) -> str:
+    """Return a sample's line of a list, in the organisers' spelling, without line end.
+
+    The label is a number only where the classes are theirs.
+    """
+    return ",".join([*megc_key(sample), str(label) if tuple(classes) == MEGC_CLASSES else classes[label]])
+
+
 def read_label_list(path: Path, databases: Sequence[str]) -> tuple[ListRow, ...]:
-    """Reads a list; a first line with the column names is skipped.
+    """Read a list; a first line with the column names is skipped.
 
     Args:
         path: A CSV file of `database,subject,clip,label`; 0 negative, 1 positive, 2 surprise, or these words.
         databases: Names that the first column may hold.
-
-    Returns:
-        The rows, in order.
 
     Raises:
         ExchangeError: The file is missing or unreadable, or rows are malformed or duplicate; all are listed.
@@ -104,9 +104,8 @@ def read_label_list(path: Path, databases: Sequence[str]) -> tuple[ListRow, ...]
             f"cannot read the label list {path}: {error}. Expected a CSV file of {','.join(LIST_COLUMNS)}; "
             "pass it with --labels, or leave --labels out to use the shipped MEGC2019 list."
         ) from error
-    rows: list[ListRow] = []
+    rows: dict[str, ListRow] = {}
     faults: list[str] = []
-    first_line: dict[str, int] = {}
     for line, raw in enumerate(lines, start=1):
         cells = [cell.strip() for cell in raw]
         if not any(cells) or (line == 1 and tuple(cell.lower() for cell in cells) == LIST_COLUMNS):
@@ -116,12 +115,9 @@ def read_label_list(path: Path, databases: Sequence[str]) -> tuple[ListRow, ...]
         except UsageError as error:
             faults.append(f"line {line}: {error}")
             continue
-        key = f"{row.sample.database}/{stem_key(map_stem(row.sample))}"
-        if key in first_line:
-            faults.append(f"line {line}: {row.sample_id} stands on line {first_line[key]} already")
-            continue
-        first_line[key] = line
-        rows.append(row)
+        first = rows.setdefault(f"{row.sample.database}/{stem_key(map_stem(row.sample))}", row)
+        if first is not row:
+            faults.append(f"line {line}: {row.sample.sample_id} stands on line {first.line} already")
     if not rows and not faults:
         faults.append("the file holds no row")
     if faults:
@@ -130,40 +126,16 @@ def read_label_list(path: Path, databases: Sequence[str]) -> tuple[ListRow, ...]
             f"{len(faults)} fault(s) in the label list {path}:\n  {listed}\n"
             f"Expected rows of {','.join(LIST_COLUMNS)} with each (subject, clip) once; mend these lines."
         )
-    return tuple(rows)
+    return tuple(rows.values())
 
 
 def _parse_row(line: int, cells: list[str], databases: Sequence[str]) -> ListRow:
-    """Parses one line.
-
-    Raises:
-        UsageError: A cell is missing or not what its column holds.
-    """
     if len(cells) != len(LIST_COLUMNS) or not all(cells):
         raise UsageError(f"expected {len(LIST_COLUMNS)} filled cells, got {cells}")
     database, subject, clip, word = cells[0].lower(), cells[1], cells[2], cells[3].lower()
     if database not in databases:
         raise UsageError(f"unknown database '{cells[0]}', known: {', '.join(sorted(databases))}")
-    if word in MEGC_CLASSES:
-        label = MEGC_CLASSES.index(word)
-    elif word in {"0", "1", "2"}:
-        label = int(word)
-    else:
+    words = {name: label for label, name in enumerate(MEGC_CLASSES)} | {"0": 0, "1": 1, "2": 2}
+    if word not in words:
         raise UsageError(f"label '{cells[3]}', expected 0 (negative), 1 (positive) or 2 (surprise)")
-    return ListRow(line, listed_sample(database, subject, clip, label), label)
-
-
-def list_lines(samples: Iterable[Sample], labels: Iterable[int], classes: Sequence[str]) -> Iterator[str]:
-    """Renders samples as lines of a list, in the organisers' spelling.
-
-    Args:
-        samples: The samples, in order.
-        labels: Their class numbers.
-        classes: Class names of the scheme; numbers are written only where they mean what the organisers mean.
-
-    Yields:
-        One line per sample, without line end.
-    """
-    numbered = tuple(classes) == MEGC_CLASSES
-    for sample, label in zip(samples, labels, strict=True):
-        yield ",".join([*megc_key(sample), str(label) if numbered else classes[label]])
+    return ListRow(line, listed_sample(database, subject, clip, words[word]), words[word])

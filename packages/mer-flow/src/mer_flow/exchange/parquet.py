@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from mer_flow.exchange.selection import Selection
-from mer_flow.labels import apply_scheme, get_scheme
-from mer_flow.samples import COLUMNS, INT_COLUMNS, SampleTable
+from mer_flow.labels import apply_scheme
+from mer_flow.samples import COLUMNS, SampleTable
 from mer_flow.store.reader import FlowStore
 from mer_flow.work.errors import MissingDependencyError
 from mer_flow.work.files import new_file
@@ -18,20 +18,11 @@ from mer_flow.work.files import new_file
 def export_parquet(
     store: FlowStore, out: Path, selection: Selection | None = None, *, overwrite: bool = False
 ) -> dict[str, Any]:
-    """Writes one row per sample: the sample table, then `label`, `class`, `dropped`, `notes`.
+    """Write one row per sample: the sample table, then `label`, `class`, `dropped`, `notes`.
 
     `label` and `class` are null where the scheme drops the sample, and `dropped` says why. `notes` is JSON.
     The file's metadata carries under `mer_flow` the pipeline, its hash, the store's digest, the scheme and
-    the failures.
-
-    Args:
-        store: The store to read.
-        out: The file to make.
-        selection: Label scheme and databases; `megc3` and all unless given. No map is read.
-        overwrite: Replace a present file.
-
-    Returns:
-        Counts for a summary.
+    the failures. No map is read; counts are returned.
 
     Raises:
         MissingDependencyError: pyarrow is not installed.
@@ -50,11 +41,11 @@ def export_parquet(
     selection = selection or Selection()
     chosen = selection.databases or store.databases
     table = SampleTable(sample for database in chosen for sample in store.samples(database))
-    labelled = apply_scheme(table, get_scheme(selection.scheme))
+    labelled = apply_scheme(table, selection.scheme)
     labels = [labelled.labels.get(sample.sample_id) for sample in table]
-    columns: dict[str, Any] = {
-        name: pa.array(table.column(name).tolist(), _type(pa, name)) for name in COLUMNS
-    }
+    types = {"i": pa.int64(), "f": pa.float64(), "O": pa.string()}
+    values = {name: table.column(name) for name in COLUMNS}
+    columns = {name: pa.array(column.tolist(), types[column.dtype.kind]) for name, column in values.items()}
     columns["label"] = pa.array(labels, pa.int64())
     columns["class"] = pa.array([None if n is None else labelled.classes[n] for n in labels], pa.string())
     columns["dropped"] = pa.array([labelled.dropped.get(sample.sample_id) for sample in table], pa.string())
@@ -81,8 +72,3 @@ def export_parquet(
         "failures": len(failures),
         "dropped": labelled.dropped_by_reason(),
     }
-
-
-def _type(pa: Any, name: str) -> Any:
-    """Returns the Parquet type of a sample column."""
-    return pa.int64() if name in INT_COLUMNS else pa.float64() if name == "fps" else pa.string()

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from mer_flow.store.reader import FlowStore
-from mer_flow.views import ViewData, read_view
+if TYPE_CHECKING:
+    from mer_flow.store.reader import FlowStore
+    from mer_flow.views import ViewData
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,34 +16,24 @@ class Selection:
 
     Attributes:
         scheme: Label scheme; samples without a class are left out and counted.
-        databases: Databases to write; all unless given.
+        databases: Databases to write; all where there is none.
         view: As `whole-28` or `regions-28`.
         normalisation: As `raw`, `scaled`, `minmax` or `minmax-255`.
     """
 
     scheme: str = "megc3"
-    databases: tuple[str, ...] | None = None
+    databases: tuple[str, ...] = ()
     view: str = "whole-28"
     normalisation: str = "minmax"
 
     def read(self, store: FlowStore, normalisation: str = "") -> ViewData:
-        """Reads the maps and labels.
-
-        Args:
-            store: The store.
-            normalisation: Read in place of the selection's own, where given.
-
-        Returns:
-            The labelled view.
+        """Read maps and labels, in another normalisation than the selection's where one is given.
 
         Raises:
             UsageError: Unknown view, normalisation, scheme or database.
             ViewError: The store cannot give the view, or no sample has a class.
         """
-        return read_view(
-            store,
-            self.view,
-            normalisation or self.normalisation,
-            scheme=self.scheme,
-            databases=self.databases,
-        )
+        from mer_flow.views import read_view
+
+        scaling = normalisation or self.normalisation
+        return read_view(store, self.view, scaling, scheme=self.scheme, databases=self.databases or None)

@@ -6,11 +6,13 @@ Micro-expression Recognition", FG 2019, https://doi.org/10.1109/FG.2019.8756567.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from mer_flow.databases import DATABASES, get_database
+from mer_flow.exchange.imports import ImportProblem, ImportSummary, fill_store, report
 from mer_flow.exchange.label_list import (
     MEGC_CLASSES,
     ListRow,
@@ -20,9 +22,8 @@ from mer_flow.exchange.label_list import (
     stem_key,
 )
 from mer_flow.exchange.layouts import FoundMap, Scan, read_map, scan_folder
-from mer_flow.exchange.problems import Problem, report
-from mer_flow.exchange.summary import ImportSummary
-from mer_flow.samples import SampleTable
+from mer_flow.samples import Sample
+from mer_flow.store.encode import SampleRecord
 from mer_flow.work.errors import ExchangeError
 
 #: Side of the published maps, px.
@@ -30,14 +31,7 @@ MAP_SIZE = 28
 
 
 def ststnet_pipeline(map_size: int = MAP_SIZE) -> dict[str, Any]:
-    """Returns what a store says about the origin of imported maps.
-
-    Args:
-        map_size: Side of the maps, px.
-
-    Returns:
-        The `pipeline` of the store.
-    """
+    """Return what a store says about the origin of imported maps."""
     return {
         "map_kind": {"kind": "imported", "map_size": map_size, "values": "minmax-255"},
         "import": {
@@ -56,10 +50,10 @@ def import_ststnet(
     layout: str = "auto",
     map_size: int = MAP_SIZE,
 ) -> ImportSummary:
-    """Imports a folder of STSTNet's maps into a store.
+    """Import a folder of STSTNet's maps into a store; a later call adds what was missing.
 
     Every row of the list becomes a sample. A row without a usable map is recorded in the store as failed; a
-    map without a row is reported. A later call adds what was missing.
+    map without a row is reported.
 
     Args:
         folder: A flat folder of PNG files named `<subject>_<clip> .png`, or the LOSO folders
@@ -69,128 +63,71 @@ def import_ststnet(
         layout: `flat`, `loso`, or `auto` to recognise it.
         map_size: Expected side of the maps, px.
 
-    Returns:
-        What was imported and every problem found.
-
     Raises:
         ExchangeError: The folder or the list is unusable, or not one file belongs to a row of the list.
         StoreMismatchError: The store exists and holds something else.
         StoreBusyError: Another process writes the store.
     """
-    from mer_flow.databases import DATABASES
+    from mer_flow.databases.completeness import directory
 
-    list_path = labels or _shipped_list()
-    rows = read_label_list(list_path, tuple(DATABASES))
+    list_path = labels or directory() / "megc2019.csv"
+    rows = {stem_key(map_stem(row.sample)): row for row in read_label_list(list_path, tuple(DATABASES))}
     scan = scan_folder(folder, layout)
-    summary = ImportSummary(folder, store, scan.layout)
-    summary.problems += scan.problems
-    chosen = _match(rows, scan, list_path, summary.problems)
+    problems = [*scan.problems, *_mismatches(rows, scan, list_path.name)]
+    lost = {problem.sample_id: problem for problem in problems}
+    chosen = {
+        row.sample.sample_id: scan.maps[key] for key, row in rows.items() if row.sample.sample_id not in lost
+    }
     if not chosen:
         raise ExchangeError(
             f"no map of {folder} belongs to a row of {list_path}. "
-            f"Expected names such as '{map_stem(rows[0].sample)} .png'; "
-            f"check that folder and list belong together.\n{report(summary.problems, limit=5)}"
+            f"Expected names such as '{map_stem(next(iter(rows.values())).sample)} .png'; "
+            f"check that folder and list belong together.\n{report(problems, limit=5)}"
         )
-    _write(rows, chosen, store, map_size, summary)
+
+    def read(sample: Sample) -> SampleRecord | ImportProblem:
+        if sample.sample_id in lost:
+            return lost[sample.sample_id]
+        path = chosen[sample.sample_id].path
+        try:
+            pixels = read_map(path, map_size)
+        except ExchangeError as error:
+            remedy = "fetch the file again and import again"
+            return ImportProblem("unreadable", path.name, str(error), remedy, sample.sample_id)
+        return SampleRecord(sample, pixels.astype("float32"), notes={"file": path.name})
+
+    samples = [replace(row.sample, fps=get_database(row.sample.database).fps) for row in rows.values()]
+    summary = ImportSummary(folder, store, scan.layout, problems=problems)
+    fill_store(summary, ststnet_pipeline(map_size), samples, read)
     return summary
 
 
-def _shipped_list() -> Path:
-    """Returns the list that ships with the package."""
-    from mer_flow.databases.completeness import directory
-
-    return directory() / "megc2019.csv"
-
-
-def _match(
-    rows: Sequence[ListRow], scan: Scan, list_path: Path, problems: list[Problem]
-) -> dict[str, FoundMap]:
-    """Gives each row its map; what stays over on either side is a problem."""
-    chosen: dict[str, FoundMap] = {}
-    keys = {stem_key(map_stem(row.sample)): row for row in rows}
-    for key, row in keys.items():
+def _mismatches(rows: Mapping[str, ListRow], scan: Scan, list_name: str) -> Iterator[ImportProblem]:
+    """Tell what stays over on either side, rows without a usable map first."""
+    for key, row in rows.items():
+        sample_id, stem = row.sample.sample_id, map_stem(row.sample)
         if key in scan.spoilt:
-            problems.append(
-                Problem(
-                    "contradiction",
-                    map_stem(row.sample),
-                    scan.spoilt[key],
-                    "keep one right copy and import again",
-                    row.sample_id,
-                )
-            )
+            remedy = "keep one right copy and import again"
+            yield ImportProblem("contradiction", stem, scan.spoilt[key], remedy, sample_id)
         elif key not in scan.maps:
-            detail = f"line {row.line} of {list_path.name} has no file '{map_stem(row.sample)} .png'"
-            problems.append(
-                Problem("no-file", row.sample_id, detail, "add the files and import again", row.sample_id)
-            )
+            detail = f"line {row.line} of {list_name} has no file '{stem} .png'"
+            yield ImportProblem("no-file", sample_id, detail, "add the files and import again", sample_id)
         elif fault := _disagreement(row, scan.maps[key]):
             remedy = "correct the folder or the list, and import again"
-            problems.append(Problem("label-disagrees", row.sample_id, fault, remedy, row.sample_id))
-        else:
-            chosen[row.sample_id] = scan.maps[key]
-    for key in [*scan.maps, *scan.spoilt]:
-        if key not in keys:
+            yield ImportProblem("label-disagrees", sample_id, fault, remedy, sample_id)
+    for key in dict.fromkeys([*scan.maps, *scan.spoilt]):
+        if key not in rows:
             name = scan.maps[key].path.name if key in scan.maps else key
-            detail = f"no row of {list_path.name} is named so; not imported"
-            problems.append(Problem("no-label", name, detail, "add rows to the list, or remove the files"))
-    return chosen
+            detail = f"no row of {list_name} is named so; not imported"
+            yield ImportProblem("no-label", name, detail, "add rows to the list, or remove the files")
 
 
 def _disagreement(row: ListRow, found: FoundMap) -> str:
-    """Says where the LOSO folders contradict the list; empty where they agree, or in a flat folder."""
+    """Say where the LOSO folders contradict the list; empty where they agree, or in a flat folder."""
     if found.label is not None and found.label != row.label:
         listed = f"{row.label} ({MEGC_CLASSES[row.label]}) on line {row.line} of the list"
         return f"label folder {found.label}, but {listed}"
     subject = bare_subject(row.sample)
-    if found.subject and stem_key(found.subject) != stem_key(subject):
-        return (
-            f"test sample of folder {found.subject}, but of subject {subject} on line {row.line} of the list"
-        )
+    if found.fold and stem_key(found.fold) != stem_key(subject):
+        return f"test sample of folder {found.fold}, but of subject {subject} on line {row.line} of the list"
     return ""
-
-
-def _write(
-    rows: Sequence[ListRow], chosen: dict[str, FoundMap], store: Path, map_size: int, summary: ImportSummary
-) -> None:
-    """Writes the chosen maps database by database, and records the others as failed."""
-    from mer_flow.databases import get_database
-    from mer_flow.store.record import SampleRecord, encode_sample
-    from mer_flow.store.writer import StoreWriter
-
-    lost = {problem.sample_id: problem for problem in summary.problems if problem.sample_id}
-    with StoreWriter(store, ststnet_pipeline(map_size)) as writer:
-        for database in dict.fromkeys(row.sample.database for row in rows):
-            fps = get_database(database).fps
-            own = [row for row in rows if row.sample.database == database]
-            table = SampleTable(replace(row.sample, fps=fps) for row in own)
-            done = writer.begin(database, table)
-            kept: list[ListRow] = []
-            for row in own:
-                summary.samples[database] += 1
-                sample_id = row.sample_id
-                if sample_id in done:
-                    summary.already += 1
-                elif sample_id in lost:
-                    writer.fail(sample_id, "import", f"{lost[sample_id].detail}; {lost[sample_id].remedy}")
-                    continue
-                else:
-                    path = chosen[sample_id].path
-                    try:
-                        pixels = read_map(path, map_size)
-                    except ExchangeError as error:
-                        remedy = "fetch the file again and import again"
-                        summary.problems.append(
-                            Problem("unreadable", path.name, str(error), remedy, sample_id)
-                        )
-                        writer.fail(sample_id, "import", f"{path.name}: {error}; {remedy}")
-                        continue
-                    record = SampleRecord(
-                        table[sample_id], pixels.astype("float32"), notes={"file": path.name}
-                    )
-                    writer.commit(sample_id, encode_sample(record))
-                kept.append(row)
-            summary.imported[database] = len(kept)
-            summary.subjects[database] = len({row.sample.subject for row in kept})
-            summary.classes.update(MEGC_CLASSES[row.label] for row in kept)
-        writer.finish()

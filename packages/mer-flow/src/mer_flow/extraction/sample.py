@@ -22,7 +22,7 @@ from mer_flow.extraction.extractor import Extractor
 from mer_flow.extraction.extractor import prepare_worker as load_extractor
 from mer_flow.extraction.sequence import SEQUENCES, reduced_sequence, sequence_pairs
 from mer_flow.samples import UNKNOWN_FRAME, Sample
-from mer_flow.store.record import EncodeOptions, SampleRecord, encode_sample
+from mer_flow.store.encode import EncodeOptions, SampleRecord, encode_sample
 from mer_flow.work.errors import ApexError, FaceError, FlowError, FrameError, MerFlowError, UsageError
 from mer_flow.work.executor import peak_memory_mb
 from mer_flow.work.suggest import unknown

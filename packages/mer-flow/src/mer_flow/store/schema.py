@@ -6,21 +6,21 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, Literal, TypeVar
 
 import h5py
 import numpy as np
+from pydantic import Field
 
-from mer_flow.samples import COLUMNS, INT_COLUMNS, Sample
+from mer_flow.samples import Sample
 from mer_flow.work.errors import StoreError
+from mer_flow.work.settings import Settings
 
 #: Raised whenever a reader of the former version could misread a store.
 SCHEMA_VERSION = 1
-
-#: Default gzip level. On smooth flow level 4 is 4 % smaller than 1 at nearly its speed; 9 takes four times as
-#: long for 2 %.
-GZIP_LEVEL = 4
 
 #: Arrays too large for one chunk: one chunk per sample, copied as it is when a store is assembled.
 CHUNKED = ("flow", "faces", "clips", "flow_sequence")
@@ -35,27 +35,22 @@ SMALL: dict[str, tuple[tuple[int, ...], str]] = {
 #: Everything a sample can carry, in the order of the file.
 INGREDIENTS = (*CHUNKED, *SMALL)
 
-#: The build flag that provides an ingredient.
-PROVIDED_BY = {
-    "flow": "`mer-flow build`",
-    "faces": "`mer-flow build ... --keep-faces`",
-    "clips": "`mer-flow build ... --keep-clips K`",
-    "flow_sequence": "`mer-flow build ... --keep-flow-sequence consecutive` (or `onset`)",
-    "landmarks": "`mer-flow build` from the database's frames",
-    "regions": "`mer-flow build` from the database's frames",
-    "alignment": "`mer-flow build` from the database's frames",
+#: Text columns beside the sample table, in the order of the file.
+TEXTS = ("notes", "row_digest", "content_digest")
+
+#: The flag of `mer-flow build` that keeps an ingredient; the others are always kept.
+KEPT_BY = {
+    "faces": "--keep-faces",
+    "clips": "--keep-clips K",
+    "flow_sequence": "--keep-flow-sequence consecutive",
 }
 
 #: Order of the five region centres. Left and right are the subject's own: the subject's left eye lies on the
 #: image's right.
 REGIONS = ("left eye", "right eye", "nose", "left lip corner", "right lip corner")
 
-VALUES = ("px", "minmax-255")
-KINDS = ("computed", "imported")
 
-
-@dataclass(frozen=True, slots=True)
-class MapKind:
+class MapKind(Settings):
     """What the maps of a store are.
 
     Attributes:
@@ -65,44 +60,93 @@ class MapKind:
             scaled to 0–255).
     """
 
-    kind: str
-    map_size: int
-    values: str
+    where = "map_kind"
+    error = StoreError
+
+    kind: Literal["computed", "imported"]
+    map_size: int = Field(ge=4)
+    values: Literal["px", "minmax-255"]
 
     @classmethod
     def of(cls, pipeline: Mapping[str, Any]) -> MapKind:
-        """Reads the kind from a pipeline description.
+        """Read the kind from a pipeline description.
 
         Raises:
             StoreError: `map_kind` is missing or invalid.
         """
-        raw = pipeline.get("map_kind")
-        if not isinstance(raw, Mapping) or set(raw) != {"kind", "map_size", "values"}:
-            raise StoreError(f"pipeline['map_kind'] must be {{'kind', 'map_size', 'values'}}, got {raw!r}")
-        kind = cls(str(raw["kind"]), int(raw["map_size"]), str(raw["values"]))
-        if kind.kind not in KINDS or kind.values not in VALUES or kind.map_size < 4:
-            raise StoreError(
-                f"pipeline['map_kind'] is {raw!r}; expected kind in {KINDS}, "
-                f"values in {VALUES}, map_size of at least 4"
-            )
-        return kind
+        message = "pipeline['map_kind'] must hold kind, map_size and values: {}"
+        with explained(message, KeyError, TypeError):
+            return cls(**pipeline["map_kind"])
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A sample that has no flow, and why.
+
+    Attributes:
+        sample_id: The sample.
+        stage: Where it failed: `frames`, `face`, `flow` ...
+        reason: The message, with its remedy.
+        row_digest: Digest of the sheet row it was tried with; a changed row is tried again.
+    """
+
+    sample_id: str
+    stage: str
+    reason: str
+    row_digest: str
+
+
+_Row = TypeVar("_Row", Sample, Failure)
+
+
+@contextmanager
+def explained(message: str, *kinds: type[Exception]) -> Iterator[None]:
+    """Turn exceptions of some kinds into a StoreError; `{}` in the message stands for what they say."""
+    try:
+        yield
+    except kinds as error:
+        raise StoreError(message.replace("{}", str(error))) from error
+
+
+def parts_folder(store: Path) -> Path:
+    """Return where a build commits samples, one file each, until the store is assembled from them."""
+    return store.with_name(store.name + ".parts")
 
 
 def provided_by(ingredients: Iterable[str]) -> str:
-    """Returns the one build command that provides several ingredients.
+    """Return the one build command that provides several ingredients.
 
     >>> provided_by(["clips", "faces"])
     '`mer-flow build ... --keep-clips K --keep-faces`'
     """
-    commands = [PROVIDED_BY[what] for what in ingredients]
-    flags = [command.partition(" ... ")[2].rstrip("`") for command in commands]
-    if any(flags):
-        return f"`mer-flow build ... {' '.join(flag for flag in flags if flag)}`"
-    return commands[-1]
+    flags = " ".join(KEPT_BY[what] for what in ingredients if what in KEPT_BY)
+    return f"`mer-flow build ... {flags}`" if flags else "`mer-flow build` from the database's frames"
+
+
+def misfit(name: str, shape: tuple[int, ...], dtype: str, side: int) -> str:
+    """Say what an ingredient of one sample must be where it is not; empty where it fits maps of a side, px.
+
+    >>> misfit("regions", (4, 2), "float32", 224)
+    'float32 (5, 2)'
+    """
+    if name in SMALL:
+        return "" if (shape, dtype) == SMALL[name] else f"{SMALL[name][1]} {SMALL[name][0]}"
+    pictures = shape[1:] in ((side, side), (side, side, 3))
+    fits, expected = {
+        "flow": (shape == (3, side, side), f"(3, {side}, {side})"),
+        "flow_sequence": (
+            len(shape) == 4 and shape[1] == 2 and shape[2] == shape[3] <= side,
+            f"(K - 1, 2, S, S), S at most {side}",
+        ),
+        "faces": (pictures and shape[0] == 2, f"(2, {side}, {side}[, 3])"),
+        "clips": (pictures and shape[0] > 0, f"(K, {side}, {side}[, 3])"),
+    }[name]
+    dtypes = ("float16", "float32") if name.startswith("flow") else ("uint8",)
+    return "" if fits and dtype in dtypes else f"{' or '.join(dtypes)} {expected}"
 
 
 def canonical_json(value: Any) -> str:
-    """Returns JSON with sorted keys and no spare space, so that equal content gives equal text.
+    """Return JSON with sorted keys and no spare space, so that equal content gives equal text.
 
     >>> canonical_json({"b": 1, "a": [1.5, None]})
     '{"a":[1.5,null],"b":1}'
@@ -111,27 +155,18 @@ def canonical_json(value: Any) -> str:
 
 
 def pipeline_hash(pipeline: Mapping[str, Any]) -> str:
-    """Returns the SHA-256 of a pipeline's canonical JSON, in hex."""
+    """Return the SHA-256 of a pipeline's canonical JSON, in hex."""
     return hashlib.sha256(canonical_json(pipeline).encode()).hexdigest()
 
 
 def differing_keys(stored: Mapping[str, Any], asked: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
-    """Compares two pipelines key by key.
-
-    Args:
-        stored: Nested parameters of the store.
-        asked: Nested parameters of the request.
-
-    Returns:
-        `(dotted key, stored value, asked value)` of every difference, sorted; an absent value is the text
-        `absent`.
+    """Return `(dotted key, stored value, asked value)` of every difference, sorted; `absent` for no value.
 
     >>> differing_keys({"flow": {"tau": 0.25, "warps": 5}}, {"flow": {"tau": 0.25, "warps": 3}})
     [('flow.warps', 5, 3)]
     """
     left, right = dict(_flat(stored)), dict(_flat(asked))
-    keys = sorted(left.keys() | right.keys())
-    both = [(key, left.get(key, "absent"), right.get(key, "absent")) for key in keys]
+    both = [(key, left.get(key, "absent"), right.get(key, "absent")) for key in sorted(left | right)]
     return [(key, a, b) for key, a, b in both if canonical_json(a) != canonical_json(b)]
 
 
@@ -144,9 +179,7 @@ def _flat(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any
 
 
 def sample_order(sample_id: str) -> tuple[Any, ...]:
-    """Returns the sort key of samples within a database: text compared as text, numbers as numbers.
-
-    The order does not depend on the order of commits, so equal content gives equal files.
+    """Return the sort key of samples within a database: text compared as text, numbers as numbers.
 
     >>> sorted(["casme3/spNO.10/a_5", "casme3/spNO.9/a_28", "casme3/spNO.9/a_5"], key=sample_order)
     ['casme3/spNO.9/a_5', 'casme3/spNO.9/a_28', 'casme3/spNO.10/a_5']
@@ -156,12 +189,12 @@ def sample_order(sample_id: str) -> tuple[Any, ...]:
 
 
 def row_digest(sample: Sample) -> str:
-    """Returns a short digest of a sheet row; a sample whose row changed is computed again."""
+    """Return a short digest of a sheet row; a sample whose row changed is computed again."""
     return hashlib.sha256(canonical_json(asdict(sample)).encode()).hexdigest()[:16]
 
 
 def content_digest(arrays: Mapping[str, np.ndarray | None]) -> str:
-    """Returns the SHA-256 of one sample's arrays, names, dtypes and shapes included, in hex.
+    """Return the SHA-256 of one sample's arrays, names, dtypes and shapes included, in hex.
 
     Args:
         arrays: Ingredient name -> array of one sample in its stored dtype; None or NaN throughout where
@@ -177,78 +210,61 @@ def content_digest(arrays: Mapping[str, np.ndarray | None]) -> str:
     return digest.hexdigest()
 
 
-def text_array(values: Sequence[str]) -> np.ndarray:
-    """Encodes text for a fixed-length UTF-8 dataset: a checksum covers it, variable-length text escapes one.
-
-    Raises:
-        StoreError: A value contains a NUL character.
-    """
-    encoded = [value.encode("utf-8") for value in values]
-    if any(b"\0" in value for value in encoded):
-        raise StoreError("text with a NUL character cannot be stored")
-    width = max([1, *map(len, encoded)])
-    return np.array(encoded, dtype=h5py.string_dtype("utf-8", width))
-
-
-def read_text(dataset: h5py.Dataset) -> list[str]:
-    """Returns the values of a text dataset."""
-    return [value.decode("utf-8") for value in dataset[()]]
+def create_group(parent: h5py.Group, name: str) -> h5py.Group:
+    """Create a group without time stamps: the file must not depend on when it was written."""
+    properties = h5py.h5p.create(h5py.h5p.GROUP_CREATE)
+    properties.set_obj_track_times(False)
+    return h5py.Group(h5py.h5g.create(parent.id, name.encode(), gcpl=properties))
 
 
 def create_dataset(
     group: h5py.Group, name: str, shape: tuple[int, ...], dtype: Any, chunk: tuple[int, ...], level: int
 ) -> h5py.Dataset:
-    """Creates a chunked dataset with the store's filters: shuffle, gzip, Fletcher-32, no time stamps."""
+    """Create a chunked dataset with the store's filters: shuffle, gzip, Fletcher-32, no time stamps."""
     return group.create_dataset(
         name, shape, dtype, chunks=chunk, shuffle=True, compression="gzip", compression_opts=level,
         fletcher32=True, track_times=False,
     )  # fmt: skip
 
 
-def write_column(group: h5py.Group, name: str, values: np.ndarray, level: int) -> None:
-    """Writes a whole small array as one checked chunk."""
+def write_column(group: h5py.Group, name: str, values: np.ndarray | Sequence[str], level: int) -> None:
+    """Write a small array, or text, as one checked chunk; variable-length text would escape the checksum."""
+    if not isinstance(values, np.ndarray):
+        encoded = [value.encode("utf-8") for value in values]
+        if any(b"\0" in value for value in encoded):
+            raise StoreError("text with a NUL character cannot be stored")
+        values = np.array(encoded, dtype=h5py.string_dtype("utf-8", max([1, *map(len, encoded)])))
     if values.size == 0:  # an empty dataset has no chunks
         group.create_dataset(name, values.shape, values.dtype, track_times=False)
-        return
-    create_dataset(group, name, values.shape, values.dtype, values.shape, level)[...] = values
+    else:
+        create_dataset(group, name, values.shape, values.dtype, values.shape, level)[...] = values
 
 
-def create_group(parent: h5py.Group, name: str) -> h5py.Group:
-    """Creates a group without time stamps (the file must not depend on when it was written)."""
-    properties = h5py.h5p.create(h5py.h5p.GROUP_CREATE)
-    properties.set_obj_track_times(False)
-    return h5py.Group(h5py.h5g.create(parent.id, name.encode(), gcpl=properties))
+def write_table(group: h5py.Group, kind: type[Sample | Failure], rows: Sequence[Any], level: int) -> None:
+    """Write rows of one kind, one dataset per field."""
+    dtypes = {"int": np.int64, "float": np.float64}
+    for column in fields(kind):
+        values = [getattr(row, column.name) for row in rows]
+        dtype = dtypes.get(str(column.type))
+        write_column(group, column.name, values if dtype is None else np.array(values, dtype), level)
 
 
-def write_samples(group: h5py.Group, samples: Sequence[Sample], level: int) -> None:
-    """Writes the sample table, one dataset per column."""
-    for name in COLUMNS:
-        column = [getattr(sample, name) for sample in samples]
-        if name in INT_COLUMNS:
-            values = np.array(column, dtype=np.int64)
-        elif name == "fps":
-            values = np.array(column, dtype=np.float64)
-        else:
-            values = text_array(column)
-        write_column(group, name, values, level)
+def read_text(dataset: h5py.Dataset) -> list[str]:
+    """Return the values of a text dataset."""
+    return [value.decode("utf-8") for value in dataset[()]]
 
 
-def read_samples(group: h5py.Group) -> list[Sample]:
-    """Reads the sample table back.
-
-    Raises:
-        StoreError: A column is missing, or the columns differ in length.
-    """
-    missing = [name for name in COLUMNS if name not in group]
+def read_table(group: h5py.Group, kind: type[_Row]) -> list[_Row]:
+    """Read rows of one kind, the inverse of `write_table`."""
+    names = [column.name for column in fields(kind)]
+    missing = [name for name in names if name not in group]
     if missing:
-        raise StoreError(
-            f"{group.name}: columns {missing} are missing. Run `mer-flow verify`, then rebuild the store."
-        )
-    columns: dict[str, list[Any]] = {}
-    for name in COLUMNS:
-        dataset = group[name]
-        columns[name] = dataset[()].tolist() if name in INT_COLUMNS or name == "fps" else read_text(dataset)
-    if len({len(values) for values in columns.values()}) > 1:
-        lengths = {name: len(values) for name, values in columns.items()}
+        raise StoreError(f"{group.name}: columns {missing} are missing. Rebuild the store.")
+    columns = [
+        group[name][()].tolist() if group[name].dtype.kind in "if" else read_text(group[name])
+        for name in names
+    ]
+    lengths = dict(zip(names, map(len, columns), strict=True))
+    if len(set(lengths.values())) > 1:
         raise StoreError(f"{group.name}: columns differ in length: {lengths}. Rebuild the store.")
-    return [Sample(**dict(zip(columns, row, strict=True))) for row in zip(*columns.values(), strict=True)]
+    return [kind(*row) for row in zip(*columns, strict=True)]

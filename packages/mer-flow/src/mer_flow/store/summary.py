@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from typing import Any
 
 from mer_flow.labels import SCHEMES, apply_scheme, get_scheme
 from mer_flow.samples import SampleTable
-from mer_flow.store.parts import PartsFolder
-from mer_flow.store.reader import FlowStore
+from mer_flow.store.reader import FlowStore, unfinished
 from mer_flow.store.schema import INGREDIENTS
 
 
 def summarise(store: FlowStore, scheme: str | None = None) -> dict[str, Any]:
-    """Counts a store's content.
-
-    Args:
-        store: The store.
-        scheme: Count the classes of this label scheme only; every fitting one unless given.
+    """Count a store's content, classes by one label scheme or by every fitting one.
 
     Returns:
         JSON-able, with the keys that docs/store-format.md lists under `mer-flow info --json`.
@@ -27,7 +23,6 @@ def summarise(store: FlowStore, scheme: str | None = None) -> dict[str, Any]:
     """
     if scheme is not None:
         get_scheme(scheme)
-    kind = store.map_kind
     databases = {database: _database(store, database, scheme) for database in store.databases}
     table = store.table()
     return {
@@ -38,52 +33,41 @@ def summarise(store: FlowStore, scheme: str | None = None) -> dict[str, Any]:
         "digest": store.digest(),
         "pipeline_hash": store.pipeline_hash,
         "pipeline": store.pipeline,
-        "kind": kind.kind,
-        "map_size": kind.map_size,
-        "values": kind.values,
+        **store.map_kind.model_dump(),
         "samples": len(table),
         "subjects": len(table.subjects),
         "failed": sum(item["failed"] for item in databases.values()),
-        "unfinished": unfinished(store),
+        "unfinished": unfinished(store.path),
         "schemes": _schemes(databases),
         "databases": databases,
     }
 
 
-def unfinished(store: FlowStore) -> int:
-    """Returns how many samples an unfinished build beside the store has committed."""
-    return sum(1 for _ in PartsFolder(store.path).path.rglob("*.h5"))
-
-
 def _database(store: FlowStore, database: str, scheme: str | None) -> dict[str, Any]:
-    table = store.samples(database)
-    failures = store.failures(database)
-    fallbacks: Counter[str] = Counter()
-    for note in store.notes(database):
-        fallbacks.update(note.get("fallbacks", ()))
+    table, failures = store.samples(database), store.failures(database)
     return {
         "samples": len(table),
         "subjects": len(table.subjects),
         "holds": [name for name in INGREDIENTS if store.has(database, name)],
-        "apex_sources": dict(sorted(Counter(sample.apex_source for sample in table).items())),
-        "schemes": {name: _classes(table, name) for name in ([scheme] if scheme else fitting_schemes(table))},
-        "fallbacks": dict(sorted(fallbacks.items())),
+        "apex_sources": _counted(sample.apex_source for sample in table),
+        "schemes": {name: _classes(table, name) for name in ([scheme] if scheme else _fitting(table))},
+        "fallbacks": _counted(name for note in store.notes(database) for name in note.get("fallbacks", ())),
         "failed": len(failures),
-        "failed_by_stage": dict(sorted(Counter(failure.stage for failure in failures).items())),
+        "failed_by_stage": _counted(failure.stage for failure in failures),
         "failures": [
             {"sample_id": item.sample_id, "stage": item.stage, "reason": item.reason} for item in failures
         ],
     }
 
 
-def fitting_schemes(table: SampleTable) -> list[str]:
-    """Returns the label schemes that tell at least two classes apart in a table.
+def _counted(names: Iterable[str]) -> dict[str, int]:
+    return dict(sorted(Counter(names).items()))
 
-    A scheme that shares a single emotion word with a database (`surprise`) is not meant for it; where a table
-    is so small that no scheme finds two classes, those that find one are returned.
 
-    Args:
-        table: Samples of one database.
+def _fitting(table: SampleTable) -> list[str]:
+    """Return the label schemes that tell two classes apart, or in a small table one.
+
+    A scheme that shares a single emotion word with a database (`surprise`) is not meant for it.
     """
     present = {name: sum(count > 0 for count in apply_scheme(table, name).counts()) for name in SCHEMES}
     enough = min(2, max(present.values(), default=0))
@@ -101,21 +85,17 @@ def _classes(table: SampleTable, scheme: str) -> dict[str, Any]:
 
 
 def _schemes(databases: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    """Adds each scheme up over the databases it fits."""
+    """Add each scheme up over the databases it fits; subjects are unique across databases."""
     totals: dict[str, Any] = {}
     for database, item in databases.items():
         for name, counted in item["schemes"].items():
             total = totals.setdefault(
-                name,
-                {"databases": [], "samples": 0, "subjects": 0, "classes": Counter(), "dropped": Counter()},
+                name, {"databases": [], "samples": 0, "subjects": 0, "classes": {}, "dropped": {}}
             )
             total["databases"].append(database)
-            total["samples"] += counted["samples"]
-            total["subjects"] += counted["subjects"]  # subjects are unique across databases
+            for key in ("samples", "subjects"):
+                total[key] += counted[key]
             for key in ("classes", "dropped"):
                 for label, count in counted[key].items():
-                    total[key][label] += count
-    return {
-        name: {**total, "classes": dict(total["classes"]), "dropped": dict(total["dropped"])}
-        for name, total in totals.items()
-    }
+                    total[key][label] = total[key].get(label, 0) + count
+    return totals

@@ -1,46 +1,77 @@
-"""The one writer of a store: commits samples whole, survives a kill at any point, ends in the same bytes."""
+"""The one writer of a store: commits samples whole, survives a kill at any point, ends in the same bytes.
+
+A committed sample, or failure, is one file in `<store>.parts/<database>/`, which exists whole or not at all
+and replaces a former one of the same sample. `finish` copies the compressed chunks of these files and of the
+present store into a new file, in a fixed order, and renames it over the present one: readers never see half a
+store, and its bytes depend on the samples alone, not on interruptions, the order of commits or the workers.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import errno
+import hashlib
+import io
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 import h5py
+import numpy as np
 
-from mer_flow.samples import SampleTable
-from mer_flow.store.assembly import Contents, StoredIndex, assemble
-from mer_flow.store.parts import Failure, PartsFolder, explained
-from mer_flow.store.reader import FlowStore, damage_explained
-from mer_flow.store.record import (
+from mer_flow import __version__
+from mer_flow.samples import Sample, SampleTable
+from mer_flow.store import schema
+from mer_flow.store.encode import (
+    LIBVER,
     EncodeOptions,
-    PayloadHead,
     SampleRecord,
+    chunked_types,
     encode_sample,
-    open_payload,
+    open_part,
+    part_heads,
     read_head,
+    with_head,
 )
-from mer_flow.store.schema import CHUNKED, MapKind, canonical_json, differing_keys, row_digest, sample_order
-from mer_flow.work.errors import StoreError, StoreMismatchError
-from mer_flow.work.lock import StoreLock
+from mer_flow.store.reader import FlowStore, damage_explained
+from mer_flow.store.schema import CHUNKED, SMALL, Failure, canonical_json, create_group
+from mer_flow.work.errors import LockHeldError, StoreBusyError, StoreError, StoreMismatchError
+from mer_flow.work.files import sync_folder, write_whole
+from mer_flow.work.lock import hold
 
-__all__ = ["EncodeOptions", "Failure", "SampleRecord", "StoreWriter", "encode_sample"]
+__all__ = ["EncodeOptions", "SampleRecord", "StoreWriter", "encode_sample"]
 
-#: HDF5 keeps an attribute in one 64 KiB message.
-PIPELINE_LIMIT = 60_000
+#: Says in a parts folder what the build was begun with.
+MANIFEST = "manifest.json"
 #: Differing parameters that a message lists.
 SHOWN = 12
+#: Room that metadata may take beyond the chunks when the free space is checked.
+SLACK_BYTES = 4 << 20
+_SCHEMA = {"schema_version": schema.SCHEMA_VERSION}
+
+
+@dataclass(frozen=True, slots=True)
+class _Held:
+    """A committed sample, and where its arrays lie: in a part, or in a row of the present store."""
+
+    place: Path | int
+    types: dict[str, str]
+    sample: Sample
+    notes: str
+    row_digest: str
+    content_digest: str
+
+
+_Entries = dict[str, _Held | Failure]
+_Kind = TypeVar("_Kind", _Held, Failure)
 
 
 class StoreWriter:
-    """Adds samples to a store.
-
-    Committed samples lie as small files in `<store>.parts` until `finish` assembles a new store file from
-    them and the present one, by copying compressed chunks in a fixed order, and renames it over the present
-    one. So readers never see a half-written store; a killed build continues where it stopped; and the final
-    bytes depend on the samples alone, not on interruptions, the order of commits or the number of workers.
-    Leaving the context without `finish` keeps the parts.
+    """Adds samples to a store; leaving the context without `finish` keeps what was committed.
 
     Args:
         path: The HDF5 file to make or extend.
@@ -50,60 +81,36 @@ class StoreWriter:
 
     Raises:
         StoreError: The pipeline is not valid, or the file there is not a readable store.
-
-    Example:
-        with StoreWriter(path, pipeline, options) as writer:
-            done = writer.begin("samm", table)
-            for record in records_not_in(done):
-                writer.commit(record.sample.sample_id, encode_sample(record, options))
-            writer.finish()
     """
 
     def __init__(self, path: Path | str, pipeline: Mapping[str, Any], options: EncodeOptions | None = None):
         self.path = Path(path)
-        self.options = options or EncodeOptions()
-        self.map_kind = MapKind.of(pipeline)
-        try:
-            text = canonical_json(pipeline)
-        except (TypeError, ValueError) as error:
-            raise StoreError(f"the pipeline is not JSON: {error}") from error
-        if len(text.encode()) > PIPELINE_LIMIT:
-            raise StoreError(
-                f"the pipeline's JSON takes {len(text.encode())} bytes; "
-                f"at most {PIPELINE_LIMIT} fit in a store"
-            )
-        self.pipeline = dict(pipeline)
         if not self.path.name:
             raise StoreError(f"'{path}' names no file; give the store a file name, as in flows.h5")
-        self._lock = StoreLock(self.path)
-        self._parts = PartsFolder(self.path)
+        self.options = options or EncodeOptions()
+        self.map_kind = schema.MapKind.of(pipeline)
+        self.pipeline = dict(pipeline)
+        with schema.explained("the pipeline is not JSON: {}", TypeError, ValueError):
+            canonical_json(pipeline)
+        self._parts = schema.parts_folder(self.path)
+        self._lock: ExitStack | None = None
         self._rows: dict[str, dict[str, str]] = {}
-        self._contents: dict[str, Contents] = {}
-        self._stored_rows: dict[str, dict[str, str]] = {}
-        self._shapes: dict[str, dict[str, tuple[tuple[int, ...], str]]] = {}
+        self._entries: dict[str, _Entries] = {}
         self._changed = False
-        self._started = False
 
     def __enter__(self) -> StoreWriter:
-        self._lock.acquire()
-        try:
+        with _locked(self.path) as lock:
             self._load()
-        except BaseException:
-            self._lock.release()
-            raise
+            self._lock = lock.pop_all()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._lock.release()
+    def __exit__(self, *error: object) -> None:
+        if self._lock is not None:
+            self._lock.close()
+        self._lock = None
 
     def begin(self, database: str, table: SampleTable) -> set[str]:
-        """Says what is to be written, and learns what is there already.
-
-        Args:
-            database: The database.
-            table: Its whole sample table as the sheet gives it.
+        """Say what is to be written, a database's whole table as its sheet gives it.
 
         Returns:
             The `sample_id`s that are committed for these very rows. A sample whose row changed since is not
@@ -120,74 +127,58 @@ class StoreWriter:
             )
         if "/" in database or not database.strip("."):
             raise StoreError(f"'{database}' cannot name a database in a store")
-        self._rows[database] = {sample.sample_id: row_digest(sample) for sample in table}
-        self._contents.setdefault(database, Contents())
-        return {sample_id for sample_id in self._rows[database] if self._is_current(database, sample_id)}
+        self._rows[database] = {sample.sample_id: schema.row_digest(sample) for sample in table}
+        self._entries.setdefault(database, {})
+        return self._current(database, _Held)
 
     def failed(self, database: str) -> set[str]:
-        """Returns the `sample_id`s whose recorded failure is of the present sheet row."""
-        rows = self._begun(database)
-        return {
-            key
-            for key, failure in self._contents[database].failures.items()
-            if rows.get(key) == failure.row_digest
-        }
+        """Return the `sample_id`s whose recorded failure is of the present sheet row."""
+        return self._current(database, Failure)
 
     def failures(self, database: str) -> list[tuple[str, str, str]]:
-        """Returns `(sample_id, stage, reason)` of every recorded failure, earlier builds included, sorted."""
-        self._begun(database)
-        recorded = self._contents[database].failures
-        return [
-            (key, recorded[key].stage, recorded[key].reason) for key in sorted(recorded, key=sample_order)
-        ]
+        """Return `(sample_id, stage, reason)` of every recorded failure, earlier builds included, sorted."""
+        self._current(database, Failure)
+        found = _sorted(self._entries[database], Failure)
+        return [(item.sample_id, item.stage, item.reason) for item in found]
 
     def commit(self, sample_id: str, payload: bytes) -> None:
-        """Commits one sample; when this returns, no kill or power cut loses it.
-
-        Args:
-            sample_id: The sample, of a database that was begun.
-            payload: What `encode_sample` returned.
+        """Commit what `encode_sample` returned; when this returns, no kill or power cut loses it.
 
         Raises:
             StoreError: The payload is not of this sample, or the disk is full.
             StoreMismatchError: The payload does not fit the store or its database.
         """
         database = self._database_of(sample_id)
-        with open_payload(payload) as image:
-            head = read_head(image)
-        self._check_fit(database, sample_id, head)
-        part = self._parts.commit(database, sample_id, self._rows[database][sample_id], payload)
-        self._contents[database].parts[sample_id] = part
-        self._contents[database].failures.pop(sample_id, None)
-        self._shapes.setdefault(database, head.shapes)
-        self._changed = True
+        stream = io.BytesIO(payload)
+        with schema.explained("not an encoded sample: {}", ValueError, KeyError):
+            head = read_head(stream)
+            sample, types = head["sample"], head["types"]
+        if (sample["sample_id"], sample["database"]) != (sample_id, database):
+            raise StoreError(
+                f"the payload committed as {sample_id} is of {sample['sample_id']} ({sample['database']})"
+            )
+        self._check_fit(database, sample_id, types)
+        head["row_digest"] = self._rows[database][sample_id]
+        part = self._put(database, sample_id, with_head(head, stream.read()))
+        self._entries[database][sample_id] = _held(head, part)
 
     def fail(self, sample_id: str, stage: str, reason: str) -> None:
-        """Records that a sample has no flow; what an older sheet row gave is dropped from the new store.
-
-        Args:
-            sample_id: The sample, of a database that was begun.
-            stage: Where it failed.
-            reason: The message, with its remedy.
+        """Record at which stage a sample failed and why; what an older sheet row gave is dropped.
 
         Raises:
             StoreError: The sample is committed already.
         """
         database = self._database_of(sample_id)
-        if self._is_current(database, sample_id):
+        row, present = self._rows[database][sample_id], self._entries[database].get(sample_id)
+        failure = Failure(sample_id, stage, reason.replace("\0", ""), row)
+        if isinstance(present, _Held) and present.row_digest == row:
             raise StoreError(f"{sample_id} is committed already; it cannot fail")
-        failure = Failure(sample_id, stage, reason.replace("\0", ""), self._rows[database][sample_id])
-        contents = self._contents[database]
-        if contents.failures.get(sample_id) == failure:
-            return
-        self._parts.fail(database, failure)
-        contents.parts.pop(sample_id, None)
-        contents.stored.pop(sample_id, None)
-        contents.failures[sample_id] = failure
-        self._changed = True
+        if present != failure:
+            self._put(database, sample_id, with_head(asdict(failure)))
+            self._entries[database][sample_id] = failure
 
     def finish(self) -> bool:
-        """Assembles the store from what is committed, by interrupted builds of other databases too.
+        """Assemble the store from what is committed, by interrupted builds of other databases too.
 
         Returns:
             Whether a new file was written; False where nothing was committed since the last one.
@@ -198,132 +189,232 @@ class StoreWriter:
         self._require_lock()
         changed = self._changed
         if changed:
-            filled = {name: item for name, item in self._contents.items() if item.sample_ids or item.failures}
-            assemble(self.path, self.pipeline, filled, self._parts.size(), self.options.compression)
-        with explained("removing the parts", self._parts.path):
-            self._parts.remove()
+            self._assemble()
+        with _explained("removing the parts", self._parts):
+            for folder in self._parts.glob("*/"):
+                shutil.rmtree(folder)
+            if self._parts.exists():  # the manifest goes last: what a kill leaves gives the same bytes again
+                shutil.rmtree(self._parts)
         self._load()
         return changed
 
     def _load(self) -> None:
-        """Reads what the store and the parts hold, and refuses another pipeline."""
-        self._contents, self._stored_rows, self._shapes, self._changed = {}, {}, {}, False
+        """Learn what the store and the parts hold, and refuse another pipeline."""
+        self._entries = {database: {} for database in self._rows}
+        self._changed = False
         if self.path.exists():
-            self._load_store()
-        left = self._parts.manifest()
-        if left is not None:
-            self._compare(left, f"the unfinished build in {self._parts.path}", "delete that folder")
-            for database in self._parts.databases():
-                self._load_parts(database)
-        self._started = left is not None
-        for database in self._rows:
-            self._contents.setdefault(database, Contents())
+            with FlowStore(self.path) as store:
+                remedy = "write to another store, or delete this one to build it anew"
+                self._refuse_other({**store.pipeline, **_SCHEMA}, str(self.path), remedy)
+                for database in store.databases:
+                    self._load_database(store, database)
+        manifest = self._parts / MANIFEST
+        if not manifest.exists():
+            return
+        message = f"{manifest} is damaged ({{}}). Delete {self._parts} and build again."
+        with schema.explained(message, ValueError, TypeError):
+            begun = dict(json.loads(manifest.read_text(encoding="utf-8")))
+        self._refuse_other(begun, f"the unfinished build in {self._parts}", "delete that folder")
+        for path, head in part_heads(self.path):
+            sample_id = head["sample"]["sample_id"] if "sample" in head else head["sample_id"]
+            entry = _held(head, path) if "sample" in head else Failure(**head)
+            self._entries.setdefault(path.parent.name, {})[sample_id] = entry
+            self._changed = True
 
-    def _load_store(self) -> None:
-        with FlowStore(self.path) as store:
-            self._compare(
-                store.pipeline, str(self.path), "write to another store, or delete this one to build it anew"
-            )
-        with h5py.File(self.path, "r", locking=False) as file:
-            for database in file:
-                with damage_explained(self.path, f"the index of {database}"):
-                    group = file[database]
-                    index = StoredIndex.read(group)
-                ids = [sample.sample_id for sample in index.samples]
-                stored = {sample_id: i for i, sample_id in enumerate(ids)}
-                self._contents[database] = Contents(stored, {}, index.failures)
-                self._stored_rows[database] = dict(zip(ids, index.row_digests, strict=True))
-                if ids:
-                    arrays = {name: group[name] for name in CHUNKED if name in group}
-                    self._shapes[database] = {
-                        name: (item.shape[1:], str(item.dtype)) for name, item in arrays.items()
-                    }
+    def _load_database(self, store: FlowStore, database: str) -> None:
+        entries: _Entries = {item.sample_id: item for item in store.failures(database)}
+        with damage_explained(self.path, f"the index of {database}"):
+            group = store.group(database)
+            types = chunked_types(group)
+            texts = [schema.read_text(group[name]) for name in schema.TEXTS]
+            for place, (sample, *row) in enumerate(zip(store.samples(database), *texts, strict=True)):
+                entries[sample.sample_id] = _Held(place, types, sample, *row)
+        self._entries[database] = entries
 
-    def _load_parts(self, database: str) -> None:
-        contents = self._contents.setdefault(database, Contents())
-        contents.parts = self._parts.parts(database)
-        if contents.parts and database not in self._shapes:
-            with h5py.File(next(iter(contents.parts.values())).path, "r", locking=False) as image:
-                self._shapes[database] = read_head(image).shapes
-        for sample_id in contents.parts:
-            contents.failures.pop(sample_id, None)
-        for sample_id, failure in self._parts.failures(database).items():
-            if (
-                sample_id in contents.parts
-                or self._stored_rows.get(database, {}).get(sample_id) == failure.row_digest
-            ):
-                continue  # left by a kill between a commit and the removal of the former failure
-            contents.stored.pop(sample_id, None)
-            contents.failures[sample_id] = failure
-        self._changed = self._changed or bool(contents.parts or contents.failures)
-
-    def _compare(self, stored: Mapping[str, Any], where: str, remedy: str) -> None:
-        differing = differing_keys(stored, self.pipeline)
-        if differing:
-            kinds = [item.get("map_kind", {}).get("kind") for item in (stored, self.pipeline)]
-            if kinds[0] != kinds[1]:
-                raise StoreMismatchError(
-                    f"{where} holds {kinds[0]} maps, and {kinds[1]} ones are to be added. Imported and "
-                    f"computed maps are not mixed in one store: {remedy}."
-                )
-            listed = "; ".join(f"{key}: {old!r} there, {new!r} now" for key, old, new in differing[:SHOWN])
-            if len(differing) > SHOWN:
-                listed += f"; and {len(differing) - SHOWN} more"
+    def _refuse_other(self, stored: Mapping[str, Any], where: str, remedy: str) -> None:
+        differing = schema.differing_keys(stored, {**self.pipeline, **_SCHEMA})
+        if not differing:
+            return
+        kinds = [item.get("map_kind", {}).get("kind") for item in (stored, self.pipeline)]
+        if kinds[0] != kinds[1]:
             raise StoreMismatchError(
-                f"{where} was made with other parameters ({len(differing)} differ): {listed}. Flow of "
-                f"different parameters is not mixed in one store: ask for the same parameters, or {remedy}."
+                f"{where} holds {kinds[0]} maps, and {kinds[1]} ones are to be added. Imported and "
+                f"computed maps are not mixed in one store: {remedy}."
             )
+        listed = "; ".join(f"{key}: {old!r} there, {new!r} now" for key, old, new in differing[:SHOWN])
+        if len(differing) > SHOWN:
+            listed += f"; and {len(differing) - SHOWN} more"
+        raise StoreMismatchError(
+            f"{where} was made with other parameters ({len(differing)} differ): {listed}. Flow of "
+            f"different parameters is not mixed in one store: ask for the same parameters, or {remedy}."
+        )
 
-    def _check_fit(self, database: str, sample_id: str, head: PayloadHead) -> None:
-        if head.sample.sample_id != sample_id or head.sample.database != database:
-            raise StoreError(
-                f"the payload committed as {sample_id} is of {head.sample.sample_id} ({head.sample.database})"
-            )
+    def _check_fit(self, database: str, sample_id: str, types: dict[str, str]) -> None:
         side = self.map_kind.map_size
-        expected = ((3, side, side), self.options.dtype)
-        if head.shapes["flow"] != expected:
+        held = (item.types for item in self._entries[database].values() if isinstance(item, _Held))
+        wanted = next(held, {**types, "flow": f"{self.options.dtype} {(3, side, side)}"})
+        if types != wanted:
+            own, others = (", ".join(f"{k} {v}" for k, v in carried.items()) for carried in (types, wanted))
             raise StoreMismatchError(
-                f"{sample_id}: the payload's flow is {head.shapes['flow']}, expected {expected}"
-            )
-        present = self._shapes.get(database)
-        if present is not None and head.shapes != present:
-            raise StoreMismatchError(
-                f"{sample_id} carries {_describe(head.shapes)}, while {database} "
-                f"in {self.path} carries {_describe(present)}. Every sample of a database carries the same: "
+                f"{sample_id} carries {own}; expected {others}, as all samples of {database} in {self.path}: "
                 "use the same --keep-faces, --keep-clips and dtype, or another store."
             )
 
-    def _is_current(self, database: str, sample_id: str) -> bool:
-        row = self._rows[database][sample_id]
-        contents = self._contents[database]
-        if sample_id in contents.parts:
-            return contents.parts[sample_id].row_digest == row
-        return sample_id in contents.stored and self._stored_rows[database][sample_id] == row
+    def _put(self, database: str, sample_id: str, content: bytes) -> Path:
+        """Write a sample's file into the parts folder, in place of a former one."""
+        path = self._parts / database / f"{hashlib.sha256(sample_id.encode()).hexdigest()[:16]}.part"
+        with _explained(f"committing {sample_id}", path):
+            if not (path.parent.is_dir() and (self._parts / MANIFEST).exists()):
+                path.parent.mkdir(parents=True, exist_ok=True)
+                write_whole(self._parts / MANIFEST, canonical_json({**self.pipeline, **_SCHEMA}).encode())
+                sync_folder(self._parts.parent)
+            write_whole(path, content)
+        self._changed = True
+        return path
 
-    def _begun(self, database: str) -> dict[str, str]:
+    def _current(self, database: str, kind: type[_Held] | type[Failure]) -> set[str]:
+        """Return the samples that are held, or failed, by their present rows."""
         self._require_lock()
         if database not in self._rows:
             raise StoreError(f"database '{database}' was not begun; call begin('{database}', table) first")
-        return self._rows[database]
+        rows, entries = self._rows[database], self._entries[database]
+        return {
+            key
+            for key, item in entries.items()
+            if isinstance(item, kind) and rows.get(key) == item.row_digest
+        }
 
     def _database_of(self, sample_id: str) -> str:
         self._require_lock()
         for database, rows in self._rows.items():
             if sample_id in rows:
-                if not self._started:
-                    self._parts.start(self.pipeline)
-                    self._started = True
                 return database
         raise StoreError(
             f"sample '{sample_id}' is in no table that was begun ({', '.join(self._rows) or 'none was'})"
         )
 
     def _require_lock(self) -> None:
-        if not self._lock.held:
+        if self._lock is None:
             raise StoreError(
                 f"the writer of {self.path} is not open; use it as `with StoreWriter(...) as writer:`"
             )
 
+    def _assemble(self) -> None:
+        """Write the new store beside the present one, sync it and rename it over that."""
+        temporary = self.path.with_name(self.path.name + ".tmp")
+        sources = [path for path in (self.path, *self._parts.glob("*/*.part")) if path.exists()]
+        needed = SLACK_BYTES + sum(path.stat().st_size for path in sources)
+        free = shutil.disk_usage(self.path.parent).free
+        if free < needed:
+            raise StoreError(
+                f"the disk is full: assembling {self.path} needs up to {needed / 2**20:.0f} MiB, "
+                f"{free / 2**20:.0f} MiB are free. Nothing committed is lost: free space and build again."
+            )
+        try:
+            with _explained("assembling the store", temporary):
+                self._write_to(temporary)
+                with temporary.open("rb+") as file:
+                    os.fsync(file.fileno())
+                temporary.replace(self.path)
+                sync_folder(self.path.parent)
+        finally:
+            temporary.unlink(missing_ok=True)
 
-def _describe(shapes: Mapping[str, tuple[tuple[int, ...], str]]) -> str:
-    return ", ".join(f"{name} {dtype} {shape}" for name, (shape, dtype) in shapes.items())
+    def _write_to(self, path: Path) -> None:
+        with ExitStack() as opened:
+            old = opened.enter_context(FlowStore(self.path)) if self.path.exists() else None
+            new = opened.enter_context(h5py.File(path, "w", libver=LIBVER))
+            new.attrs["schema_version"] = schema.SCHEMA_VERSION
+            new.attrs["created_with"] = f"mer-flow {__version__}"
+            new.attrs["pipeline"] = canonical_json(self.pipeline)
+            new.attrs["pipeline_hash"] = schema.pipeline_hash(self.pipeline)
+            for database in sorted(name for name, entries in self._entries.items() if entries):
+                present = old.group(database) if old and database in old.databases else None
+                group = create_group(new, database)
+                _write_database(group, self._entries[database], present, self.options.compression)
+
+
+def _write_database(group: h5py.Group, entries: _Entries, present: h5py.Group | None, level: int) -> None:
+    held = _sorted(entries, _Held)
+    small = {name: np.full((len(held), *shape), np.nan, dtype) for name, (shape, dtype) in SMALL.items()}
+    for row, (arrays, at) in enumerate(_arrays(held, present)):
+        for name in CHUNKED:
+            if name in arrays:
+                _copy_chunk(arrays[name], at, group, row, len(held))
+        for name in SMALL:
+            if name in arrays:
+                small[name][row] = arrays[name][at]
+    samples = create_group(group, "samples")
+    schema.write_table(samples, Sample, [item.sample for item in held], level)
+    for name, array in small.items():
+        if not np.isnan(array).all():
+            schema.write_column(group, name, array, level)
+    for name in schema.TEXTS:
+        schema.write_column(group, name, [getattr(item, name) for item in held], level)
+    schema.write_table(create_group(group, "failures"), Failure, _sorted(entries, Failure), level)
+
+
+def _arrays(held: list[_Held], present: h5py.Group | None) -> Iterator[tuple[Mapping[str, Any], int]]:
+    """Yield the arrays that hold each sample, and where in them."""
+    stored: dict[str, Any] = {}
+    if present is not None:
+        stored = {name: present[name] for name in CHUNKED if name in present}
+        stored |= {name: present[name][()] for name in SMALL if name in present}
+    for item in held:
+        if isinstance(item.place, int):
+            yield stored, item.place
+        else:
+            with open_part(item.place) as image:
+                yield image, 0
+
+
+def _copy_chunk(source: h5py.Dataset, at: int, group: h5py.Group, row: int, count: int) -> None:
+    """Copy one sample's chunk without decoding it; its checksum travels with it."""
+    name, inner = source.name.rpartition("/")[2], source.shape[1:]
+    if name not in group:
+        level = source.compression_opts
+        schema.create_dataset(group, name, (count, *inner), source.dtype, (1, *inner), level)
+    corner = (0,) * len(inner)
+    mask, chunk = source.id.read_direct_chunk((at, *corner))
+    group[name].id.write_direct_chunk((row, *corner), chunk, mask)
+
+
+def _held(head: Mapping[str, Any], part: Path) -> _Held:
+    return _Held(part, head["types"], Sample(**head["sample"]), *(head[name] for name in schema.TEXTS))
+
+
+def _sorted(entries: _Entries, kind: type[_Kind]) -> list[_Kind]:
+    ordered = (entries[key] for key in sorted(entries, key=schema.sample_order))
+    return [entry for entry in ordered if isinstance(entry, kind)]
+
+
+def _locked(store: Path) -> ExitStack:
+    """Lock a store against other writers until the stack is closed."""
+    path, stack = store.with_name(store.name + ".lock"), ExitStack()
+    remedy = "Choose a --store folder on a local disk that you may write to."
+    # NotImplementedError: the file system knows no locks.
+    with schema.explained(f"cannot make the lock file {path}: {{}}. {remedy}", OSError, NotImplementedError):
+        store.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            stack.enter_context(hold(path))
+        except LockHeldError as error:
+            raise StoreBusyError(
+                f"{store} is being written by another build ({error}). "
+                "Wait until it ends, or stop it: what it committed is kept."
+            ) from error
+    return stack
+
+
+@contextmanager
+def _explained(what: str, path: Path) -> Iterator[None]:
+    """Turn a failed write into an error that says what to do; none of them loses a commit."""
+    try:
+        yield
+    except (OSError, RuntimeError) as error:  # HDF5 reports some failed writes without their errno
+        number = getattr(error, "errno", None)
+        full = number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        fault = f"the disk is full ({what}, {path})" if full else f"{what} failed at {path}: {error}"
+        remedy = "free space" if full else "check the free space, mend the cause"
+        raise StoreError(
+            f"{fault}. Nothing committed is lost: {remedy} and run the same command again."
+        ) from error
