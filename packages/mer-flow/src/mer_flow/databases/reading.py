@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from mer_flow.samples import SampleTable
+from mer_flow.samples import SampleTable
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +29,7 @@ class AppliedCorrection:
     old: int | str
     new: int | str
     reason: str
-    source: str = ""
+    source: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +45,48 @@ class DroppedRow:
     row: int
     key: str
     reason: str
+
+
+@dataclass(slots=True)
+class RawRow:
+    """One row of a sheet with its names in their stable form.
+
+    Attributes:
+        row: As a spreadsheet shows it; 0 for a folder.
+        subject: The subject's own name, as in `sub01`.
+        clip: The clip's name, unique within the subject.
+        values: Values as in the sheet: `onset`, `apex`, `offset`, `emotion`, `action_units`, `objective`, and
+            whatever else the form names.
+        fps: Frames per second where they differ from the database's.
+    """
+
+    row: int
+    subject: str
+    clip: str
+    values: dict[str, Any]
+    fps: float = 0.0
+
+    @property
+    def key(self) -> str:
+        """What a message calls the row: `sub01/EP02_01f`."""
+        return f"{self.subject}/{self.clip}"
+
+
+@dataclass
+class Notes:
+    """What is said about rows while they are read."""
+
+    corrections: list[AppliedCorrection] = field(default_factory=list)
+    dropped: list[DroppedRow] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+    def drop(self, row: int, key: str, reason: str) -> None:
+        """Record a row that gives no sample."""
+        self.dropped.append(DroppedRow(row, key, reason))
+
+    def warn(self, text: str) -> None:
+        """Record what a user should know of a row that is kept."""
+        self.warnings.append(text)
 
 
 @dataclass(frozen=True)
@@ -73,32 +114,3 @@ class SheetReading:
     warnings: tuple[str, ...]
     form: str = ""
     rows: int = 0
-
-
-@dataclass(slots=True)
-class RawRow:
-    """One row as a database's reader hands it on: names in their stable form, values as in the sheet."""
-
-    row: int
-    subject: str
-    clip: str
-    onset: Any
-    apex: Any
-    offset: Any
-    emotion: Any
-    action_units: Any = None
-    objective: Any = None
-    fps: float = 0.0
-
-
-@dataclass
-class Notes:
-    """Collects what is said about rows while they are read."""
-
-    corrections: list[AppliedCorrection] = field(default_factory=list)
-    dropped: list[DroppedRow] = field(default_factory=list)
-    warnings: list[str] = field(default_factory=list)
-
-    def drop(self, row: int, key: str, reason: str) -> None:
-        """Records a row that gives no sample."""
-        self.dropped.append(DroppedRow(row, key, reason))
