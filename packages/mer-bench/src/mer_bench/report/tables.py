@@ -10,9 +10,9 @@ from mer_bench.report.summary import RunSummary
 from mer_bench.scores.metrics import FULL
 from mer_bench.scores.published import DATABASE_NOTES, SELECTS_ON_TEST, PublishedScore
 from mer_bench.scores.selection import SELECTION_TITLES
+from mer_flow.databases.registry import database_title
 
 _SHOWN = {"uf1": "UF1", "uar": "UAR", "accuracy": "Acc"}
-_DATABASE_TITLES = {"smic": "SMIC", "samm": "SAMM", "casme2": "CASME II", "casme3": "CAS(ME)^3"}
 
 
 @dataclass(frozen=True)
@@ -53,11 +53,6 @@ class Table:
     notes: tuple[str, ...]
     shows_selection: bool = True
     wide: frozenset[str] = frozenset()
-
-
-def database_title(name: str) -> str:
-    """Returns how a table prints a database or a pool."""
-    return _DATABASE_TITLES.get(name, name)
 
 
 def build_tables(summaries: Sequence[RunSummary], published: bool = True) -> tuple[Table, ...]:

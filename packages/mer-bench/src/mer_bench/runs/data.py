@@ -234,7 +234,7 @@ def _databases(
     store: FlowStore, protocol: str | None, options: ProtocolOptions, scheme: str
 ) -> tuple[str, ...]:
     """Returns the databases a protocol reads, or raises where the store lacks one."""
-    from mer_flow.databases import DATABASES
+    from mer_flow.databases.registry import database_names
     from mer_flow.labels import get_scheme
 
     if protocol is not None:
@@ -246,8 +246,8 @@ def _databases(
     else:
         needed = databases_needed(get_protocol(protocol), options, labelled)
     for name in needed:
-        if name not in DATABASES and name not in store.databases:
-            raise UsageError(str(unknown("database", name, {*DATABASES, *store.databases})))
+        if name not in (*database_names(), *store.databases):
+            raise UsageError(str(unknown("database", name, {*database_names(), *store.databases})))
     missing = [name for name in needed if name not in store.databases]
     if missing:
         wish = f"protocol '{protocol}' needs" if protocol else "--db asks for"

@@ -77,10 +77,10 @@ def import_ststnet(
         StoreMismatchError: The store exists and holds something else.
         StoreBusyError: Another process writes the store.
     """
-    from mer_flow.databases import DATABASES
+    from mer_flow.databases.registry import database_names
 
     list_path = labels or _shipped_list()
-    rows = read_label_list(list_path, tuple(DATABASES))
+    rows = read_label_list(list_path, database_names())
     scan = scan_folder(folder, layout)
     summary = ImportSummary(folder, store, scan.layout)
     summary.problems += scan.problems

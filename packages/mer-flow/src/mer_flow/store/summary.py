@@ -85,7 +85,9 @@ def fitting_schemes(table: SampleTable) -> list[str]:
     Args:
         table: Samples of one database.
     """
-    present = {name: sum(count > 0 for count in apply_scheme(table, name).counts()) for name in SCHEMES}
+    present = {
+        name: sum(count > 0 for count in apply_scheme(table, name).counts()) for name, _ in SCHEMES.usable()
+    }
     enough = min(2, max(present.values(), default=0))
     return [name for name, classes in present.items() if classes >= max(1, enough)]
 
