@@ -132,7 +132,7 @@ def test_objective_5():
 
 
 def test_classes_and_order_are_fixed():
-    assert {name: scheme.classes for name, scheme in SCHEMES.items()} == {
+    assert {name: SCHEMES[name].classes for name in SCHEMES} == {
         "megc3": ("negative", "positive", "surprise"),
         "casme2-5": ("happiness", "surprise", "disgust", "repression", "others"),
         "samm-5": ("anger", "contempt", "happiness", "surprise", "other"),
@@ -141,7 +141,7 @@ def test_classes_and_order_are_fixed():
         "casme3-7": CASME3,
         "objective-5": ("I", "II", "III", "IV", "V"),
     }
-    assert all(scheme.source for scheme in SCHEMES.values())
+    assert all(SCHEMES[name].source for name in SCHEMES)
 
 
 def test_apply_scheme_places_every_sample_once_in_order():

@@ -111,7 +111,7 @@ def test_odd_names_are_dropped_or_trusted(samm, samm_sheet, tmp_path):
         (None, "009_1_2", 1, 2, 3, "Fear", 1),
     ]
     reading = samm.read_sheet(samm_sheet(tmp_path / "a.xlsx", rows))
-    assert [row.key for row in reading.dropped] == ["notes"]
+    assert [row.key for row in reading.dropped] == ["006/notes"]
     assert reading.table.sample_ids == ("samm/007/007_1_2", "samm/009/009_1_2")
     assert any("'006' and Filename '007_1_2' differ" in warning for warning in reading.warnings)
     assert any("'9' is no objective class" in warning for warning in reading.warnings)

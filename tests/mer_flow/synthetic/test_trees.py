@@ -10,9 +10,10 @@ import pytest
 
 from mer_flow.databases import get_database
 from mer_flow.databases.frames import FrameIndex, read_frame
-from mer_flow.synthetic import DATABASES, TRUTH_FILE, find_tree, load_truth, make_tree
+from mer_flow.synthetic import TRUTH_FILE, find_tree, load_truth, make_tree
 from mer_flow.work.errors import LayoutError, UsageError
 
+DATABASES = ("casme2", "samm", "smic", "casme3")
 SUBJECTS, CLIPS, SEED = 2, 3, 11
 
 
@@ -184,7 +185,7 @@ def test_foreign_folders_are_left_alone(tmp_path):
         ("sam", {}, "did you mean 'samm'"),
         ("samm", {"subjects": 0}, "subjects must be at least 1"),
         ("samm", {"clips_per_subject": -1}, "clips_per_subject must be at least 1"),
-        ("samm", {"seed": -1}, "seed must not be negative"),
+        ("samm", {"seed": -1}, "seed must be at least 0, got -1"),
     ],
 )
 def test_wrong_requests(tmp_path, database, options, message):

@@ -53,6 +53,9 @@ class SheetVersion(Settings):
         note: What a user of this version should know.
     """
 
+    where = "versions"
+    what = "key"
+
     name: str
     form: str
     rows: int
@@ -158,10 +161,12 @@ def read_manifest(path: Path) -> Manifest:
     Raises:
         UsageError: It is missing, not TOML, or has a key or value that no manifest has.
     """
+    if not path.is_file():
+        raise UsageError(f"the manifest {path} is missing; reinstall its package from a complete copy")
     try:
         return Manifest(**read_toml(path))
     except UsageError as error:
-        raise UsageError(f"the manifest {path} is missing or broken: {error}") from error
+        raise UsageError(f"the manifest {path} is broken: {error}") from error
 
 
 @cache

@@ -24,6 +24,9 @@ class Correction(Settings):
         source: Who says so.
     """
 
+    where = "corrections"
+    what = "key"
+
     sample_id: str
     column: Literal["onset", "apex", "offset", "emotion"]
     old: int | str
