@@ -6,9 +6,9 @@ import re
 from pathlib import Path
 
 import pytest
+from tests.pages import Page
 
 from mer_flow.store.reader import FlowStore
-from tests.pages import Page
 
 PAGE = Page(Path(__file__).parents[3] / "docs" / "adding-a-database.md")
 

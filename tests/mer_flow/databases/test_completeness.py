@@ -25,7 +25,6 @@ from mer_flow.labels import get_scheme
 from mer_flow.samples import Sample, SampleTable
 from mer_flow.work.errors import UsageError
 
-
 DATABASES = ("smic", "samm", "casme2", "casme3")
 
 
