@@ -57,7 +57,12 @@ class Page:
         outputs = {}
         for command, output in self.commands:
             done = subprocess.run(
-                command, shell=True, cwd=folder, env=environment, capture_output=True, text=True
+                command.replace("pip install", f"{sys.executable} -m pip install"),
+                shell=True,
+                cwd=folder,
+                env=environment,
+                capture_output=True,
+                text=True,
             )
             wanted = 1 if failing and failing in command else 0
             assert done.returncode == wanted, f"{command}\n{done.stdout}{done.stderr}"
