@@ -20,8 +20,7 @@ class ClipTask:
     """One sample to work on, as a worker process needs it.
 
     Attributes:
-        sample: The sample.
-        folder: Its frame folder; None where the tree has none.
+        folder: The sample's frame folder; None where the tree has none.
         cropped: Whether the release's frames are face crops already.
     """
 
@@ -35,10 +34,7 @@ class ClipTask:
         return cls(sample, locator.folder(sample), locator.frames_are_cropped)
 
     def open(self, nearest_limit: int) -> ClipFrames:
-        """Open the clip's frames.
-
-        Args:
-            nearest_limit: How many frames away a substitute for a missing frame may lie.
+        """Open the clip's frames; a substitute for a missing one may lie so many frames away.
 
         Raises:
             FrameError: The tree has no folder for the clip, or the folder holds no frame.
@@ -56,8 +52,6 @@ class ClipFrames:
     """The frames of one sample's clip.
 
     Attributes:
-        sample: The sample.
-        folder: Its frame folder.
         limit: How many frames away a substitute for a missing frame may lie.
         substituted: Role -> distance in frames of what stood in for it.
     """
@@ -89,28 +83,16 @@ class ClipFrames:
         return hit
 
     def read(self, role: str, number: int) -> np.ndarray:
-        """Read what `hit` finds: `(H, W)` or `(H, W, 3)` RGB uint8.
-
-        Raises:
-            FrameError: No frame within the limit, or the file is unreadable.
-        """
+        """Read what `hit` finds: `(H, W)` or `(H, W, 3)` RGB uint8."""
         return read_frame(self.hit(role, number).path)
 
     def read_onset(self) -> np.ndarray:
-        """Read the onset, or the first frame of a clip whose onset no sheet gives.
-
-        Raises:
-            FrameError: No frame within the limit, or the file is unreadable.
-        """
+        """Read the onset, or the first frame of a clip whose onset no sheet gives."""
         known = self.sample.onset != UNKNOWN_FRAME
         return self.read("onset", self.sample.onset if known else self.index.numbers[0])
 
     def read_exact(self, number: int) -> np.ndarray:
-        """Read the file of exactly this number.
-
-        Raises:
-            FrameError: There is no such file, or it is unreadable.
-        """
+        """Read the file of exactly this number."""
         return read_frame(self.index.path(number))
 
     def numbers(self) -> tuple[int, ...]:

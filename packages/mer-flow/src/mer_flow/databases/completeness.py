@@ -105,8 +105,8 @@ class Deviation:
     Attributes:
         kind: `version`, `samples`, `subjects`, `emotions`, `objective`, `per-subject`, `scheme`, `megc2019`.
         message: Expected against got, in words.
-        names: The samples or subjects it is about; may be empty.
-        remedy: What to do; may be empty.
+        names: The samples or subjects it is about, if any.
+        remedy: What to do, if anything.
     """
 
     kind: str
@@ -185,11 +185,7 @@ def megc2019() -> Mapping[tuple[str, str, str], int]:
 
 
 def compare(reading: SheetReading) -> tuple[Deviation, ...]:
-    """Compare what a sheet or its folders gave with what a complete copy gives.
-
-    Returns:
-        Every deviation; empty means complete.
-    """
+    """Return every deviation of what a sheet or its folders gave from what a complete copy gives."""
     manifest = load(reading.database)
     version = manifest.version(reading.form, reading.rows)
     if version is None and reading.form == "folders":

@@ -16,8 +16,6 @@ class Correction(Settings):
     """One reviewed fix, as a manifest has it.
 
     Attributes:
-        sample_id: The row it is for.
-        column: What it changes.
         old: The wrong value as in the sheet (a frame number or a text), or `OUTSIDE`.
         new: The right value, or `MIDPOINT`.
         reason: What is wrong with the old value.
@@ -63,11 +61,6 @@ def correct(
     """Apply to one row, in place, the corrections whose old value it still has.
 
     A row in which somebody already mended the value, or which never had it, is left alone.
-
-    Args:
-        sample_id: The row's id.
-        values: Its values, changed in place.
-        corrections: The reviewed corrections of the database.
 
     Returns:
         What was applied: (correction, old value, new value), frame numbers or text.

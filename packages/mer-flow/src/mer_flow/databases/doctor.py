@@ -69,7 +69,7 @@ class Problem:
     Attributes:
         kind: One of `KINDS`.
         sample_id: The sample it concerns; empty where it concerns the tree.
-        row: Sheet row, 1-based as a spreadsheet shows it; 0 where there is none.
+        row: Sheet row as a spreadsheet shows it; 0 where there is none.
         detail: What was found, where.
     """
 
@@ -129,16 +129,13 @@ def examine(
     """Find every problem of a tree without building anything.
 
     Args:
-        database: Registered name.
+        database: Registered name; only one that does not exist is an error.
         root: The tree.
         sheet: Annotation sheet; searched in the tree unless given.
         release: `auto` or the release to examine.
         max_gap: How many frames away a substitute for a missing frame may lie.
         deep: Decode every frame from onset to offset, not only onset and apex.
         on_sample: Called with (samples examined, samples in all).
-
-    Returns:
-        The findings; they never raise, but for a database name that does not exist.
     """
     source = get_database(database)
     found = Diagnosis(database, root)

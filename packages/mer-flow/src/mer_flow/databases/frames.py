@@ -55,13 +55,7 @@ def image_numbers(folder: Path) -> list[int]:
 
 @dataclass(frozen=True, slots=True)
 class FrameHit:
-    """The frame found for a wanted number.
-
-    Attributes:
-        path: The image file.
-        number: Its parsed number.
-        distance: Frames between the wanted and the found number; 0 where the frame itself exists.
-    """
+    """The frame found for a wanted number; `distance` is that of the two numbers."""
 
     path: Path
     number: int
@@ -72,7 +66,6 @@ class FrameIndex:
     """The frames of one clip's folder by parsed number, whatever the padding or prefix of their names.
 
     Attributes:
-        folder: The clip's folder.
         numbers: Every frame number there is, ascending.
     """
 
@@ -85,9 +78,8 @@ class FrameIndex:
     def scan(cls, folder: Path) -> FrameIndex:
         """List a folder once.
 
-        Args:
-            folder: The clip's folder. Where several files carry one number (other padding, a copy, another
-                suffix), the shortest name counts, then the alphabetically first.
+        Where several files carry one number (other padding, a copy, another suffix), the shortest name
+        counts, then the alphabetically first.
 
         Raises:
             FrameError: The folder is missing, unreadable or holds no numbered image.
@@ -128,10 +120,6 @@ class FrameIndex:
     def nearest(self, number: int, limit: int) -> FrameHit:
         """Find the existing frame nearest to a wanted number; of two equally near, the earlier one.
 
-        Args:
-            number: The wanted frame.
-            limit: The largest accepted distance, frames.
-
         Raises:
             FrameError: No frame lies within the limit.
         """
@@ -154,9 +142,6 @@ class FrameIndex:
 
 def read_frame(path: Path) -> np.ndarray:
     """Decode one frame, pixels as stored (no rotation by EXIF).
-
-    Args:
-        path: An image file.
 
     Returns:
         uint8 (H, W) of a grey image or (H, W, 3) RGB of a colour image.

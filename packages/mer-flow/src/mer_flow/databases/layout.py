@@ -19,13 +19,7 @@ _Found = TypeVar("_Found")
 
 @dataclass(frozen=True)
 class ClipFolder:
-    """One clip's folder as the scan found it.
-
-    Attributes:
-        key: Normalised clip key; one of the keys of its samples.
-        path: The folder.
-        release: The release it belongs to.
-    """
+    """One clip's folder as the scan found it; `key` is one of the keys of the clip's samples."""
 
     key: str
     path: Path
@@ -37,9 +31,6 @@ class ClipLocator:
     """Where each clip's frames lie in one release; their numbers are those of the sheet.
 
     Attributes:
-        database: The database.
-        root: The root that was scanned.
-        release: The release.
         folders: Key -> folders that may hold the clip, best first.
         keys: Gives the keys under which a sample's folder may be found, best first.
         choose: Gives the folder with a sample's frames of those that may hold its clip, `None` for none.
@@ -113,11 +104,8 @@ def resolve_root(database: str, root: str | Path | None = None) -> Path:
     """Say where a database's copy lies: `--root`, else the environment, else the user's config file.
 
     Args:
-        database: The database.
-        root: What `--root` gave.
-
-    Returns:
-        The root; it is not checked here.
+        database: Registered name.
+        root: What `--root` gave; it is not checked here.
 
     Raises:
         UsageError: The database is unknown, or none of the three says it; the message names all three.

@@ -11,17 +11,7 @@ from mer_flow.samples import SampleTable
 
 @dataclass(frozen=True, slots=True)
 class AppliedCorrection:
-    """A sheet value that was replaced.
-
-    Attributes:
-        row: The row as a spreadsheet shows it; 0 where the sample comes from folders.
-        sample_id: The sample.
-        column: `onset`, `apex`, `offset` or `emotion`.
-        old: The value in the sheet.
-        new: The value in its place.
-        reason: What was wrong.
-        source: Who says so.
-    """
+    """A sheet value that was replaced, as `Correction` has it; `row` is 0 where there is no sheet."""
 
     row: int
     sample_id: str
@@ -34,13 +24,7 @@ class AppliedCorrection:
 
 @dataclass(frozen=True, slots=True)
 class DroppedRow:
-    """A row that gave no sample.
-
-    Attributes:
-        row: The row as a spreadsheet shows it; 0 for a folder.
-        key: What the row is about, as far as it says.
-        reason: Why it gave no sample.
-    """
+    """A row that gave no sample; `row` is 0 for a folder, `key` what it is about, as far as it says."""
 
     row: int
     key: str
@@ -94,10 +78,8 @@ class SheetReading:
     """What a sheet (or the folders of a release) gave.
 
     Attributes:
-        database: The database.
         version: The published version, or form and row count where it is none.
         path: The workbook, or the root whose folders were read.
-        table: The samples.
         corrections: Reviewed fixes that were applied.
         dropped: Rows that gave no sample.
         warnings: What a user should know of rows that were kept.

@@ -37,8 +37,6 @@ class Grid:
     """One sheet of a workbook as rows of Python values; row i is what a spreadsheet shows as row i + 1.
 
     Attributes:
-        path: The workbook.
-        name: The sheet's name.
         rows: Cell values; `None` is empty, `LOST` a formula without a value.
         recomputed: How many formulas had lost their value and were recomputed.
     """
@@ -84,8 +82,6 @@ class SheetMatch:
     """A grid recognised as a form.
 
     Attributes:
-        grid: The sheet.
-        form: The form it has.
         header: 0-based index of the header row in `grid.rows`.
         columns: 0-based column of each field that is there.
     """
@@ -200,13 +196,9 @@ def sheet_files(root: Path, depth: int = _SHEET_SEARCH_DEPTH) -> Iterator[Path]:
 
 
 def read_workbook(path: Path) -> tuple[Grid, ...]:
-    """Read every sheet of a workbook, whatever its suffix says.
+    """Read every sheet of an Excel workbook (`.xlsx`, `.xls`) or a CSV file, whatever its suffix says.
 
-    Args:
-        path: An Excel workbook (`.xlsx`, `.xls`) or a comma-separated file.
-
-    Returns:
-        One grid per sheet. Formulas give their stored values; plain arithmetic without one is recomputed.
+    Formulas give their stored values; plain arithmetic without one is recomputed.
 
     Raises:
         SheetError: The file is missing, unreadable, truncated or no workbook.
@@ -312,12 +304,7 @@ def _headers(grids: Sequence[Grid]) -> Iterator[tuple[Grid, int, dict[str, int]]
 
 
 def find_form(grids: Sequence[Grid], forms: Sequence[Form]) -> SheetMatch | None:
-    """Find the first sheet that has the columns of one of the forms.
-
-    Args:
-        grids: The workbook's sheets.
-        forms: What to look for, the most wanted first.
-    """
+    """Find the first sheet that has the columns of one of the forms, the most wanted first."""
     headers = list(_headers(grids))
     for form in forms:
         for grid, index, names in headers:

@@ -33,10 +33,7 @@ _EXTRA = {
     "length3": "TotalMF3",
 }
 _HS = Form(
-    name="smic-e-hs",
-    title="a SMIC-E sheet (HS)",
-    required={**_FIELDS, "last": "LastF"},
-    optional=_EXTRA,
+    name="smic-e-hs", title="a SMIC-E sheet (HS)", required={**_FIELDS, "last": "LastF"}, optional=_EXTRA
 )
 _VIS = Form(
     name="smic-e-vis",

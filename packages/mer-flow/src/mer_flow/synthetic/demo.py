@@ -114,7 +114,7 @@ def make_trees(
         quiet: Show no progress.
 
     Raises:
-        UsageError: A database is unknown, or a folder holds something else, or a tree made with other parameters.
+        UsageError: A database is unknown, or a folder holds something else or another tree.
     """
     start = time.monotonic()
     databases = databases or synthetic_databases()

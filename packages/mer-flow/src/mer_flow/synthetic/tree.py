@@ -169,11 +169,7 @@ def _generator(*stream: int) -> np.random.Generator:
 
 
 def _truths(
-    root: Path,
-    plan: Plan,
-    stream: tuple[int, int],
-    workers: int,
-    progress: Callable[[int, int], None] | None,
+    root: Path, plan: Plan, stream: tuple[int, int], workers: int, progress: Callable[[int, int], None] | None
 ) -> Iterator[TruthSample]:
     """Render every clip; yield their truths in the plan's order."""
     done: dict[int, TruthSample] = {}
