@@ -109,7 +109,7 @@ def test_what_is_no_database_is_refused(value, reason):
 def test_schemes_of_other_packages_must_be_schemes_of_that_name():
     points = [EntryPoint("mine", value, "x") for value in ("mer_flow.labels:get_scheme",)]
     found = Plugins("x", "label scheme", SCHEMES._make, points=points)
-    with pytest.raises(UsageError, match=r"label scheme 'mine' .*expected a LabelScheme"):
+    with pytest.raises(UsageError, match=r"label scheme 'mine' .*expected a LabelScheme of that name"):
         found["mine"]
     assert {"megc3", "objective-5"} <= set(SCHEMES) and isinstance(get_database("samm"), Samm)
     assert apply_scheme((), "megc3").counts() == (0, 0, 0)

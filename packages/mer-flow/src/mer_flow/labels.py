@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -61,14 +62,7 @@ class LabelScheme:
 
 @dataclass(frozen=True, slots=True)
 class Labelled:
-    """A table seen through a scheme.
-
-    Attributes:
-        scheme: The scheme's name.
-        classes: Its class names.
-        labels: `sample_id` -> class index, in table order.
-        dropped: `sample_id` -> reason, in table order.
-    """
+    """A table seen through a scheme: `sample_id` -> class index, or -> reason, both in table order."""
 
     scheme: str
     classes: tuple[str, ...]
@@ -77,29 +71,22 @@ class Labelled:
 
     def counts(self) -> tuple[int, ...]:
         """Return the number of samples per class; a class without samples counts 0."""
-        values = list(self.labels.values())
-        return tuple(values.count(index) for index in range(len(self.classes)))
+        found = Counter(self.labels.values())
+        return tuple(found[index] for index in range(len(self.classes)))
 
     def dropped_by_reason(self) -> dict[str, int]:
         """Return how many samples each reason dropped, the most frequent first."""
-        reasons = list(self.dropped.values())
-        counts = {reason: reasons.count(reason) for reason in dict.fromkeys(reasons)}
-        return dict(sorted(counts.items(), key=lambda item: -item[1]))
+        return dict(Counter(self.dropped.values()).most_common())
 
 
 def by_emotion(classes: Mapping[str, str]) -> Rule:
-    """Return the rule that looks a sample's emotion up.
-
-    Args:
-        classes: Emotion, in lower case -> class; what is not there has no class.
-    """
+    """Return the rule that looks a sample's emotion up (emotion in lower case -> class)."""
 
     def rule(sample: Sample) -> str | Dropped:
         if not sample.emotion:
             return Dropped("the sheet gives no emotion")
-        return classes.get(sample.emotion) or Dropped(
-            f"emotion '{sample.emotion}' has no class in this scheme"
-        )
+        no_class = Dropped(f"emotion '{sample.emotion}' has no class in this scheme")
+        return classes.get(sample.emotion) or no_class
 
     return rule
 
@@ -172,13 +159,11 @@ _OBJECTIVE = ("I", "II", "III", "IV", "V", "VI", "VII")
 
 
 def _objective5(sample: Sample) -> str | Dropped:
-    number = sample.objective_class
-    if number == 0:
-        return Dropped(
-            "no objective class (CASME II keeps them in a file of its own, to lie next to the sheet)"
-        )
-    name = _OBJECTIVE[number - 1]
-    return name if number <= 5 else Dropped(f"objective class {name} is left out")
+    if sample.objective_class == 0:
+        where = "CASME II keeps them in a file of its own, to lie next to the sheet"
+        return Dropped(f"no objective class ({where})")
+    name = _OBJECTIVE[sample.objective_class - 1]
+    return name if name in _OBJECTIVE[:5] else Dropped(f"objective class {name} is left out")
 
 
 _CASME2_5 = ("happiness", "surprise", "disgust", "repression", "others")
@@ -221,10 +206,8 @@ _OWN = (
 
 
 def _scheme(name: str, found: object) -> LabelScheme:
-    if not isinstance(found, LabelScheme):
-        raise TypeError(f"expected a LabelScheme, got {found!r}")
-    if found.name != name:
-        raise ValueError(f"the scheme calls itself '{found.name}'; give both the same name")
+    if not isinstance(found, LabelScheme) or found.name != name:
+        raise TypeError(f"expected a LabelScheme of that name, got {found!r}")
     return found
 
 
@@ -247,14 +230,11 @@ def get_scheme(name: str) -> LabelScheme:
 
 
 def apply_scheme(table: Iterable[Sample], scheme: LabelScheme | str) -> Labelled:
-    """Label every sample of a table, or say why not.
+    """Label every sample of a table, or say why not; every sample is in exactly one of both.
 
     Args:
         table: The samples, such as a `SampleTable`.
         scheme: A scheme or its name.
-
-    Returns:
-        Labels and dropped samples, both in table order; every sample is in exactly one of them.
     """
     chosen = get_scheme(scheme) if isinstance(scheme, str) else scheme
     labels: dict[str, int] = {}
@@ -285,7 +265,7 @@ def megc_sample_id(database: str, subject: str, clip: str) -> str:
     """Return the `sample_id` of an entry of the MEGC2019 organisers' list; the inverse of `megc_key`.
 
     Args:
-        database: `casme2`, `smic` or `samm`.
+        database: One of the composite.
         subject: As in the list: `sub01`, `s01`, `6` (or `006`).
         clip: As in the list: `EP02_01f`, `s01_ne_01` (or `s1_ne_01`), `006_1_2`.
 

@@ -98,12 +98,9 @@ class Database(ABC):
         return folders[0]
 
     def rows(self, match: SheetMatch, grids: Sequence[Grid], notes: Notes) -> Iterator[RawRow]:
-        """Yield the rows of a recognised sheet, in its order; bad ones go to `notes.dropped`.
+        """Yield the rows of a recognised sheet, in its order; `grids` is every sheet of its workbook.
 
-        Args:
-            match: The sheet.
-            grids: Every sheet of its workbook.
-            notes: Takes drops and doubts.
+        Rows that give no sample, and doubts, go to `notes`.
         """
         for row, values in match.data():
             clip, subject = text(values["filename"]), text(values["subject"])
@@ -149,9 +146,6 @@ class Database(ABC):
 
     def read_sheet(self, path: Path) -> SheetReading:
         """Read an annotation sheet, recognised by its columns and never by its name.
-
-        Returns:
-            Samples after reviewed corrections, and everything that was dropped or doubtful.
 
         Raises:
             SheetError: The file is missing or unreadable, has no known form, lacks a column, or lost the

@@ -40,15 +40,11 @@ class SheetVersion(Settings):
     """One published version of a database's annotations.
 
     Attributes:
-        name: As in `v2`.
-        form: The column form it has (`mer_flow.databases.sheets.Form.name`), or `folders`.
+        form: The name of its column form, or `folders`.
         rows: Rows with a filename; with the form it identifies the version.
-        samples: Samples it gives; None where not known, as for the next ones.
-        subjects: Subjects it gives.
-        emotions: Samples per emotion.
+        samples: What it gives, where that is known, as for the next ones.
         objective: Samples per objective class (`"1"` to `"7"`).
         per_subject: Samples per subject, keyed by the subject's own name.
-        schemes: What each label scheme gives.
         rank: The higher, the rather it is taken where several lie in one folder.
         note: What a user of this version should know.
     """

@@ -26,18 +26,6 @@ class UncomputableError(ValueError):
     """A formula uses something beyond arithmetic, references and the few known functions."""
 
 
-def column_number(letters: str) -> int:
-    """Return the 1-based number of a column given by letters.
-
-    >>> column_number("A"), column_number("AB")
-    (1, 28)
-    """
-    number = 0
-    for letter in letters.upper():
-        number = number * 26 + ord(letter) - ord("A") + 1
-    return number
-
-
 def _flat(function: Callable[[list[float]], float]) -> Callable[..., float]:
     """Let a function of numbers take ranges too, which are lists."""
     return lambda *values: function([n for v in values for n in (v if isinstance(v, list) else [v])])
@@ -113,6 +101,8 @@ class FormulaEvaluator:
         return float(result)
 
     def _reference(self, token: re.Match[str], sheet: str) -> float | list[float]:
+        from openpyxl.utils import column_index_from_string as column_number
+
         if token["sheet"]:
             sheet = token["sheet"][:-1].removeprefix("'").removesuffix("'").replace("''", "'")
         column, row = column_number(token["column"]), int(token["row"])

@@ -25,12 +25,9 @@ _FIELDS = {
     "emotion": "Emotion",
 }
 _EXTRA = {
-    "onset2": "Onset2F",
-    "offset2": "Offset2F",
-    "length2": "TotalMF2",
-    "onset3": "Onset3F",
-    "offset3": "Offset3F",
-    "length3": "TotalMF3",
+    f"{key}{nth}": name.format(nth)
+    for nth in (2, 3)
+    for key, name in (("onset", "Onset{}F"), ("offset", "Offset{}F"), ("length", "TotalMF{}"))
 }
 _HS = Form(
     name="smic-e-hs", title="a SMIC-E sheet (HS)", required={**_FIELDS, "last": "LastF"}, optional=_EXTRA

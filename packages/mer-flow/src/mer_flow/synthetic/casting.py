@@ -29,7 +29,6 @@ class Role:
 
     Attributes:
         kind: `n` negative, `p` positive, `s` surprise, `d` dropped by the composite scheme.
-        emotion: The database's own word, lower case.
         movement: Action units that move, as in `4+7`.
         amplitude: Peak displacement in px of a frame.
         length: Frames from onset to offset, both included.
@@ -51,7 +50,7 @@ class Clip:
 
     Attributes:
         sample_id: The id that the database's reader gives it.
-        folder: Folder of its frames, relative to the tree's root, with `/`.
+        folder: Of its frames, relative to the tree's root, with `/`.
         pattern: Format string of a frame's file name, with the field `n`.
         onset: True file number, as apex and offset.
         padding: Frames written before the onset and after the offset.
@@ -77,16 +76,15 @@ class Plan:
 
     Attributes:
         clips: In the order of the sheet.
+        quirks: What was made odd on purpose: quirk -> sample ids.
         size: Width and height of its frames in px.
         colour: Whether its frames have colour.
-        quirks: What was made odd on purpose: quirk -> sample ids.
     """
 
-    database: str
     clips: tuple[Clip, ...]
-    size: tuple[int, int]
-    colour: bool
-    quirks: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    quirks: Mapping[str, tuple[str, ...]]
+    size: tuple[int, int] = (640, 480)
+    colour: bool = True
 
 
 def cast(
@@ -171,9 +169,12 @@ class Quirks:
         if quirk:
             self._marked.setdefault(quirk, set()).add(key)
 
-    def marked(self, ids: Mapping[Any, str]) -> dict[str, tuple[str, ...]]:
-        """Return quirk -> sample ids, in the order of `ids` (key -> sample id)."""
-        found = {name: tuple(ids[key] for key in ids if key in keys) for name, keys in self._marked.items()}
+    def marked(self, clips: Mapping[Any, Clip]) -> dict[str, tuple[str, ...]]:
+        """Return quirk -> sample ids of the clips (key -> clip), in their order."""
+        found = {
+            name: tuple(clip.sample_id for key, clip in clips.items() if key in keys)
+            for name, keys in self._marked.items()
+        }
         return {name: names for name, names in found.items() if names}
 
 

@@ -33,7 +33,6 @@ class DemoSummary:
     Attributes:
         roots: Database -> root of its tree.
         tree_seconds: Database -> seconds its tree took; 0 where it was there already.
-        builds: One summary per database.
         classes: Database -> class -> samples, with the scheme's name under `scheme`.
         endpoint: Flow against the truth.
         apex: Spotting method -> spotted apexes against the truth.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import multiprocessing
-import shutil
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -21,6 +20,7 @@ from mer_flow.synthetic.rendering import ClipRenderer, HeadMotion
 from mer_flow.synthetic.truth import TRUTH_FILE, Truth, TruthSample, write_truth
 from mer_flow.work.errors import LayoutError, MissingDependencyError, UsageError
 from mer_flow.work.executor import local_executor, run_all
+from mer_flow.work.files import new_folder
 from mer_flow.work.settings import Settings
 
 JPEG_QUALITY = 95
@@ -74,8 +74,8 @@ def make_tree(
 ) -> Path:
     """Write one synthetic database in its real layout, with a real-format sheet and the truth.
 
-    The same parameters give the same bytes, for any number of workers. A tree appears whole or not at all:
-    it grows in `<root>.partial` and is renamed at the end. An existing tree with the same parameters is kept.
+    The same parameters give the same bytes, for any number of workers. A tree appears whole or not at all,
+    and an existing one with the same parameters is kept.
 
     Args:
         root: Folder to make; its parents are made too.
@@ -85,9 +85,6 @@ def make_tree(
         seed: Seed of every choice.
         workers: Processes that render.
         progress: Called with (clips done, clips in all).
-
-    Returns:
-        The root.
 
     Raises:
         UsageError: The database is unknown, a number is below one, or the folder holds something else.
@@ -100,16 +97,12 @@ def make_tree(
     if _is_there(root, parameters):
         return root
     _require_packages()
-    growing = root.with_name(f"{root.name}.partial")
-    unfinished = _begin(growing)
     stream = (seed, twin.STREAM)
     plan: Plan = twin.plan(subjects, clips_per_subject, _generator(*stream, _PLANNING))
-    twin.write_sheets(growing, plan)
-    write_truth(unfinished, _truths(growing, plan, stream, workers, progress), plan, parameters)
-    unfinished.rename(growing / TRUTH_FILE)
-    if root.exists():
-        root.rmdir()
-    growing.rename(root)
+    with new_folder(root) as growing:
+        twin.write_sheets(growing, plan)
+        truths = _truths(growing, plan, stream, workers, progress)
+        write_truth(growing / TRUTH_FILE, truths, plan, parameters)
     return root
 
 
@@ -136,21 +129,6 @@ def _is_there(root: Path, parameters: dict[str, Any]) -> bool:
     return found is not None
 
 
-def _begin(growing: Path) -> Path:
-    """Make the folder in which a tree grows; return where its truth grows."""
-    unfinished = growing / f"{TRUTH_FILE}.tmp"
-    if growing.exists():
-        # Only a tree in the making has this name and this file.
-        if not unfinished.is_file():
-            raise UsageError(
-                f"{growing} is in the way and is no unfinished synthetic tree; move it elsewhere"
-            )
-        shutil.rmtree(growing)
-    growing.mkdir(parents=True)
-    unfinished.touch()
-    return unfinished
-
-
 def _require_packages() -> None:
     """Fail before anything is written where a package of the demo extra is absent."""
     for module in ("cv2", "skimage", "xlsxwriter"):
@@ -164,7 +142,7 @@ def _require_packages() -> None:
 
 
 def _generator(*stream: int) -> np.random.Generator:
-    """Return the random generator of one part of a tree, independent of every other part."""
+    """Return the random generator of one part of a tree, independent of every other."""
     return np.random.default_rng(stream)
 
 
@@ -209,18 +187,8 @@ def _make_clip(root: Path, clip: Clip, portrait: Portrait, rng: np.random.Genera
     for number, image in renderer.frames(clip):
         if number not in clip.missing:
             _write_image(folder / clip.pattern.format(n=number), image)
-    return TruthSample(
-        sample_id=clip.sample_id,
-        onset=clip.onset,
-        apex=clip.apex,
-        offset=clip.offset,
-        displacement=movement,
-        head=head.matrix((clip.apex - clip.onset) / max(clip.offset - clip.onset, 1)),
-        amplitude=clip.role.amplitude,
-        emotion=clip.role.emotion,
-        movement=clip.role.movement,
-        landmarks=portrait.landmarks,
-    )
+    until_apex = head.matrix((clip.apex - clip.onset) / max(clip.offset - clip.onset, 1))
+    return TruthSample.of(clip, movement, until_apex, portrait.landmarks)
 
 
 def _write_image(path: Path, image: np.ndarray) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from mer_flow.synthetic.casting import Plan
+from mer_flow.synthetic.casting import Clip, Plan
 from mer_flow.work.errors import LayoutError
 
 TRUTH_FILE = "mer-flow-truth.h5"
@@ -47,6 +47,13 @@ class TruthSample:
     emotion: str
     movement: str
     landmarks: np.ndarray
+
+    @classmethod
+    def of(cls, clip: Clip, displacement: np.ndarray, head: np.ndarray, landmarks: np.ndarray) -> TruthSample:
+        """Return the truth of a planned clip."""
+        role, frames = clip.role, (clip.onset, clip.apex, clip.offset)
+        shown = (role.amplitude, role.emotion, role.movement)
+        return cls(clip.sample_id, *frames, displacement, head, *shown, landmarks)
 
 
 class Truth(Mapping[str, TruthSample]):

@@ -59,9 +59,8 @@ def plan(subjects: int, clips_per_subject: int, rng: np.random.Generator) -> Pla
         }
         sample_id, folder = f"casme2/{subject}/{name}", f"CASME2_RAW_selected/{subject}/{name}"
         clips[place] = Clip(sample_id, role, folder, "img{n}.jpg", onset, apex, offset, cells=cells)
-    marked = quirks.marked({place: clip.sample_id for place, clip in clips.items()})
     ordered = sorted(clips.values(), key=lambda clip: clip.sample_id)
-    return Plan("casme2", tuple(ordered), (640, 480), True, marked)
+    return Plan(tuple(ordered), quirks.marked(clips))
 
 
 def write_sheets(root: Path, plan: Plan) -> None:

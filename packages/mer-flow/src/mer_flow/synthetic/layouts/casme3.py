@@ -68,11 +68,10 @@ def plan(subjects: int, clips_per_subject: int, rng: np.random.Generator) -> Pla
             sample_id = f"casme3/{subject}/{filename}_{onset}"
             folder = f"part_A/{subject}/{letter}/color"
             clips[place] = Clip(sample_id, role, folder, "{n}.jpg", onset, apex, offset, 2, missing, cells)
-    marked = quirks.marked({place: clip.sample_id for place, clip in clips.items()})
     ordered = sorted(
         clips.values(), key=lambda clip: (clip.cells["subject"], clip.cells["filename"].lower(), clip.onset)
     )
-    return Plan("casme3", tuple(ordered), (640, 480), True, marked)
+    return Plan(tuple(ordered), quirks.marked(clips))
 
 
 def write_sheets(root: Path, plan: Plan) -> None:

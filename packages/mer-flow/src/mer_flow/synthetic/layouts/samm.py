@@ -88,9 +88,8 @@ def plan(subjects: int, clips_per_subject: int, rng: np.random.Generator) -> Pla
             sample_id, folder = f"samm/{subject}/{name}", f"SAMM/{subject}/{name}"
             pattern = f"{subject}_{{n:0{digits}d}}.jpg"
             clips[s, c] = Clip(sample_id, role, folder, pattern, onset, apex, offset, cells=cells)
-    marked = quirks.marked({place: clip.sample_id for place, clip in clips.items()})
     ordered = sorted(clips.values(), key=lambda clip: clip.cells["filename"])
-    return Plan("samm", tuple(ordered), (768, 432), False, marked)
+    return Plan(tuple(ordered), quirks.marked(clips), (768, 432), colour=False)
 
 
 def write_sheets(root: Path, plan: Plan) -> None:

@@ -63,8 +63,7 @@ def plan(subjects: int, clips_per_subject: int, rng: np.random.Generator) -> Pla
     wrong = quirks.choose(surprised, "emotion-differs-from-name")
     if wrong:
         clips[wrong].cells["emotion"] = "negative"
-    marked = quirks.marked({key: key for key in clips})
-    return Plan("smic", tuple(clips.values()), (640, 480), True, marked)
+    return Plan(tuple(clips.values()), quirks.marked(clips))
 
 
 def _join_two(clips: dict[str, Clip], quirks: Quirks) -> None:

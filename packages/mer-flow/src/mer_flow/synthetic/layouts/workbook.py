@@ -6,8 +6,6 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime
 from pathlib import Path
 
-from mer_flow.work.errors import MissingDependencyError
-
 #: Number, text, `(formula, value)`, or nothing.
 Cell = int | str | tuple[str, int] | None
 
@@ -18,17 +16,9 @@ def write_workbook(path: Path, sheets: Mapping[str, Iterable[Iterable[Cell]]]) -
     Args:
         path: Where to write.
         sheets: Name -> rows of cells; None and "" leave a cell blank.
-
-    Raises:
-        MissingDependencyError: XlsxWriter is absent.
     """
-    try:
-        import xlsxwriter
-    except ImportError as error:
-        raise MissingDependencyError(
-            f"writing the synthetic sheets needs XlsxWriter ({error}); "
-            "install it with: pip install 'mer-flow[demo]'"
-        ) from error
+    import xlsxwriter
+
     with xlsxwriter.Workbook(str(path)) as workbook:
         # Otherwise the time of writing goes into the file.
         workbook.set_properties({"created": datetime(2020, 1, 1)})
