@@ -11,14 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from mer_flow.databases.completeness import (
-    SheetVersion,
-    compare,
-    directory,
-    load,
-    megc2019,
-    read_manifest,
-)
+from mer_flow.databases.completeness import SheetVersion, compare, directory, load, megc2019, read_manifest
 from mer_flow.databases.corrections import Correction, Interval, correct
 from mer_flow.databases.reading import SheetReading
 from mer_flow.labels import get_scheme
