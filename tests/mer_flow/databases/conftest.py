@@ -8,28 +8,7 @@ from typing import Any
 
 import pytest
 
-CASME2_HEADER = (
-    *("Subject", "Filename", None, "OnsetFrame", "ApexFrame", "OffsetFrame", None),
-    *("Action Units", "Estimated Emotion"),
-)
-SAMM_HEADER = (
-    *(
-        "Subject",
-        "Filename",
-        "Inducement Code",
-        "Onset Frame",
-        "Apex Frame",
-        "Offset Frame",
-        "Duration",
-        "Micro",
-    ),
-    *("Action Units", "Estimated Emotion", "Objective Classes", "Notes"),
-)
-CASME3_HEADER = ("Subject", "Filename", "Onset", "Apex", "Offset", "AU", "Objective class", "emotion")
-SMIC_HEADER = (
-    *("Subject", "Filename", None, "OnsetF", "OffsetF", "Onset2F", "Offset2F", "Onset3F", "Offset3F", None),
-    *("FirstF", "LastF", "TotalMF1", "TotalMF2", "TotalMF3", "TotalVL", "Emotion"),
-)
+from mer_flow.synthetic.layouts import casme2, casme3, samm, smic
 
 Writer = Callable[..., Path]
 
@@ -44,7 +23,7 @@ def save(path: Path, sheets: dict[str, Sequence[Sequence[Any]]]) -> Path:
             sheet = book.add_sheet(name)
             for r, row in enumerate(rows):
                 for c, cell in enumerate(row):
-                    if cell is not None:
+                    if cell not in (None, ""):
                         sheet.write(r, c, cell)
         book.save(str(path))
         return path
@@ -57,7 +36,7 @@ def save(path: Path, sheets: dict[str, Sequence[Sequence[Any]]]) -> Path:
                 for c, cell in enumerate(row):
                     if isinstance(cell, tuple):
                         sheet.write_formula(r, c, cell[0], value=cell[1])
-                    elif cell is not None:
+                    elif cell not in (None, ""):
                         sheet.write(r, c, cell)
     return path
 
@@ -73,7 +52,7 @@ def casme2_sheet() -> Writer:
     """`casme2_sheet(path, rows)`; rows of subject, filename, onset, apex, offset, emotion[, AU]."""
 
     def write(path: Path, rows: Sequence[Sequence[Any]], compact: bool = False) -> Path:
-        cells: list[Sequence[Any]] = [CASME2_HEADER]
+        cells: list[Sequence[Any]] = [casme2.COLUMNS]
         for subject, filename, onset, apex, offset, emotion, *au in rows:
             cells.append((subject, filename, None, onset, apex, offset, None, *(au or [4]), emotion))
         if compact:
@@ -89,27 +68,14 @@ def samm_sheet() -> Writer:
 
     def write(path: Path, rows: Sequence[Sequence[Any]], preamble: int = 13, stored: bool = True) -> Path:
         cells: list[Sequence[Any]] = [(f"preamble {i + 1}",) for i in range(preamble)]
-        cells.append(SAMM_HEADER)
+        cells.append(samm.COLUMNS)
         for subject, filename, onset, apex, offset, emotion, objective in rows:
             line = len(cells) + 1
             length = offset - onset + 1 if isinstance(offset, int) and isinstance(onset, int) else 0
             formula = f"=SUM(F{line}-D{line})+1"
             duration = (formula, length) if stored else formula
-            cells.append(
-                (
-                    subject,
-                    filename,
-                    1,
-                    onset,
-                    apex,
-                    offset,
-                    duration,
-                    "Micro - 1/2",
-                    "4A or 5 ",
-                    emotion,
-                    objective,
-                )
-            )
+            frames = (onset, apex, offset, duration)
+            cells.append((subject, filename, 1, *frames, "Micro - 1/2", "4A or 5 ", emotion, objective))
         return save(path, {"MICRO_ONLY": cells})
 
     return write
@@ -122,7 +88,7 @@ def casme3_sheet() -> Writer:
     def write(
         path: Path, rows: Sequence[Sequence[Any]], extra: Sequence[Any] = (), sheet: str = "label"
     ) -> Path:
-        return save(path, {sheet: [(*CASME3_HEADER, *extra), *rows], "Sheet3": []})
+        return save(path, {sheet: [(*casme3.COLUMNS, *extra), *rows], "Sheet3": []})
 
     return write
 
@@ -137,16 +103,13 @@ def smic_sheet() -> Writer:
 
     def write(path: Path, rows: Sequence[Sequence[Any]], pairs: int = 3) -> Path:
         left_out = set() if pairs == 3 else {7, 8, 14}
-        cells: list[list[Any]] = [list(SMIC_HEADER)]
-        vis: list[list[Any]] = [
-            ["Subject", "Filename", None, "OnsetF", "OffsetF", "Onset2F", "Offset2F", None]
-        ]
-        vis[0] += ["FirstF", "TotalMF1", "TotalMF2", "TotalVL", "Emotion"]
+        cells: list[list[Any]] = [list(smic.COLUMNS)]
+        vis: list[list[Any]] = [list(smic.VIS_COLUMNS)]
         # The formulas name columns of the form without the third pair where that is written.
         total = "M" if pairs == 3 else "K"
         for subject, filename, emotion, *spans in rows:
             line = len(cells) + 1
-            row: list[Any] = [None] * len(SMIC_HEADER)
+            row: list[Any] = [None] * len(smic.COLUMNS)
             row[0], row[1], row[16] = subject, filename, emotion
             for i, (onset, length) in enumerate(spans):
                 value = length[1] if isinstance(length, tuple) else length

@@ -27,12 +27,8 @@ def casme3():
 
 def test_rows_of_the_jpgindex_form(casme3, casme3_sheet, tmp_path):
     table = casme3.read_sheet(casme3_sheet(tmp_path / "whatever.xlsx", ROWS)).table
-    assert table.sample_ids == (
-        "casme3/spNO.1/a_355",
-        "casme3/spNO.1/a_10",
-        "casme3/spNO.14/J_28",
-        "casme3/spNO.168/a_7",
-    )
+    names = ("spNO.1/a_355", "spNO.1/a_10", "spNO.14/J_28", "spNO.168/a_7")
+    assert table.sample_ids == tuple(f"casme3/{name}" for name in names)
     assert [s.objective_class for s in table] == [2, 7, 1, 5]
     assert [s.emotion for s in table] == ["others", "disgust", "happy", "others"]
     assert (table[0].onset, table[0].apex, table[0].offset, table[0].fps) == (355, 359, 360, 30.0)
@@ -73,14 +69,8 @@ def test_corrections_apply_only_to_the_old_value(casme3, casme3_sheet, tmp_path)
         (7, "spNO.214/c_5", "offset", 3460, 34),
     }
     assert all(s.onset <= s.apex <= s.offset for s in reading.table)
-    assert [s.apex_source for s in reading.table] == [
-        "corrected",
-        "sheet",
-        "corrected",
-        "sheet",
-        "sheet",
-        "sheet",
-    ]
+    sources = ["corrected", "sheet", "corrected", "sheet", "sheet", "sheet"]
+    assert [s.apex_source for s in reading.table] == sources
     mended = [
         ("spNO.149", "d", 112, 167, 358, "", "VII", "fear"),
         ("spNO.40", "e", 1812, 1824, 1840, "", "I", "sad"),

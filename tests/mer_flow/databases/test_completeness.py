@@ -11,19 +11,19 @@ from pathlib import Path
 
 import pytest
 
-from mer_flow.databases import DATABASES
-from mer_flow.databases.completeness import SheetVersion, compare, directory, load, megc2019, read_toml
-from mer_flow.databases.corrections import Correction, Interval, correct, load_corrections
+from mer_flow.databases.completeness import SheetVersion, compare, directory, load, megc2019, read_manifest
+from mer_flow.databases.corrections import Correction, Interval, correct
 from mer_flow.databases.reading import SheetReading
-from mer_flow.labels import SCHEMES
+from mer_flow.labels import get_scheme
 from mer_flow.samples import Sample, SampleTable
 from mer_flow.work.errors import UsageError
+
+DATABASES = ("smic", "samm", "casme2", "casme3")
 
 
 @pytest.mark.parametrize("name", DATABASES)
 def test_each_manifest_adds_up(name):
     manifest = load(name)
-    assert manifest.database == name
     assert manifest.versions
     for version in manifest.versions:
         for table in (version.emotions, version.per_subject):
@@ -31,8 +31,8 @@ def test_each_manifest_adds_up(name):
         assert not version.per_subject or len(version.per_subject) == version.subjects
         assert not version.objective or sum(version.objective.values()) == version.samples
         for scheme, expected in version.schemes.items():
-            assert name in SCHEMES[scheme].databases
-            assert len(expected.counts) == len(SCHEMES[scheme].classes)
+            assert name in get_scheme(scheme).databases
+            assert len(expected.counts) == len(get_scheme(scheme).classes)
             assert expected.subjects <= version.subjects
     assert len({(v.form, v.rows) for v in manifest.versions}) == len(manifest.versions)
 
@@ -56,17 +56,18 @@ def test_the_shipped_list_is_the_organisers_own(shared_data):
 def test_every_correction_is_reviewed():
     seen = set()
     for database in DATABASES:
-        for correction in load_corrections(database):
+        for correction in load(database).corrections:
             assert correction.sample_id.startswith(f"{database}/")
             assert correction.reason and correction.source
             assert correction.old != correction.new
             seen.add((correction.sample_id, correction.column))
-    assert len(seen) == sum(len(load_corrections(d)) for d in DATABASES) == 10
-    assert set(read_toml("corrections.toml")) <= set(DATABASES)
+    assert len(seen) == sum(len(load(d).corrections) for d in DATABASES) == 10
 
 
 def test_a_correction_needs_the_old_value():
-    fix = Correction("samm/1/a", "apex", "outside", "midpoint", "r", "s")
+    fix = Correction(
+        sample_id="samm/1/a", column="apex", old="outside", new="midpoint", reason="r", source="s"
+    )
     row = Interval(10, 50, 20, "fear")
     assert [(old, new) for _, old, new in correct("samm/1/a", row, [fix])] == [(50, 15)]
     assert correct("samm/1/a", row, [fix]) == []
@@ -114,21 +115,27 @@ def test_casme3_is_not_compared_with_the_composite():
     assert [d.kind for d in compare(reading(["sad"], "jpgindex", 1, "casme3"))] == ["version"]
 
 
-def test_unknown_or_broken_manifests(monkeypatch, tmp_path):
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, r"samm\.toml is missing; reinstall"),
+        ("versions = [", r"samm\.toml is broken: .*is not TOML"),
+        ("[[versions]]\nform = 'b'\nrows = 1", r"samm\.toml is broken: versions\.name is missing"),
+        ("[[versions]]\nname = 'a'\nform = 'b'\nrow = 1\nrows = 1", r"key 'versions\.row'; did you mean"),
+        ("[[versions]]\nname = 'a'\nform = 'b'\nrows = 'many'", r"samm\.toml is broken: versions\.rows"),
+        ("title = 'SAMM'", r"samm\.toml is broken: unknown key 'manifest\.title'"),
+    ],
+)
+def test_missing_and_broken_manifests_say_what_is_wrong(tmp_path, content, message):
+    if content is not None:
+        (tmp_path / "samm.toml").write_text(content)
+    with pytest.raises(UsageError, match=message):
+        read_manifest(tmp_path / "samm.toml")
+
+
+def test_a_database_that_does_not_exist_has_no_manifest():
     with pytest.raises(UsageError, match="did you mean 'samm'"):
         load("sam")
-    monkeypatch.setattr("mer_flow.databases.completeness.directory", lambda: tmp_path)
-    with pytest.raises(UsageError, match="is missing; reinstall"):
-        read_toml.__wrapped__("samm.toml")
-    (tmp_path / "samm.toml").write_text("versions = [")
-    with pytest.raises(UsageError, match="not valid TOML"):
-        read_toml.__wrapped__("samm.toml")
-    monkeypatch.setattr(
-        "mer_flow.databases.completeness.read_toml",
-        lambda name: {"database": "samm", "versions": [{"nam": 1}]},
-    )
-    with pytest.raises(UsageError, match=r"samm.toml is broken"):
-        load.__wrapped__("samm")
 
 
 def test_versions_are_found_by_form_and_rows():
@@ -151,9 +158,9 @@ def test_the_wheel_carries_the_manifests(repository, tmp_path, through_sdist):
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(unpacked)
     code = (
-        "import mer_flow.databases.completeness as m, mer_flow.databases.corrections as c\n"
+        "import mer_flow.databases.completeness as m\n"
         "print(m.directory())\n"
-        "print(len(m.megc2019()), m.load('casme3').versions[0].rows, len(c.load_corrections('casme3')))"
+        "print(len(m.megc2019()), m.load('casme3').versions[0].rows, len(m.load('casme3').corrections))"
     )
     done = subprocess.run(
         [sys.executable, "-c", code],

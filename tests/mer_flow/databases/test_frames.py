@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mer_flow.databases.frames import FrameIndex, frame_number, read_frame
+from mer_flow.databases.frames import FrameIndex, frame_number, image_numbers, read_frame
 from mer_flow.work.errors import FrameError
 
 
@@ -53,22 +53,18 @@ def test_scan_takes_images_only_whatever_their_case(tmp_path: Path) -> None:
     (folder / "img99.jpg").mkdir()
     index = FrameIndex.scan(folder)
     assert index.numbers == (2, 3, 10)
-    assert index.ignored == ("x.png",)
+    assert image_numbers(folder) == [2, 3, 10]
     assert index.path(2).name == "img2.JPG"
     assert 10 in index and 4 not in index and len(index) == 3
 
 
-def test_mixed_padding_is_one_number_and_recorded(tmp_path: Path) -> None:
+def test_mixed_padding_and_copies_are_one_number(tmp_path: Path) -> None:
     index = FrameIndex.scan(
         touch(tmp_path / "c", "006_05562.jpg", "006_5562.jpg", "006_05563.jpg", "006_05563 (1).jpg")
     )
     assert index.numbers == (5562, 5563)
     assert index.path(5562).name == "006_5562.jpg"
     assert index.path(5563).name == "006_05563.jpg"
-    assert index.duplicates == {
-        5562: ("006_5562.jpg", "006_05562.jpg"),
-        5563: ("006_05563.jpg", "006_05563 (1).jpg"),
-    }
 
 
 def test_nearest_is_recorded_and_limited(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import openpyxl
 import pytest
 
 from mer_flow.databases import get_database
+from mer_flow.synthetic.layouts.samm import COLUMNS
 from mer_flow.work.errors import LayoutError, SheetError
 
 ROWS = [
@@ -39,15 +40,7 @@ def test_subjects_that_became_numbers_are_padded_again(samm, samm_sheet, tmp_pat
 
 
 def test_an_old_xls_copy_is_read(samm, workbook, tmp_path):
-    header = (
-        "Subject",
-        "Filename",
-        "Inducement Code",
-        "Onset Frame",
-        "Apex Frame",
-        "Offset Frame",
-        "Estimated Emotion",
-    )
+    header = (*COLUMNS[:6], "Estimated Emotion")
     path = workbook(
         tmp_path / "a.xls", {"MICRO_ONLY": [("title",), header, (6, "006_1_2", 1, 1.0, 2.0, 3.0, "Fear ")]}
     )
@@ -88,15 +81,7 @@ def test_a_resaved_copy_without_formula_values_is_recomputed(samm, samm_sheet, t
 
 
 def test_a_duration_that_contradicts_the_frames_is_said(samm, workbook, tmp_path):
-    header = (
-        "Subject",
-        "Filename",
-        "Onset Frame",
-        "Apex Frame",
-        "Offset Frame",
-        "Duration",
-        "Estimated Emotion",
-    )
+    header = (*COLUMNS[:2], *COLUMNS[3:7], "Estimated Emotion")
     rows = [header, ("013", "013_1_9", 10, 20, 40, 31, "Fear"), ("013", "013_1_8", 10, 20, 40, 82, "Fear")]
     reading = samm.read_sheet(workbook(tmp_path / "a.xlsx", {"x": rows}))
     assert [w for w in reading.warnings if "Duration" in w] == [
@@ -111,7 +96,7 @@ def test_odd_names_are_dropped_or_trusted(samm, samm_sheet, tmp_path):
         (None, "009_1_2", 1, 2, 3, "Fear", 1),
     ]
     reading = samm.read_sheet(samm_sheet(tmp_path / "a.xlsx", rows))
-    assert [row.key for row in reading.dropped] == ["notes"]
+    assert [row.key for row in reading.dropped] == ["006/notes"]
     assert reading.table.sample_ids == ("samm/007/007_1_2", "samm/009/009_1_2")
     assert any("'006' and Filename '007_1_2' differ" in warning for warning in reading.warnings)
     assert any("'9' is no objective class" in warning for warning in reading.warnings)
@@ -120,22 +105,12 @@ def test_odd_names_are_dropped_or_trusted(samm, samm_sheet, tmp_path):
 def test_sheets_that_are_not_samms(samm, casme2_sheet, workbook, tmp_path):
     with pytest.raises(SheetError, match=r"a CASME II coding sheet, not a sheet of samm\. Use --db casme2"):
         samm.read_sheet(casme2_sheet(tmp_path / "a.xlsx", [("01", "EP02_01f", 1, 2, 3, "fear")]))
-    header = (
-        "Subject",
-        "Filename",
-        "Inducement Code",
-        "Onset",
-        "Apex",
-        "Offset",
-        "Duration",
-        "Type",
-        "Action Units",
-    )
+    header = (*COLUMNS[:3], "Onset", "Apex", "Offset", "Duration", "Type", "Action Units")
     with pytest.raises(SheetError, match="SAMM Long Videos: it has no emotions"):
         samm.read_sheet(
             workbook(tmp_path / "b.xlsx", {"x": [header, ("006", "006_1_2", 1, 1, 2, 3, 3, "Micro", 4)]})
         )
-    header = ("Subject", "Filename", "Inducement Code", "Onset Frame", "Offset Frame", "Estimated Emotion")
+    header = (*COLUMNS[:4], "Offset Frame", "Estimated Emotion")
     with pytest.raises(SheetError, match=r"lacks column\(s\) 'Apex Frame'"):
         samm.read_sheet(workbook(tmp_path / "c.xlsx", {"x": [header, ("006", "006_1_2", 1, 1, 3, "Fear")]}))
 

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import numpy as np
 import openpyxl
 import pytest
 
 from mer_flow.databases import get_database
-from mer_flow.synthetic import DATABASES
+from mer_flow.synthetic import synthetic_databases
 from mer_flow.synthetic.casting import AMPLITUDE_BANDS, Plan
 from mer_flow.synthetic.layouts import casme2, casme3, samm, smic
-from mer_flow.synthetic.tree import _PLANNING, _generator
+from mer_flow.synthetic.tree import twin_of
 
-LAYOUTS = {"casme2": casme2, "samm": samm, "smic": smic, "casme3": casme3}
+DATABASES = ("casme2", "samm", "smic", "casme3")
 
 
 def plan_of(database: str, subjects: int = 6, clips: int = 6, seed: int = 0) -> Plan:
-    return LAYOUTS[database].plan(subjects, clips, _generator(seed, database, _PLANNING))
+    rng = np.random.default_rng([seed, DATABASES.index(database), 0])
+    return twin_of(database).plan(subjects, clips, rng)
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +28,7 @@ def written(tmp_path_factory):
     for name in DATABASES:
         (folder / name).mkdir()
         plans[name] = plan_of(name)
-        LAYOUTS[name].write_sheets(folder / name, plans[name])
+        twin_of(name).write_sheets(folder / name, plans[name])
     return folder, plans
 
 
@@ -144,7 +146,7 @@ def test_casme3_sheet(written):
 @pytest.mark.parametrize("database", DATABASES)
 def test_readers_take_every_sheet_row(written, database):
     folder, plans = written
-    sheet = {"casme2": casme2.SHEET, "samm": samm.SHEET, "smic": smic.SHEET, "casme3": casme3.SHEET}[database]
+    sheet = twin_of(database).SHEET
     reading = get_database(database).read_sheet(folder / database / sheet)
     clips = {clip.sample_id: clip for clip in plans[database].clips}
     assert set(reading.table.sample_ids) == set(clips)
@@ -188,3 +190,9 @@ def test_every_class_and_band_occurs(database):
     assert kinds.count("n") >= 15 and kinds.count("p") == 9 and kinds.count("s") == 9
     bands = [sum(clip.role.amplitude >= low for low, _ in AMPLITUDE_BANDS) for clip in plan.clips]
     assert all(bands.count(band) >= 6 for band in range(1, 5))
+
+
+def test_every_twin_has_a_random_stream_of_its_own():
+    ours = [name for name in synthetic_databases() if name in DATABASES]
+    assert ours == list(DATABASES)  # in the order of their streams
+    assert [twin_of(name).STREAM for name in DATABASES] == [0, 1, 2, 3]

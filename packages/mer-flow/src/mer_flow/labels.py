@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from mer_flow.work.errors import UsageError
+from mer_flow.work.plugins import Plugins
 from mer_flow.work.suggest import unknown
 
 if TYPE_CHECKING:
@@ -21,6 +23,10 @@ class Dropped:
     reason: str
 
 
+#: Gives the class of a sample of one database.
+Rule = Callable[["Sample"], "str | Dropped"]
+
+
 @dataclass(frozen=True)
 class LabelScheme:
     """A named mapping of samples to classes.
@@ -28,33 +34,35 @@ class LabelScheme:
     Attributes:
         name: As in `megc3`.
         classes: Class names; a label is an index into them.
-        databases: The databases the scheme is for.
         source: Who defined it.
-        rule: Gives the class of a sample of these databases.
+        rules: Database -> its rule. These databases the scheme covers; nothing else decides that.
+        otherwise: The rule for samples of any other database; without one they are dropped.
     """
 
     name: str
     classes: tuple[str, ...]
-    databases: tuple[str, ...]
     source: str
-    rule: Callable[[Sample], str | Dropped]
+    rules: Mapping[str, Rule]
+    otherwise: Rule | None = None
+
+    @property
+    def databases(self) -> tuple[str, ...]:
+        """The databases that the scheme covers."""
+        return tuple(self.rules)
 
     def label(self, sample: Sample) -> int | Dropped:
-        """Returns a sample's class index, or the reason why the scheme drops it."""
-        answer = self.rule(sample)
+        """Return a sample's class index, or the reason why the scheme drops it."""
+        rule = self.rules.get(sample.database, self.otherwise)
+        if rule is None:
+            covered = ", ".join(self.rules)
+            return Dropped(f"database '{sample.database}' is not one of this scheme's: {covered}")
+        answer = rule(sample)
         return answer if isinstance(answer, Dropped) else self.classes.index(answer)
 
 
 @dataclass(frozen=True, slots=True)
 class Labelled:
-    """A table seen through a scheme.
-
-    Attributes:
-        scheme: The scheme's name.
-        classes: Its class names.
-        labels: `sample_id` -> class index, in table order.
-        dropped: `sample_id` -> reason, in table order.
-    """
+    """A table seen through a scheme: `sample_id` -> class index, or -> reason, both in table order."""
 
     scheme: str
     classes: tuple[str, ...]
@@ -62,43 +70,48 @@ class Labelled:
     dropped: Mapping[str, str]
 
     def counts(self) -> tuple[int, ...]:
-        """Returns the number of samples per class; a class without samples counts 0."""
-        values = list(self.labels.values())
-        return tuple(values.count(index) for index in range(len(self.classes)))
+        """Return the number of samples per class; a class without samples counts 0."""
+        found = Counter(self.labels.values())
+        return tuple(found[index] for index in range(len(self.classes)))
 
     def dropped_by_reason(self) -> dict[str, int]:
-        """Returns how many samples each reason dropped, the most frequent first."""
-        reasons = list(self.dropped.values())
-        return dict(
-            sorted(((r, reasons.count(r)) for r in dict.fromkeys(reasons)), key=lambda item: -item[1])
-        )
+        """Return how many samples each reason dropped, the most frequent first."""
+        return dict(Counter(self.dropped.values()).most_common())
 
 
-_NEGATIVE, _POSITIVE, _SURPRISE = "negative", "positive", "surprise"
-_VALENCE = {name: name for name in (_NEGATIVE, _POSITIVE, _SURPRISE)}
+def by_emotion(classes: Mapping[str, str]) -> Rule:
+    """Return the rule that looks a sample's emotion up (emotion in lower case -> class)."""
 
-#: Emotion -> class of the composite; negative is every negative emotion of SAMM, but two of CASME II.
-_MEGC: Mapping[str, Mapping[str, str]] = {
-    "smic": _VALENCE,
-    "casme2": {
-        **_VALENCE,
-        "disgust": _NEGATIVE,
-        "repression": _NEGATIVE,
-        "happiness": _POSITIVE,
-    },
-    "samm": {
-        **_VALENCE,
-        **dict.fromkeys(("anger", "contempt", "disgust", "fear", "sadness"), _NEGATIVE),
-        "happiness": _POSITIVE,
-    },
+    def rule(sample: Sample) -> str | Dropped:
+        if not sample.emotion:
+            return Dropped("the sheet gives no emotion")
+        no_class = Dropped(f"emotion '{sample.emotion}' has no class in this scheme")
+        return classes.get(sample.emotion) or no_class
+
+    return rule
+
+
+def _same(*names: str) -> dict[str, str]:
+    return {name: name for name in names}
+
+
+_NEGATIVE, _POSITIVE, _SURPRISE = _VALENCES = ("negative", "positive", "surprise")
+_VALENCE = by_emotion(_same(*_VALENCES))
+
+#: Negative is every negative emotion of SAMM, but two of CASME II.
+_MEGC_CASME2 = _same(*_VALENCES) | {"disgust": _NEGATIVE, "repression": _NEGATIVE, "happiness": _POSITIVE}
+_MEGC_SAMM = {
+    **_same(*_VALENCES),
+    **dict.fromkeys(("anger", "contempt", "disgust", "fear", "sadness"), _NEGATIVE),
+    "happiness": _POSITIVE,
 }
 
 #: Clips with a fitting emotion that the organisers' list does not have.
-_MEGC_EXCLUDED: Mapping[str, str] = {
-    "casme2/sub04/EP12_01f": "the organisers' list leaves it out: its apex is marked '/' in the sheet",
-    "casme2/sub05/EP09_05f": "the organisers' list leaves it out: its apex equals its onset",
-    "casme2/sub09/EP02_02f": "the organisers' list leaves it out: the 2014 sheet has no row for it",
-    "casme2/sub24/EP02_07": "the organisers' list leaves it out: the 2014 sheet has no row for it",
+_MEGC_EXCLUDED = {
+    "casme2/sub04/EP12_01f": "its apex is marked '/' in the sheet",
+    "casme2/sub05/EP09_05f": "its apex equals its onset",
+    "casme2/sub09/EP02_02f": "the 2014 sheet has no row for it",
+    "casme2/sub24/EP02_07": "the 2014 sheet has no row for it",
 }
 
 #: How the SMIC reader names a second or third micro-expression of a long clip that has no name of its own.
@@ -107,155 +120,121 @@ EXTRA_CLIP = re.compile(r"_me\d+$")
 #: SMIC-HS is recorded at 100 fps, SMIC-VIS and SMIC-NIR at 25.
 _SMIC_HS_FPS = 100.0
 
+
+def _megc_casme2(sample: Sample) -> str | Dropped:
+    if sample.sample_id in _MEGC_EXCLUDED:
+        return Dropped(f"the organisers' list leaves it out: {_MEGC_EXCLUDED[sample.sample_id]}")
+    return by_emotion(_MEGC_CASME2)(sample)
+
+
+def _megc_smic(sample: Sample) -> str | Dropped:
+    if EXTRA_CLIP.search(sample.clip):
+        return Dropped("a further micro-expression of a long clip, not among the 164 of the basic release")
+    if 0 < sample.fps < _SMIC_HS_FPS:
+        return Dropped("the composite uses the high-speed recordings (SMIC-HS), not VIS or NIR")
+    return _VALENCE(sample)
+
+
+def _megc_other(sample: Sample) -> str | Dropped:
+    """Take the classes themselves from maps of one's own."""
+    if sample.database == "casme3":  # its `surprise` would fit
+        return Dropped("database 'casme3' is not part of the MEGC2019 composite")
+    return _VALENCE(sample)
+
+
 _CASME3_ALIASES = {"happiness": "happy", "sadness": "sad", "other": "others"}
 _CASME3_VALENCE = {
-    **_VALENCE,
+    **_same(*_VALENCES),
     **dict.fromkeys(("disgust", "fear", "anger", "sad"), _NEGATIVE),
     "happy": _POSITIVE,
 }
+
+
+def _casme3(classes: Mapping[str, str]) -> dict[str, Rule]:
+    aliases = {alias: classes[word] for alias, word in _CASME3_ALIASES.items() if word in classes}
+    return {"casme3": by_emotion({**classes, **aliases})}
+
+
 _OBJECTIVE = ("I", "II", "III", "IV", "V", "VI", "VII")
 
 
-def _no_class(emotion: str) -> Dropped:
-    if not emotion:
-        return Dropped("the sheet gives no emotion")
-    return Dropped(f"emotion '{emotion}' has no class in this scheme")
-
-
-def _by_emotion(databases: tuple[str, ...], mapping: Mapping[str, str]) -> Callable[[Sample], str | Dropped]:
-    def rule(sample: Sample) -> str | Dropped:
-        if sample.database not in databases:
-            return Dropped(
-                f"database '{sample.database}' is not one of this scheme's: {', '.join(databases)}"
-            )
-        emotion = (
-            _CASME3_ALIASES.get(sample.emotion, sample.emotion)
-            if databases == ("casme3",)
-            else sample.emotion
-        )
-        return mapping.get(emotion) or _no_class(sample.emotion)
-
-    return rule
-
-
-def _megc3(sample: Sample) -> str | Dropped:
-    if sample.database == "casme3":
-        return Dropped("database 'casme3' is not part of the MEGC2019 composite")
-    if sample.sample_id in _MEGC_EXCLUDED:
-        return Dropped(_MEGC_EXCLUDED[sample.sample_id])
-    if sample.database == "smic" and EXTRA_CLIP.search(sample.clip):
-        return Dropped("a further micro-expression of a long clip, not among the 164 of the basic release")
-    if sample.database == "smic" and 0 < sample.fps < _SMIC_HS_FPS:
-        return Dropped("the composite uses the high-speed recordings (SMIC-HS), not VIS or NIR")
-    return _MEGC.get(sample.database, _VALENCE).get(sample.emotion) or _no_class(sample.emotion)
-
-
 def _objective5(sample: Sample) -> str | Dropped:
-    if sample.database not in ("casme2", "samm", "casme3"):
-        return Dropped(f"database '{sample.database}' has no objective classes")
-    number = sample.objective_class
-    if number == 0:
-        return Dropped(
-            "no objective class (CASME II keeps them in a file of its own, to lie next to the sheet)"
-        )
-    return (
-        _OBJECTIVE[number - 1]
-        if number <= 5
-        else Dropped(f"objective class {_OBJECTIVE[number - 1]} is left out")
-    )
+    if sample.objective_class == 0:
+        where = "CASME II keeps them in a file of its own, to lie next to the sheet"
+        return Dropped(f"no objective class ({where})")
+    name = _OBJECTIVE[sample.objective_class - 1]
+    return name if name in _OBJECTIVE[:5] else Dropped(f"objective class {name} is left out")
 
 
-def _scheme(
-    name: str,
-    databases: tuple[str, ...],
-    source: str,
-    mapping: Mapping[str, str],
-    classes: Iterable[str] = (),
-) -> LabelScheme:
-    order = tuple(classes) or tuple(dict.fromkeys(mapping.values()))
-    return LabelScheme(name, order, databases, source, _by_emotion(databases, mapping))
+_CASME2_5 = ("happiness", "surprise", "disgust", "repression", "others")
+_SAMM_5 = ("anger", "contempt", "happiness", "surprise", "other")
+_CASME3_7 = ("happy", "disgust", "fear", "anger", "sad", "surprise", "others")
+_CASME3 = "Li et al. 2023, CAS(ME)^3 (doi:10.1109/TPAMI.2022.3174895)"
+
+_OWN = (
+    LabelScheme(
+        "megc3",
+        _VALENCES,
+        "See et al. 2019, MEGC2019 (doi:10.1109/FG.2019.8756611)",
+        {"smic": _megc_smic, "samm": by_emotion(_MEGC_SAMM), "casme2": _megc_casme2},
+        otherwise=_megc_other,
+    ),
+    LabelScheme(
+        "casme2-5",
+        _CASME2_5,
+        "Yan et al. 2014, CASME II (doi:10.1371/journal.pone.0086041), without fear and sadness",
+        {"casme2": by_emotion(_same(*_CASME2_5))},
+    ),
+    LabelScheme(
+        "samm-5",
+        _SAMM_5,
+        "the classes with ten samples or more of Davison et al. 2018 (doi:10.1109/TAFFC.2016.2573832)",
+        {"samm": by_emotion(_same(*_SAMM_5))},
+    ),
+    LabelScheme("casme3-3", _VALENCES, f"{_CASME3}, others left out", _casme3(_CASME3_VALENCE)),
+    LabelScheme(
+        "casme3-4", (*_VALENCES, "others"), _CASME3, _casme3({**_CASME3_VALENCE, "others": "others"})
+    ),
+    LabelScheme("casme3-7", _CASME3_7, _CASME3, _casme3(_same(*_CASME3_7))),
+    LabelScheme(
+        "objective-5",
+        _OBJECTIVE[:5],
+        "Davison et al. 2018, objective classes I to V (doi:10.3390/jimaging4100119)",
+        dict.fromkeys(("samm", "casme2", "casme3"), _objective5),
+    ),
+)
 
 
-def _same(*names: str) -> dict[str, str]:
-    return {name: name for name in names}
+def _scheme(name: str, found: object) -> LabelScheme:
+    if not isinstance(found, LabelScheme) or found.name != name:
+        raise TypeError(f"expected a LabelScheme of that name, got {found!r}")
+    return found
 
 
-SCHEMES: Mapping[str, LabelScheme] = {
-    scheme.name: scheme
-    for scheme in (
-        LabelScheme(
-            "megc3",
-            (_NEGATIVE, _POSITIVE, _SURPRISE),
-            ("smic", "samm", "casme2"),
-            "See et al. 2019, MEGC2019 (doi:10.1109/FG.2019.8756611)",
-            _megc3,
-        ),
-        _scheme(
-            "casme2-5",
-            ("casme2",),
-            "Yan et al. 2014, CASME II (doi:10.1371/journal.pone.0086041), without fear and sadness",
-            _same("happiness", "surprise", "disgust", "repression", "others"),
-        ),
-        _scheme(
-            "samm-5",
-            ("samm",),
-            "the classes with ten samples or more of Davison et al. 2018 (doi:10.1109/TAFFC.2016.2573832)",
-            _same("anger", "contempt", "happiness", "surprise", "other"),
-        ),
-        _scheme(
-            "casme3-3",
-            ("casme3",),
-            "Li et al. 2023, CAS(ME)^3 (doi:10.1109/TPAMI.2022.3174895), others left out",
-            _CASME3_VALENCE,
-            (_NEGATIVE, _POSITIVE, _SURPRISE),
-        ),
-        _scheme(
-            "casme3-4",
-            ("casme3",),
-            "Li et al. 2023, CAS(ME)^3 (doi:10.1109/TPAMI.2022.3174895)",
-            {**_CASME3_VALENCE, "others": "others"},
-            (_NEGATIVE, _POSITIVE, _SURPRISE, "others"),
-        ),
-        _scheme(
-            "casme3-7",
-            ("casme3",),
-            "Li et al. 2023, CAS(ME)^3 (doi:10.1109/TPAMI.2022.3174895)",
-            _same("happy", "disgust", "fear", "anger", "sad", "surprise", "others"),
-        ),
-        LabelScheme(
-            "objective-5",
-            _OBJECTIVE[:5],
-            ("samm", "casme2", "casme3"),
-            "Davison et al. 2018, objective classes I to V (doi:10.3390/jimaging4100119)",
-            _objective5,
-        ),
-    )
-}
+#: Every scheme by name: ours, and those that packages bring through the entry points `mer_flow.schemes`.
+SCHEMES: Plugins[LabelScheme] = Plugins(
+    "mer_flow.schemes", "label scheme", _scheme, own={scheme.name: scheme for scheme in _OWN}
+)
 
 
 def get_scheme(name: str) -> LabelScheme:
-    """Returns a label scheme by name.
+    """Return a label scheme by name.
 
     Raises:
-        UsageError: There is no such scheme; the message suggests the nearest.
+        UsageError: There is no such scheme (the message suggests the nearest), or its package is broken.
 
     >>> get_scheme("megc3").classes
     ('negative', 'positive', 'surprise')
     """
-    if name not in SCHEMES:
-        raise unknown("label scheme", name, SCHEMES)
     return SCHEMES[name]
 
 
 def apply_scheme(table: Iterable[Sample], scheme: LabelScheme | str) -> Labelled:
-    """Labels every sample of a table, or says why not.
+    """Label every sample of a table, or say why not; every sample is in exactly one of both.
 
     Args:
         table: The samples, such as a `SampleTable`.
         scheme: A scheme or its name.
-
-    Returns:
-        Labels and dropped samples, both in table order; every sample is in exactly one of them.
     """
     chosen = get_scheme(scheme) if isinstance(scheme, str) else scheme
     labels: dict[str, int] = {}
@@ -270,25 +249,23 @@ def apply_scheme(table: Iterable[Sample], scheme: LabelScheme | str) -> Labelled
 
 
 def megc_key(sample: Sample) -> tuple[str, str, str]:
-    """Returns the (database, subject, clip) under which the MEGC2019 organisers' list has a sample.
+    """Return the (database, subject, clip) under which the MEGC2019 organisers' list has a sample.
 
     Their list pads SMIC's clips (`s01_ne_01`) and does not pad SAMM's subjects (`6`).
     """
-    subject = sample.subject.partition("/")[2]
-    clip = sample.clip
-    if sample.database == "samm":
-        subject = str(int(subject)) if subject.isdigit() else subject
+    subject, clip = sample.subject.partition("/")[2], sample.clip
+    if sample.database == "samm" and subject.isdigit():
+        subject = str(int(subject))
     elif sample.database == "smic":
-        match = re.fullmatch(r"s(\d+)(_.+)", clip)
-        clip = f"s{int(match[1]):02d}{match[2]}" if match else clip
+        clip = re.sub(r"^s(\d+)_", lambda match: f"s{int(match[1]):02d}_", clip)
     return sample.database, subject, clip
 
 
 def megc_sample_id(database: str, subject: str, clip: str) -> str:
-    """Returns the `sample_id` of an entry of the MEGC2019 organisers' list; the inverse of `megc_key`.
+    """Return the `sample_id` of an entry of the MEGC2019 organisers' list; the inverse of `megc_key`.
 
     Args:
-        database: `casme2`, `smic` or `samm`.
+        database: One of the composite.
         subject: As in the list: `sub01`, `s01`, `6` (or `006`).
         clip: As in the list: `EP02_01f`, `s01_ne_01` (or `s1_ne_01`), `006_1_2`.
 

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 from mer_flow.work.errors import SheetError
 
 if TYPE_CHECKING:
+    import numpy as np
     import pandas as pd
 
 #: A frame number that is not known (an apex before spotting, a frame of an imported map).
@@ -24,12 +23,12 @@ class Sample:
 
     Attributes:
         sample_id: Unique and stable, `<database>/<subject>/<clip>`, as in `casme2/sub01/EP02_01f`.
-        database: `smic`, `samm`, `casme2`, `casme3` or another registered name.
+        database: A registered name, or any other for imported maps.
         subject: Unique across databases, as in `casme2/sub01`.
         clip: The clip's name; unique within its subject.
-        onset: Frame number as in the sheet; `UNKNOWN_FRAME` where there is none.
-        apex: Frame number as in the sheet; `UNKNOWN_FRAME` where there is none.
-        offset: Frame number as in the sheet; `UNKNOWN_FRAME` where there is none.
+        onset: Frame number as in the sheet; `UNKNOWN_FRAME` where there is none, as for the next two.
+        apex: Frame number as in the sheet.
+        offset: Frame number as in the sheet.
         apex_source: `sheet`, `corrected`, `midpoint`, `spotted:<method>` or `none`.
         emotion: As in the sheet, lower case, stripped.
         action_units: As in the sheet; empty where there are none.
@@ -53,16 +52,13 @@ class Sample:
 
 COLUMNS: tuple[str, ...] = tuple(field.name for field in fields(Sample))
 INT_COLUMNS = ("onset", "apex", "offset", "objective_class")
-TEXT_COLUMNS = tuple(name for name in COLUMNS if name not in (*INT_COLUMNS, "fps"))
 
 
 class SampleTable:
-    """An ordered, validated table of samples.
-
-    The order is the sheet's; `sample_id` is unique. The table is immutable: operations return new tables.
+    """An ordered, immutable table of samples; operations return new tables.
 
     Args:
-        samples: The rows, in order.
+        samples: The rows, in the sheet's order.
 
     Raises:
         SheetError: Two rows share a `sample_id`.
@@ -77,8 +73,9 @@ class SampleTable:
         self._rows = tuple(samples)
         self._index = {row.sample_id: i for i, row in enumerate(self._rows)}
         if len(self._index) != len(self._rows):
-            seen: set[str] = set()
-            twice = sorted({r.sample_id for r in self._rows if r.sample_id in seen or seen.add(r.sample_id)})  # type: ignore[func-returns-value]
+            twice = sorted(
+                i for i, count in Counter(row.sample_id for row in self._rows).items() if count > 1
+            )
             raise SheetError(
                 f"{len(twice)} sample_id(s) occur more than once: "
                 f"{', '.join(twice[:5])}{' ...' if len(twice) > 5 else ''}. "
@@ -121,11 +118,11 @@ class SampleTable:
         return tuple(dict.fromkeys(row.database for row in self._rows))
 
     def select(self, sample_ids: Sequence[str]) -> SampleTable:
-        """Returns the rows of these ids, in the order given."""
+        """Return the rows of these ids, in the order given."""
         return SampleTable(self[sample_id] for sample_id in sample_ids)
 
     def column(self, name: str) -> np.ndarray:
-        """Returns one column.
+        """Return one column.
 
         Args:
             name: One of `COLUMNS`.
@@ -133,36 +130,13 @@ class SampleTable:
         Returns:
             `(N,)` int64, float64 (`fps`) or object (text).
         """
+        import numpy as np
+
         dtype: Any = np.int64 if name in INT_COLUMNS else np.float64 if name == "fps" else object
         return np.array([getattr(row, name) for row in self._rows], dtype=dtype)
 
     def to_frame(self) -> pd.DataFrame:
-        """Returns a pandas frame with the columns `COLUMNS`, one row per sample."""
+        """Return a pandas frame with the columns `COLUMNS`, one row per sample."""
         import pandas as pd
 
         return pd.DataFrame({name: self.column(name) for name in COLUMNS})
-
-    @classmethod
-    def from_frame(cls, frame: pd.DataFrame) -> SampleTable:
-        """Builds a table from a frame with exactly the columns `COLUMNS` (any order).
-
-        Raises:
-            SheetError: A column is missing or unknown.
-        """
-        missing = [name for name in COLUMNS if name not in frame.columns]
-        extra = [str(name) for name in frame.columns if name not in COLUMNS]
-        if missing or extra:
-            raise SheetError(f"not a sample table: missing columns {missing}, unknown columns {extra}")
-        rows = []
-        for record in frame.to_dict("records"):
-            values = {
-                str(k): int(v) if k in INT_COLUMNS else float(v) if k == "fps" else str(v)
-                for k, v in record.items()
-            }
-            rows.append(Sample(**values))  # type: ignore[arg-type]
-        return cls(rows)
-
-    def digest(self) -> str:
-        """Returns the SHA-256 of the table's content, in hex."""
-        text = "\n".join("\x1f".join(str(v) for v in asdict(row).values()) for row in self._rows)
-        return hashlib.sha256(text.encode()).hexdigest()

@@ -10,11 +10,11 @@ from mer_bench.scores.metrics import FULL
 from mer_bench.scores.published import DATABASE_NOTES, SELECTS_ON_TEST, PublishedScore
 from mer_bench.scores.selection import SELECTION_TITLES
 from mer_bench.scores.summary import RunSummary
+from mer_flow.databases.registry import database_title
 
 SHOWN = {"uf1": "UF1", "uar": "UAR", "accuracy": "Acc"}
 #: The two that published scores have.
 PAIR = (("uf1", "UF1"), ("uar", "UAR"))
-_DATABASE_TITLES = {"smic": "SMIC", "samm": "SAMM", "casme2": "CASME II", "casme3": "CAS(ME)^3"}
 
 
 @dataclass(frozen=True)
@@ -49,11 +49,6 @@ class Table:
     rows: tuple[Row, ...]
     notes: tuple[str, ...]
     wide: frozenset[str]
-
-
-def database_title(name: str) -> str:
-    """Return how a table prints a database or a pool."""
-    return _DATABASE_TITLES.get(name, name)
 
 
 def grouped(summaries: Sequence[RunSummary]) -> list[list[RunSummary]]:

@@ -213,7 +213,7 @@ def _read(store: FlowStore, view: str, normalisation: str, scheme: str, needed: 
 
 def _databases(store: FlowStore, run: RunSettings) -> tuple[str, ...]:
     """Return the databases that a run reads, or raise where the store lacks one."""
-    from mer_flow.databases import DATABASES
+    from mer_flow.databases.registry import database_names
     from mer_flow.labels import get_scheme
 
     if run.protocol:
@@ -222,8 +222,8 @@ def _databases(store: FlowStore, run: RunSettings) -> tuple[str, ...]:
     labelled = [name for name in store.databases if name in get_scheme(run.scheme).databases]
     needed = run.splitter().databases(labelled) if run.protocol else tuple(sorted({*(run.db or labelled)}))
     for name in needed:
-        if name not in DATABASES and name not in store.databases:
-            raise UsageError(str(unknown("database", name, {*DATABASES, *store.databases})))
+        if name not in (*database_names(), *store.databases):
+            raise UsageError(str(unknown("database", name, {*database_names(), *store.databases})))
     missing = [name for name in needed if name not in store.databases]
     if missing:
         wish = f"protocol '{run.protocol}' needs" if run.protocol else "--db asks for"

@@ -9,6 +9,7 @@ from mer_flow.cli.group import LazyGroup, run_command_line
 
 #: Command name -> (module under mer_flow.cli, one-line help shown without importing it).
 COMMANDS: dict[str, tuple[str, str]] = {
+    "databases": ("databases", "List the databases that can be read, and who brings them."),
     "doctor": ("doctor", "List every problem of a database tree at once, and what to do."),
     "samples": ("samples", "Read an annotation sheet alone: counts, corrections, dropped rows."),
     "build": ("build", "Turn a database's sheet and frames into flow in a store."),

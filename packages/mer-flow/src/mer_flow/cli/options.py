@@ -90,7 +90,7 @@ def database_options(command: _Command) -> _Command:
             type=click.Path(path_type=Path),
             help="The database's tree; else MER_FLOW_<DB>_ROOT, else the config file.",
         ),
-        click.option("--db", "database", required=True, help="Database: smic, samm, casme2 or casme3."),
+        click.option("--db", "database", required=True, help="Database; `mer-flow databases` lists them."),
     ):
         command = option(command)
     return command

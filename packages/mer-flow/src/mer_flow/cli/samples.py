@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 @click.command("samples")
-@click.option("--db", "database", required=True, metavar="NAME", help="smic, samm, casme2 or casme3.")
+@click.option("--db", "database", required=True, metavar="NAME", help="`mer-flow databases` lists them.")
 @click.option(
     "--sheet",
     type=click.Path(path_type=Path),

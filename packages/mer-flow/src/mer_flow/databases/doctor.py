@@ -8,12 +8,12 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from mer_flow.databases import get_database
-from mer_flow.databases.base import Database
 from mer_flow.databases.clips import ClipFrames
 from mer_flow.databases.completeness import compare, load
 from mer_flow.databases.frames import read_frame
+from mer_flow.databases.layout import ClipLocator
 from mer_flow.databases.reading import SheetReading
+from mer_flow.databases.registry import get_database
 from mer_flow.samples import UNKNOWN_FRAME, Sample
 from mer_flow.work.errors import FrameError, LayoutError, SheetError, UsageError
 
@@ -69,7 +69,7 @@ class Problem:
     Attributes:
         kind: One of `KINDS`.
         sample_id: The sample it concerns; empty where it concerns the tree.
-        row: Sheet row, 1-based as a spreadsheet shows it; 0 where there is none.
+        row: Sheet row as a spreadsheet shows it; 0 where there is none.
         detail: What was found, where.
     """
 
@@ -103,26 +103,17 @@ class Diagnosis:
         return all(problem.severity == "note" for problem in self.problems)
 
     def by_kind(self) -> dict[str, list[Problem]]:
-        """Returns the findings per kind, errors first, most frequent first."""
+        """Return the findings per kind, errors first, most frequent first."""
         groups: dict[str, list[Problem]] = defaultdict(list)
         for problem in self.problems:
             groups[problem.kind].append(problem)
-        order = {"error": 0, "warning": 1, "note": 2}
-        return dict(sorted(groups.items(), key=lambda item: (order[KINDS[item[0]][0]], -len(item[1]))))
+        order = ("error", "warning", "note")
+        return dict(sorted(groups.items(), key=lambda item: (order.index(KINDS[item[0]][0]), -len(item[1]))))
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns the diagnosis for `--json`."""
-        return {
-            "database": self.database,
-            "root": str(self.root),
-            "release": self.release,
-            "sheet": self.sheet,
-            "version": self.version,
-            "samples": self.samples,
-            "subjects": self.subjects,
-            "complete": self.complete,
-            "problems": [asdict(problem) | {"severity": problem.severity} for problem in self.problems],
-        }
+        """Return the diagnosis for `--json`."""
+        problems = [asdict(problem) | {"severity": problem.severity} for problem in self.problems]
+        return asdict(self) | {"root": str(self.root), "complete": self.complete, "problems": problems}
 
 
 def examine(
@@ -135,123 +126,91 @@ def examine(
     deep: bool = False,
     on_sample: Callable[[int, int], None] | None = None,
 ) -> Diagnosis:
-    """Finds every problem of a tree without building anything.
+    """Find every problem of a tree without building anything.
 
     Args:
-        database: Registered name.
+        database: Registered name; only one that does not exist is an error.
         root: The tree.
         sheet: Annotation sheet; searched in the tree unless given.
         release: `auto` or the release to examine.
         max_gap: How many frames away a substitute for a missing frame may lie.
         deep: Decode every frame from onset to offset, not only onset and apex.
         on_sample: Called with (samples examined, samples in all).
-
-    Returns:
-        The findings; they never raise, but for a database name that does not exist.
     """
     source = get_database(database)
-    diagnosis = Diagnosis(database, root)
+    found = Diagnosis(database, root)
     try:
         reading = source.read(root, sheet)
     except (SheetError, LayoutError, UsageError) as error:
-        diagnosis.problems.append(
-            Problem("layout" if isinstance(error, LayoutError) else "sheet", "", 0, str(error))
-        )
-        return diagnosis
-    diagnosis.sheet, diagnosis.version = str(reading.path or ""), reading.version
-    diagnosis.samples, diagnosis.subjects = len(reading.table), len(reading.table.subjects)
-    diagnosis.problems.extend(of_sheet(reading))
-    diagnosis.problems.extend(_of_frames(source, root, release, reading, max_gap, deep, diagnosis, on_sample))
-    return diagnosis
+        kind = "layout" if isinstance(error, LayoutError) else "sheet"
+        found.problems.append(Problem(kind, "", 0, str(error)))
+        return found
+    found.sheet, found.version = str(reading.path or ""), reading.version
+    found.samples, found.subjects = len(reading.table), len(reading.table.subjects)
+    found.problems.extend(of_sheet(reading))
+    try:
+        locator = source.locate(root, release)
+    except LayoutError as error:
+        found.problems.append(Problem("layout", "", 0, str(error)))
+        return found
+    found.release = locator.release
+    for done, sample in enumerate(reading.table, 1):
+        for kind, detail in _of_sample(sample, locator, max_gap, deep):
+            found.problems.append(Problem(kind, sample.sample_id, 0, detail))
+        if on_sample:
+            on_sample(done, len(reading.table))
+    known = load(database).folders_without_rows
+    for path in locator.without_row(reading.table):
+        expected = " (official copies have it too)" if f"{path.parent.name}/{path.name}" in known else ""
+        found.problems.append(Problem("folder-unlisted", "", 0, f"{path} has no row in the sheet{expected}"))
+    return found
 
 
 def of_sheet(reading: SheetReading) -> Iterator[Problem]:
-    """Yields what a sheet alone says: deviations from a complete copy, dropped rows, corrections, doubts."""
+    """Yield what a sheet alone says: deviations from a complete copy, dropped rows, corrections, doubts."""
     deviations = compare(reading)
     for deviation in deviations:
         yield Problem("incomplete", "", 0, str(deviation))
     for row in reading.dropped:
-        kind = "row-dropped" if deviations else "row-without-sample"
-        yield Problem(kind, row.key, row.row, row.reason)
+        yield Problem("row-dropped" if deviations else "row-without-sample", row.key, row.row, row.reason)
     for fix in reading.corrections:
-        yield Problem(
-            "correction", fix.sample_id, fix.row, f"{fix.column} {fix.old} -> {fix.new}: {fix.reason}"
-        )
+        detail = f"{fix.column} {fix.old} -> {fix.new}: {fix.reason}"
+        yield Problem("correction", fix.sample_id, fix.row, detail)
     for warning in reading.warnings:
         yield Problem("reading", "", 0, warning)
 
 
-def _of_frames(
-    source: Database,
-    root: Path,
-    release: str,
-    reading: SheetReading,
-    max_gap: int,
-    deep: bool,
-    diagnosis: Diagnosis,
-    on_sample: Callable[[int, int], None] | None,
-) -> Iterator[Problem]:
-    try:
-        locator = source.locate(root, release)
-    except LayoutError as error:
-        yield Problem("layout", "", 0, str(error))
+def _of_sample(sample: Sample, locator: ClipLocator, max_gap: int, deep: bool) -> Iterator[tuple[str, str]]:
+    """Yield (kind, detail) of every problem of one sample's frames."""
+    folder = locator.folder(sample)
+    if folder is None:
+        yield "folder-missing", f"no folder for this clip below {locator.root}"
         return
-    diagnosis.release = locator.release
-    for done, sample in enumerate(reading.table, 1):
-        folder = locator.folder(sample)
-        if folder is None:
-            yield Problem(
-                "folder-missing", sample.sample_id, 0, f"no folder for this clip below {locator.root}"
-            )
-        else:
-            shift = locator.frame_number(sample, sample.onset) - sample.onset
-            yield from _of_sample(sample, folder, shift, max_gap, deep)
-        if on_sample:
-            on_sample(done, len(reading.table))
-    known = set(load(reading.database).folders_without_rows)
-    for path in locator.without_row(reading.table):
-        name = f"{path.parent.name}/{path.name}"
-        expected = " (official copies have it too)" if name in known else ""
-        yield Problem("folder-unlisted", "", 0, f"{path} has no row in the sheet{expected}")
-
-
-def _of_sample(sample: Sample, folder: Path, shift: int, max_gap: int, deep: bool) -> Iterator[Problem]:
     try:
-        clip = ClipFrames(sample, folder, max_gap, shift)
+        clip = ClipFrames(sample, folder, max_gap)
     except FrameError as error:
-        yield Problem("folder-empty", sample.sample_id, 0, str(error))
+        yield "folder-empty", str(error)
         return
     if sample.apex == UNKNOWN_FRAME:
-        yield Problem("apex-unknown", sample.sample_id, 0, "the sheet gives no apex")
+        yield "apex-unknown", "the sheet gives no apex"
     elif sample.apex == sample.onset:
-        yield Problem("apex-at-onset", sample.sample_id, 0, f"onset and apex are both {sample.onset}")
+        yield "apex-at-onset", f"onset and apex are both {sample.onset}"
 
     needed: set[Path] = set()
     for role, number in (("onset", sample.onset), ("apex", sample.apex)):
-        if number == UNKNOWN_FRAME:
-            continue
-        try:
-            needed.add(clip.hit(role, number).path)
-        except FrameError as error:
-            yield Problem("frame-missing", sample.sample_id, 0, _without_sample(error, sample))
+        if number != UNKNOWN_FRAME:
+            try:
+                needed.add(clip.hit(role, number).path)
+            except FrameError as error:
+                yield "frame-missing", str(error).removeprefix(f"{sample.sample_id}: ")
     for role, distance in clip.substituted.items():
-        yield Problem(
-            "frame-substituted",
-            sample.sample_id,
-            0,
-            f"{role} frame is missing, the one {distance:+d} away is taken",
-        )
+        yield "frame-substituted", f"{role} frame is missing, the one {distance:+d} away is taken"
 
     if UNKNOWN_FRAME not in (sample.onset, sample.offset):
-        inside = [number for number in clip.index.numbers if sample.onset <= number - shift <= sample.offset]
-        missing = sample.offset - sample.onset + 1 - len(inside)
-        if missing > 0:
-            yield Problem(
-                "frame-gap",
-                sample.sample_id,
-                0,
-                f"{missing} of {sample.offset - sample.onset + 1} frames are missing in {folder}",
-            )
+        inside = clip.index.between(sample.onset, sample.offset)
+        wanted = sample.offset - sample.onset + 1
+        if len(inside) < wanted:
+            yield "frame-gap", f"{wanted - len(inside)} of {wanted} frames are missing in {folder}"
         if deep:
             needed.update(clip.index.path(number) for number in inside)
     shapes: dict[tuple[int, ...], Path] = {}
@@ -259,12 +218,7 @@ def _of_sample(sample: Sample, folder: Path, shift: int, max_gap: int, deep: boo
         try:
             shapes.setdefault(read_frame(path).shape, path)
         except FrameError as error:
-            yield Problem("frame-unreadable", sample.sample_id, 0, str(error))
+            yield "frame-unreadable", str(error)
     if len(shapes) > 1:
         listed = ", ".join(f"{path.name} {shape}" for shape, path in shapes.items())
-        yield Problem("frame-shapes", sample.sample_id, 0, f"frames of {folder} differ in shape: {listed}")
-
-
-def _without_sample(error: FrameError, sample: Sample) -> str:
-    """Returns a message without the sample's name, which a finding carries already."""
-    return str(error).removeprefix(f"{sample.sample_id}: ")
+        yield "frame-shapes", f"frames of {folder} differ in shape: {listed}"

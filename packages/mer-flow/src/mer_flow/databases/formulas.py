@@ -1,14 +1,13 @@
 """Recomputes plain formulas whose stored value a re-saved workbook lost.
 
 SAMM's `Duration` and SMIC-E's frame columns are formulas. A program that does not compute (openpyxl, some
-converters) writes them without values; what such sheets use is arithmetic, cell references and SUM, which
-this module evaluates.
+converters) writes them without values; what such sheets use is arithmetic, cell references and SUM.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 _TOKEN = re.compile(
@@ -27,24 +26,17 @@ class UncomputableError(ValueError):
     """A formula uses something beyond arithmetic, references and the few known functions."""
 
 
-_FUNCTIONS: dict[str, Callable[[Sequence[float]], float]] = {
-    "SUM": sum,
-    "MIN": min,
-    "MAX": max,
-    "ABS": lambda values: abs(values[0]),
+def _flat(function: Callable[[list[float]], float]) -> Callable[..., float]:
+    """Let a function of numbers take ranges too, which are lists."""
+    return lambda *values: function([n for v in values for n in (v if isinstance(v, list) else [v])])
+
+
+_FUNCTIONS = {
+    "SUM": _flat(sum),
+    "MIN": _flat(min),
+    "MAX": _flat(max),
+    "ABS": _flat(lambda values: abs(values[0])),
 }
-
-
-def column_number(letters: str) -> int:
-    """Returns the 1-based number of a column given by letters.
-
-    >>> column_number("A"), column_number("AB")
-    (1, 28)
-    """
-    number = 0
-    for letter in letters.upper():
-        number = number * 26 + ord(letter) - ord("A") + 1
-    return number
 
 
 class FormulaEvaluator:
@@ -64,7 +56,7 @@ class FormulaEvaluator:
         self._open: set[tuple[str, int, int]] = set()
 
     def cell(self, sheet: str, row: int, column: int) -> Any:
-        """Returns the value of one cell, computing its formula if it has no stored value.
+        """Return the value of one cell, computing its formula if it has no stored value.
 
         Raises:
             UncomputableError: The formula, or one it refers to, is not plain arithmetic.
@@ -77,124 +69,56 @@ class FormulaEvaluator:
             raise UncomputableError(f"circular reference at {sheet}!R{row}C{column}")
         self._open.add(key)
         try:
-            parser = _Parser(value[1:], sheet, self)
-            result = parser.expression()
-            parser.end()
-            return result
+            return self._compute(value[1:].strip(), sheet)
         finally:
             self._open.discard(key)
 
-    def number(self, sheet: str, row: int, column: int) -> float:
-        """Returns a referred cell as a number; an empty cell counts 0, as in a spreadsheet."""
+    def _compute(self, formula: str, sheet: str) -> float:
+        names: dict[str, Any] = {"__builtins__": {}, **_FUNCTIONS}
+        words: list[str] = []
+        position = 0
+        while position < len(formula):
+            token = _TOKEN.match(formula, position)
+            if token is None:
+                raise UncomputableError(f"cannot compute '={formula}'")
+            position = token.end()
+            if token["number"]:
+                words.append(repr(float(token["number"])))
+            elif token["function"]:
+                words += [token["function"].upper(), "("]
+            elif token["operator"]:
+                words.append(token["operator"])
+            else:
+                names[f"ref{position}"] = self._reference(token, sheet)
+                words.append(f"ref{position}")
+        try:
+            # Nothing but numbers, our names, brackets and + - * / , gets this far.
+            result = eval(" ".join(words), names)
+        except (SyntaxError, NameError, TypeError, ValueError, ArithmeticError) as error:
+            raise UncomputableError(f"cannot compute '={formula}': {error}") from error
+        if not isinstance(result, int | float):
+            raise UncomputableError(f"'={formula}' gives no number")
+        return float(result)
+
+    def _reference(self, token: re.Match[str], sheet: str) -> float | list[float]:
+        from openpyxl.utils import column_index_from_string as column_number
+
+        if token["sheet"]:
+            sheet = token["sheet"][:-1].removeprefix("'").removesuffix("'").replace("''", "'")
+        column, row = column_number(token["column"]), int(token["row"])
+        if not token["column2"]:
+            return self._number(sheet, row, column)
+        rows, columns = sorted((row, int(token["row2"]))), sorted((column, column_number(token["column2"])))
+        return [
+            self._number(sheet, r, c)
+            for r in range(rows[0], rows[1] + 1)
+            for c in range(columns[0], columns[1] + 1)
+        ]
+
+    def _number(self, sheet: str, row: int, column: int) -> float:
         value = self.cell(sheet, row, column)
-        if value is None:
+        if value is None:  # an empty cell counts 0, as in a spreadsheet
             return 0.0
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise UncomputableError(f"{sheet}!R{row}C{column} holds {value!r}, not a number")
         return float(value)
-
-
-class _Parser:
-    """Recursive descent over one formula."""
-
-    def __init__(self, text: str, sheet: str, book: FormulaEvaluator):
-        self._sheet = sheet
-        self._book = book
-        self._tokens: list[re.Match[str]] = []
-        position = 0
-        text = text.strip()
-        while position < len(text):
-            match = _TOKEN.match(text, position)
-            if match is None:
-                raise UncomputableError(f"cannot compute '={text}'")
-            self._tokens.append(match)
-            position = match.end()
-        self._next = 0
-
-    def _operator(self) -> str | None:
-        if self._next < len(self._tokens):
-            return self._tokens[self._next]["operator"]
-        return None
-
-    def end(self) -> None:
-        if self._next != len(self._tokens):
-            raise UncomputableError("text after the end of a formula")
-
-    def expression(self) -> float:
-        value = self._term()
-        while (operator := self._operator()) in ("+", "-"):
-            self._next += 1
-            right = self._term()
-            value = value + right if operator == "+" else value - right
-        return value
-
-    def _term(self) -> float:
-        value = self._factor()
-        while (operator := self._operator()) in ("*", "/"):
-            self._next += 1
-            right = self._factor()
-            if operator == "/" and right == 0:
-                raise UncomputableError("division by zero")
-            value = value * right if operator == "*" else value / right
-        return value
-
-    def _factor(self) -> float:
-        operator = self._operator()
-        if operator in ("+", "-"):
-            self._next += 1
-            value = self._factor()
-            return -value if operator == "-" else value
-        if operator == "(":
-            self._next += 1
-            value = self.expression()
-            self._close()
-            return value
-        if self._next >= len(self._tokens) or operator is not None:
-            raise UncomputableError("incomplete formula")
-        token = self._tokens[self._next]
-        self._next += 1
-        if token["number"] is not None:
-            return float(token["number"])
-        if token["function"] is not None:
-            return self._call(token["function"].upper())
-        values = self._reference(token)
-        if len(values) != 1:
-            raise UncomputableError("a range stands where a number is needed")
-        return values[0]
-
-    def _call(self, name: str) -> float:
-        if name not in _FUNCTIONS:
-            raise UncomputableError(f"function {name} is not known")
-        values: list[float] = []
-        while True:
-            token = self._tokens[self._next] if self._next < len(self._tokens) else None
-            if token is not None and token["column2"] is not None:
-                self._next += 1
-                values.extend(self._reference(token))
-            else:
-                values.append(self.expression())
-            if self._operator() == ",":
-                self._next += 1
-                continue
-            self._close()
-            return float(_FUNCTIONS[name](values))
-
-    def _close(self) -> None:
-        if self._operator() != ")":
-            raise UncomputableError("a bracket is not closed")
-        self._next += 1
-
-    def _reference(self, token: re.Match[str]) -> list[float]:
-        sheet = self._sheet
-        if token["sheet"] is not None:
-            sheet = token["sheet"][:-1]
-            if sheet.startswith("'"):
-                sheet = sheet[1:-1].replace("''", "'")
-        column, row = column_number(token["column"]), int(token["row"])
-        column2 = column_number(token["column2"]) if token["column2"] else column
-        row2 = int(token["row2"]) if token["row2"] else row
-        return [
-            self._book.number(sheet, r, c)
-            for r in range(min(row, row2), max(row, row2) + 1)
-            for c in range(min(column, column2), max(column, column2) + 1)
-        ]

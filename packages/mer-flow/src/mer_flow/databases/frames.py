@@ -1,4 +1,4 @@
-"""Frame files indexed by the number in their names, and their decoding."""
+"""Frame files by the number in their names, and their decoding."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ import io
 import os
 import re
 from bisect import bisect_left
-from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from mer_flow.work.errors import FrameError
+
+if TYPE_CHECKING:
+    import numpy as np
 
 #: Suffixes of frame files, compared in lower case; everything else in a clip's folder is no frame.
 IMAGE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff"})
@@ -22,13 +23,10 @@ _LAST_NUMBER = re.compile(r"(\d+)\D*$")
 
 
 def frame_number(name: str) -> int | None:
-    """Parses a frame number: the last run of digits of a file name's stem.
+    """Parse a frame number: the last run of digits of a file name's stem.
 
     Args:
         name: A file name; a mark of a copied file, as in `img46 (1).jpg`, is not taken for a number.
-
-    Returns:
-        The number, or None where the stem holds no digit.
 
     >>> names = ("reg_img46.jpg", "006_05562.jpg", "image034208.bmp", "img46 (1).jpg", "a.png")
     >>> [frame_number(name) for name in names]
@@ -38,15 +36,26 @@ def frame_number(name: str) -> int | None:
     return int(found.group(1)) if found else None
 
 
+def image_names(folder: Path) -> list[str]:
+    """Return the names of a folder's images, the shortest first, then by alphabet.
+
+    Raises:
+        OSError: The folder is missing or unreadable.
+    """
+    with os.scandir(folder) as entries:
+        names = [e.name for e in entries if not e.name.startswith(".") and e.is_file()]
+    images = (name for name in names if Path(name).suffix.lower() in IMAGE_SUFFIXES)
+    return sorted(images, key=lambda name: (len(name), name))
+
+
+def image_numbers(folder: Path) -> list[int]:
+    """Return the frame numbers that a folder has, ascending, each once."""
+    return sorted({n for name in image_names(folder) if (n := frame_number(name)) is not None})
+
+
 @dataclass(frozen=True, slots=True)
 class FrameHit:
-    """The frame found for a wanted number.
-
-    Attributes:
-        path: The image file.
-        number: Its parsed number.
-        distance: Frames between the wanted and the found number; 0 where the frame itself exists.
-    """
+    """The frame found for a wanted number; `distance` is that of the two numbers."""
 
     path: Path
     number: int
@@ -57,60 +66,42 @@ class FrameIndex:
     """The frames of one clip's folder by parsed number, whatever the padding or prefix of their names.
 
     Attributes:
-        folder: The clip's folder.
         numbers: Every frame number there is, ascending.
-        duplicates: Number -> names of all files that carry it, the one used first.
-        ignored: Names of images without a number.
     """
 
-    def __init__(
-        self, folder: Path, files: dict[int, tuple[str, ...]], ignored: tuple[str, ...] = ()
-    ) -> None:
+    def __init__(self, folder: Path, files: dict[int, str]) -> None:
         self.folder = folder
         self.numbers: tuple[int, ...] = tuple(sorted(files))
-        self.duplicates = {number: names for number, names in sorted(files.items()) if len(names) > 1}
-        self.ignored = ignored
-        self._files = {number: names[0] for number, names in files.items()}
+        self._files = files
 
     @classmethod
     def scan(cls, folder: Path) -> FrameIndex:
-        """Lists a folder once.
+        """List a folder once.
 
-        Args:
-            folder: The clip's folder. Where several files carry one number (other padding, a copy, another
-                suffix), the shortest name is used, then the alphabetically first, and all are recorded as
-                `duplicates`.
-
-        Returns:
-            The index.
+        Where several files carry one number (other padding, a copy, another suffix), the shortest name
+        counts, then the alphabetically first.
 
         Raises:
             FrameError: The folder is missing, unreadable or holds no numbered image.
         """
         folder = Path(folder)
+        files: dict[int, str] = {}
         try:
-            with os.scandir(folder) as entries:
-                names = [entry.name for entry in entries if entry.is_file()]
+            for name in image_names(folder):
+                number = frame_number(name)
+                if number is not None:
+                    files.setdefault(number, name)
         except OSError as error:
             raise FrameError(
                 f"frame folder {folder} cannot be listed ({error.strerror}); "
                 "check the database's root and the clip's name"
             ) from error
-        images = [n for n in names if Path(n).suffix.lower() in IMAGE_SUFFIXES and not n.startswith(".")]
-        files: dict[int, list[str]] = defaultdict(list)
-        ignored = []
-        for name in sorted(images, key=lambda n: (len(n), n)):
-            number = frame_number(name)
-            if number is None:
-                ignored.append(name)
-            else:
-                files[number].append(name)
         if not files:
             raise FrameError(
-                f"frame folder {folder} holds no numbered image ({len(names)} files; expected suffixes "
-                f"{', '.join(sorted(IMAGE_SUFFIXES))}); unpack the release again"
+                f"frame folder {folder} holds no numbered image ({len(list(folder.iterdir()))} files; "
+                f"expected suffixes {', '.join(sorted(IMAGE_SUFFIXES))}); unpack the release again"
             )
-        return cls(folder, {number: tuple(found) for number, found in files.items()}, tuple(ignored))
+        return cls(folder, files)
 
     def __len__(self) -> int:
         return len(self.numbers)
@@ -119,7 +110,7 @@ class FrameIndex:
         return number in self._files
 
     def path(self, number: int) -> Path:
-        """Returns the file of exactly this number.
+        """Return the file of exactly this number.
 
         Raises:
             FrameError: There is no such frame.
@@ -127,14 +118,7 @@ class FrameIndex:
         return self.nearest(number, 0).path
 
     def nearest(self, number: int, limit: int) -> FrameHit:
-        """Finds the existing frame nearest to a wanted number; of two equally near, the earlier one.
-
-        Args:
-            number: The wanted frame.
-            limit: The largest accepted distance, frames.
-
-        Returns:
-            The frame and its distance, which the caller records.
+        """Find the existing frame nearest to a wanted number; of two equally near, the earlier one.
 
         Raises:
             FrameError: No frame lies within the limit.
@@ -152,15 +136,12 @@ class FrameIndex:
         return FrameHit(self.folder / self._files[found], found, distance)
 
     def between(self, first: int, last: int) -> tuple[int, ...]:
-        """Returns the existing frame numbers from `first` to `last`, both included."""
+        """Return the existing frame numbers from `first` to `last`, both included."""
         return self.numbers[bisect_left(self.numbers, first) : bisect_left(self.numbers, last + 1)]
 
 
 def read_frame(path: Path) -> np.ndarray:
-    """Decodes one frame, pixels as stored (no rotation by EXIF).
-
-    Args:
-        path: An image file.
+    """Decode one frame, pixels as stored (no rotation by EXIF).
 
     Returns:
         uint8 (H, W) of a grey image or (H, W, 3) RGB of a colour image.
@@ -168,6 +149,7 @@ def read_frame(path: Path) -> np.ndarray:
     Raises:
         FrameError: The file is missing, empty, truncated, no image, or deeper than eight bits.
     """
+    import numpy as np
     from PIL import Image, UnidentifiedImageError
 
     try:

@@ -4,25 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from mer_flow.samples import SampleTable
+from mer_flow.samples import SampleTable
 
 
 @dataclass(frozen=True, slots=True)
 class AppliedCorrection:
-    """A sheet value that was replaced.
-
-    Attributes:
-        row: The row as a spreadsheet shows it; 0 where the sample comes from folders.
-        sample_id: The sample.
-        column: `onset`, `apex`, `offset` or `emotion`.
-        old: The value in the sheet.
-        new: The value in its place.
-        reason: What was wrong.
-        source: Who says so.
-    """
+    """A sheet value that was replaced, as `Correction` has it; `row` is 0 where there is no sheet."""
 
     row: int
     sample_id: str
@@ -30,22 +19,58 @@ class AppliedCorrection:
     old: int | str
     new: int | str
     reason: str
-    source: str = ""
+    source: str
 
 
 @dataclass(frozen=True, slots=True)
 class DroppedRow:
-    """A row that gave no sample.
-
-    Attributes:
-        row: The row as a spreadsheet shows it; 0 for a folder.
-        key: What the row is about, as far as it says.
-        reason: Why it gave no sample.
-    """
+    """A row that gave no sample; `row` is 0 for a folder, `key` what it is about, as far as it says."""
 
     row: int
     key: str
     reason: str
+
+
+@dataclass(slots=True)
+class RawRow:
+    """One row of a sheet with its names in their stable form.
+
+    Attributes:
+        row: As a spreadsheet shows it; 0 for a folder.
+        subject: The subject's own name, as in `sub01`.
+        clip: The clip's name, unique within the subject.
+        values: Values as in the sheet: `onset`, `apex`, `offset`, `emotion`, `action_units`, `objective`, and
+            whatever else the form names.
+        fps: Frames per second where they differ from the database's.
+    """
+
+    row: int
+    subject: str
+    clip: str
+    values: dict[str, Any]
+    fps: float = 0.0
+
+    @property
+    def key(self) -> str:
+        """What a message calls the row: `sub01/EP02_01f`."""
+        return f"{self.subject}/{self.clip}"
+
+
+@dataclass
+class Notes:
+    """What is said about rows while they are read."""
+
+    corrections: list[AppliedCorrection] = field(default_factory=list)
+    dropped: list[DroppedRow] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+    def drop(self, row: int, key: str, reason: str) -> None:
+        """Record a row that gives no sample."""
+        self.dropped.append(DroppedRow(row, key, reason))
+
+    def warn(self, text: str) -> None:
+        """Record what a user should know of a row that is kept."""
+        self.warnings.append(text)
 
 
 @dataclass(frozen=True)
@@ -53,10 +78,8 @@ class SheetReading:
     """What a sheet (or the folders of a release) gave.
 
     Attributes:
-        database: The database.
         version: The published version, or form and row count where it is none.
         path: The workbook, or the root whose folders were read.
-        table: The samples.
         corrections: Reviewed fixes that were applied.
         dropped: Rows that gave no sample.
         warnings: What a user should know of rows that were kept.
@@ -73,32 +96,3 @@ class SheetReading:
     warnings: tuple[str, ...]
     form: str = ""
     rows: int = 0
-
-
-@dataclass(slots=True)
-class RawRow:
-    """One row as a database's reader hands it on: names in their stable form, values as in the sheet."""
-
-    row: int
-    subject: str
-    clip: str
-    onset: Any
-    apex: Any
-    offset: Any
-    emotion: Any
-    action_units: Any = None
-    objective: Any = None
-    fps: float = 0.0
-
-
-@dataclass
-class Notes:
-    """Collects what is said about rows while they are read."""
-
-    corrections: list[AppliedCorrection] = field(default_factory=list)
-    dropped: list[DroppedRow] = field(default_factory=list)
-    warnings: list[str] = field(default_factory=list)
-
-    def drop(self, row: int, key: str, reason: str) -> None:
-        """Records a row that gives no sample."""
-        self.dropped.append(DroppedRow(row, key, reason))

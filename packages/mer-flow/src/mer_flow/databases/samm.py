@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from mer_flow.databases.base import Database
-from mer_flow.databases.layout import ClipFolder, ClipLocator, check_root, select_release, walk
-from mer_flow.databases.reading import Notes, RawRow
-from mer_flow.databases.sheets import LOST, Form, Grid, SheetMatch, frame, text
+from mer_flow.databases.layout import ClipFolder, walk
+from mer_flow.databases.reading import Notes
+from mer_flow.databases.sheets import LOST, Form, frame, text
+from mer_flow.samples import Sample
 
 _MICRO = Form(
     name="micro-only",
@@ -32,76 +34,49 @@ _LONG = Form(
     any_of=("Inducement Code", "Duration"),
 )
 _CLIP = re.compile(r"0*(\d+)_(\d+)_(\d+)")
-_RELEASES = ("raw", "cropped")
-_EXAMPLE = "SAMM/006/006_1_2/006_05562.jpg"
 
 
 class Samm(Database):
-    """Reads SAMM's sheet, with or without its preamble of thirteen rows."""
+    """SAMM, whose sheet may have lost its preamble of thirteen rows."""
 
     name = "samm"
     title = "SAMM"
     fps = 200.0
-    has_apex = True
     forms = (_MICRO,)
     refused = ((_LONG, "it has no emotions; give SAMM_Micro_FACS_Codes, the sheet of the cut clips."),)
+    releases = ("raw", "cropped")
+    example = "SAMM/006/006_1_2/006_05562.jpg"
+    synthetic = "mer_flow.synthetic.layouts.samm"
 
-    def _rows(self, match: SheetMatch, grids: Sequence[Grid], notes: Notes) -> Iterator[RawRow]:
-        for row, values in match.data():
-            clip, given = text(values["filename"]), text(values["subject"])
-            if not clip:
-                notes.drop(row, given, "no Filename")
-                continue
-            name = _CLIP.fullmatch(clip)
-            if name is None:
-                notes.drop(row, clip, "Filename is not <subject>_<inducement>_<index>, as in 006_1_2")
-                continue
-            subject = f"{int(name[1]):03d}"
-            if given and given.lstrip("0") != name[1]:
-                notes.warnings.append(
-                    f"row {row}: Subject '{given}' and Filename '{clip}' differ; the name is trusted"
-                )
-            _check_duration(row, clip, values, notes)
-            yield RawRow(
-                row,
-                subject,
-                f"{subject}_{name[2]}_{name[3]}",
-                values["onset"],
-                values["apex"],
-                values["offset"],
-                values["emotion"],
-                values.get("action_units"),
-                values.get("objective"),
-            )
+    def names(self, row: int, values: dict[str, Any], notes: Notes) -> tuple[str, str]:
+        """Take both from the file's name, as `006` and `006_1_2`."""
+        clip, given = text(values["filename"]), text(values["subject"])
+        name = _CLIP.fullmatch(clip)
+        if name is None:
+            raise ValueError("Filename is not <subject>_<inducement>_<index>, as in 006_1_2")
+        if given and given.lstrip("0") != name[1]:
+            notes.warn(f"row {row}: Subject '{given}' and Filename '{clip}' differ; the name is trusted")
+        _check_duration(row, clip, values, notes)
+        subject = f"{int(name[1]):03d}"
+        return subject, f"{subject}_{name[2]}_{name[3]}"
 
-    def locate(self, root: Path, release: str = "auto") -> ClipLocator:
-        """Finds `<any>/006/006_1_2` folders; `crop` in the name of a folder above makes them cropped."""
-        root = check_root(root, self.name, _EXAMPLE)
-        clips = [
-            ClipFolder(
-                _key(parts[-1]),
-                path,
-                "cropped" if any("crop" in part.lower() for part in (root.name, *parts[:-1])) else "raw",
-            )
-            for path, parts in walk(root, lambda _, p: _CLIP.fullmatch(p[-1]) is not None)
-        ]
-        chosen, folders = select_release(self.name, root, clips, release, _RELEASES, _EXAMPLE)
-        return ClipLocator(
-            self.name,
-            root,
-            chosen,
-            folders,
-            lambda s: (_key(s.clip),),
-            frames_are_cropped=chosen == "cropped",
-        )
+    def clip_folders(self, root: Path) -> Iterator[ClipFolder]:
+        """Find `<any>/006/006_1_2`; `crop` in the name of a folder above makes them cropped."""
+        for path, parts, _ in walk(root, lambda parts: _CLIP.fullmatch(parts[-1])):
+            cropped = any("crop" in part.lower() for part in (root.name, *parts[:-1]))
+            yield ClipFolder(_key(parts[-1]), path, "cropped" if cropped else "raw")
+
+    def keys(self, sample: Sample, release: str) -> tuple[str, ...]:
+        """Return the clip's name without zeros before it."""
+        return (_key(sample.clip),)
 
 
 def _key(clip: str) -> str:
     return clip.strip().lstrip("0")
 
 
-def _check_duration(row: int, clip: str, values: dict[str, object], notes: Notes) -> None:
-    """Warns where the Duration column (a formula, offset - onset + 1) tells of a changed frame number."""
+def _check_duration(row: int, clip: str, values: dict[str, Any], notes: Notes) -> None:
+    """Warn where the Duration column (a formula, offset - onset + 1) tells of a changed frame number."""
     duration = values.get("duration")
     if duration is LOST or not text(duration):
         return
@@ -110,10 +85,7 @@ def _check_duration(row: int, clip: str, values: dict[str, object], notes: Notes
     except ValueError:
         return  # the frame numbers are judged where the sample is made
     if onset is not None and offset is not None and stated != offset - onset + 1:
-        notes.warnings.append(
+        notes.warn(
             f"row {row} ({clip}): Duration is {stated}, but offset - onset + 1 is {offset - onset + 1}; "
             "the frames are trusted"
         )
-
-
-DATABASE = Samm()

@@ -5,26 +5,17 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from mer_flow.databases.base import Database
-from mer_flow.databases.corrections import load_corrections
-from mer_flow.databases.layout import (
-    ClipFolder,
-    ClipLocator,
-    check_root,
-    first_image,
-    image_numbers,
-    select_release,
-    walk,
-)
+from mer_flow.databases.completeness import load
+from mer_flow.databases.frames import image_names, image_numbers
+from mer_flow.databases.layout import ClipFolder, ClipLocator, walk
 from mer_flow.databases.reading import AppliedCorrection, Notes, RawRow, SheetReading
 from mer_flow.databases.sheets import Form, Grid, SheetMatch, frame, text, word
 from mer_flow.labels import EXTRA_CLIP
+from mer_flow.samples import Sample
 from mer_flow.work.errors import LayoutError, SheetError
-
-if TYPE_CHECKING:
-    from mer_flow.samples import Sample
 
 _FIELDS = {
     "subject": "Subject",
@@ -34,18 +25,12 @@ _FIELDS = {
     "emotion": "Emotion",
 }
 _EXTRA = {
-    "onset2": "Onset2F",
-    "offset2": "Offset2F",
-    "length2": "TotalMF2",
-    "onset3": "Onset3F",
-    "offset3": "Offset3F",
-    "length3": "TotalMF3",
+    f"{key}{nth}": name.format(nth)
+    for nth in (2, 3)
+    for key, name in (("onset", "Onset{}F"), ("offset", "Offset{}F"), ("length", "TotalMF{}"))
 }
 _HS = Form(
-    name="smic-e-hs",
-    title="a SMIC-E sheet (HS)",
-    required={**_FIELDS, "last": "LastF"},
-    optional=_EXTRA,
+    name="smic-e-hs", title="a SMIC-E sheet (HS)", required={**_FIELDS, "last": "LastF"}, optional=_EXTRA
 )
 _VIS = Form(
     name="smic-e-vis",
@@ -59,16 +44,10 @@ _EMOTIONS = {"ne": "negative", "po": "positive", "sur": "surprise"}
 _CAMERA = re.compile(r"(?:^|[^a-z])(hs|vis|nir)(?:[^a-z]|$)", re.IGNORECASE)
 #: SMIC-VIS and SMIC-NIR (Li et al. 2013, section III).
 _SLOW_FPS = 25.0
-_RELEASES = tuple(f"{kind}{camera}" for camera in ("", "-vis", "-nir") for kind in ("raw", "cropped", "long"))
-_EXAMPLE = (
-    "SMIC_all_raw/HS/s1/micro/negative/s1_ne_01/image034208.bmp, "
-    "SMIC_all_cropped/HS/s1/micro/negative/s1_ne_01/reg_image034208.bmp "
-    "or HS_long/SMIC-HS-E/s01/s1_ne_01/image034208.jpg"
-)
 
 
 class Smic(Database):
-    """Reads SMIC from the folders of the basic release, or from a SMIC-E sheet."""
+    """SMIC: the folders of the basic release define its clips; the sheets are SMIC-E's."""
 
     name = "smic"
     title = "SMIC"
@@ -76,9 +55,18 @@ class Smic(Database):
     has_apex = False
     forms = (_HS, _VIS)
     needed = ("subject", "filename", "onset", "offset", "emotion", "onset2", "offset2", "onset3", "offset3")
+    releases = tuple(
+        f"{kind}{camera}" for camera in ("", "-vis", "-nir") for kind in ("raw", "cropped", "long")
+    )
+    example = (
+        "SMIC_all_raw/HS/s1/micro/negative/s1_ne_01/image034208.bmp, "
+        "SMIC_all_cropped/HS/s1/micro/negative/s1_ne_01/reg_image034208.bmp "
+        "or HS_long/SMIC-HS-E/s01/s1_ne_01/image034208.jpg"
+    )
+    synthetic = "mer_flow.synthetic.layouts.smic"
 
     def read(self, root: Path | None, sheet: Path | None) -> SheetReading:
-        """Reads a given sheet, else the basic release's folders, else a SMIC-E sheet below the root.
+        """Read a given sheet, else the basic release's folders, else a SMIC-E sheet below the root.
 
         The folders come before a sheet that merely lies there: they define the 164 clips, and no SMIC-E sheet
         has them all.
@@ -87,134 +75,111 @@ class Smic(Database):
             SheetError: The sheet cannot be used, or the root holds long clips without one.
             LayoutError: The root has neither clips nor a sheet.
         """
-        if sheet is not None:
-            return self.read_sheet(Path(sheet))
-        if root is None:
+        if sheet is not None or root is None:
             return super().read(root, sheet)
         try:
-            locator = self.locate(Path(root))
+            locator = self.locate(root)
         except LayoutError:
-            if Path(root).is_dir() and (found := self.find_sheet(Path(root))) is not None:
-                return self.read_sheet(found)
-            raise
-        if locator.release.startswith("long"):
-            if (found := self.find_sheet(Path(root))) is not None:
-                return self.read_sheet(found)
+            found = self.find_sheet(root)
+            if found is None:
+                raise
+            return self.read_sheet(found)
+        if not locator.release.startswith("long"):
+            return self._read_folders(locator)
+        found = self.find_sheet(root)
+        if found is None:
             raise SheetError(
                 f"smic: {root} holds the long clips of SMIC-E, but no sheet that says where their "
                 "micro-expressions lie. Give SMIC-HS-E_annotation.xlsx with --sheet FILE."
             )
-        return self.read_folders(locator)
+        return self.read_sheet(found)
 
-    def read_folders(self, locator: ClipLocator) -> SheetReading:
-        """Reads the samples of the basic release: each clip's folder holds exactly onset to offset.
-
-        Args:
-            locator: What `locate` returned for a raw or cropped release.
-        """
+    def _read_folders(self, locator: ClipLocator) -> SheetReading:
+        """Read the basic release, where each clip's folder holds exactly onset to offset."""
         notes = Notes()
         rows = []
-        fps = self.fps if "-" not in locator.release else _SLOW_FPS
-        names = sorted(locator.folders, key=_order)
-        for name in names:
-            path = locator.folders[name][0]
+        for clip in sorted(locator.folders, key=_order):
+            path = locator.folders[clip][0]
             numbers = image_numbers(path)
-            key = f"{_subject(name)}/{name}"
+            row = RawRow(0, _subject(clip), clip, {}, self.fps if "-" not in locator.release else _SLOW_FPS)
             if not numbers:
-                notes.drop(0, key, f"no image files in {path}")
+                notes.drop(0, row.key, f"no image files in {path}")
                 continue
-            lacking = numbers[-1] - numbers[0] + 1 - len(set(numbers))
+            lacking = numbers[-1] - numbers[0] + 1 - len(numbers)
             if lacking:
-                notes.warnings.append(
-                    f"{key}: {lacking} frame(s) are missing between the first and the last file"
-                )
-            emotion = _emotion(name)
+                notes.warn(f"{row.key}: {lacking} frame(s) are missing between the first and the last file")
             folder = path.parent.name.lower()
-            if folder in _EMOTIONS.values() and folder != emotion:
-                self._trust_name(0, name, folder, emotion, notes)
-            rows.append(RawRow(0, _subject(name), name, numbers[0], None, numbers[-1], emotion, fps=fps))
-        return self._reading(locator.root, "folders", len(names), rows, notes)
+            row.values = {"onset": numbers[0], "offset": numbers[-1], "emotion": folder}
+            if folder not in _EMOTIONS.values():
+                row.values["emotion"] = _emotion(clip)
+            self._trust_name(row, notes)
+            rows.append(row)
+        return self.reading(locator.root, "folders", len(locator.folders), rows, notes)
 
-    def _rows(self, match: SheetMatch, grids: Sequence[Grid], notes: Notes) -> Iterator[RawRow]:
-        fps = self.fps if match.form is _HS else _SLOW_FPS
-        named: list[tuple[int, str, dict[str, Any]]] = []
-        for row, values in match.data():
-            given = text(values["filename"])
-            if not given:
-                notes.drop(row, text(values["subject"]), "no Filename")
-            elif (name := _CLIP.fullmatch(given)) is None:
-                notes.drop(row, given, "Filename is not s<subject>_<ne|po|sur>_<number>, as in s1_ne_01")
-            else:
-                number = re.sub(r"\D", "", text(values["subject"])).lstrip("0")
-                if number and number != name[1]:
-                    notes.warnings.append(
-                        f"row {row}: Subject '{text(values['subject'])}' and Filename '{given}' differ; "
-                        "the name is trusted"
-                    )
-                named.append((row, _clip(name), values))
-        own = {clip: (row, text(values["onset"])) for row, clip, values in named}
-        for row, clip, values in named:
-            stated, emotion = word(values["emotion"]), _emotion(clip)
-            if stated != emotion and not self._is_reviewed(clip):
-                self._trust_name(row, clip, stated, emotion, notes)
-                stated = emotion
-            yield RawRow(row, _subject(clip), clip, values["onset"], None, values["offset"], stated, fps=fps)
-            yield from self._extras(row, clip, values, own, fps, notes)
+    def names(self, row: int, values: dict[str, Any], notes: Notes) -> tuple[str, str]:
+        """Take both from the clip's name, as `s01` and `s1_ne_01`."""
+        given = text(values["filename"])
+        name = _CLIP.fullmatch(given)
+        if name is None:
+            raise ValueError("Filename is not s<subject>_<ne|po|sur>_<number>, as in s1_ne_01")
+        number = re.sub(r"\D", "", text(values["subject"])).lstrip("0")
+        if number and number != name[1]:
+            stated = text(values["subject"])
+            notes.warn(f"row {row}: Subject '{stated}' and Filename '{given}' differ; the name is trusted")
+        return _subject(_clip(name)), _clip(name)
 
-    def _extras(
-        self,
-        row: int,
-        clip: str,
-        values: dict[str, Any],
-        own: dict[str, tuple[int, str]],
-        fps: float,
-        notes: Notes,
-    ) -> Iterator[RawRow]:
-        """Yields the second and third micro-expression of a long clip."""
-        from mer_flow.databases.completeness import load
+    def rows(self, match: SheetMatch, grids: Sequence[Grid], notes: Notes) -> Iterator[RawRow]:
+        """Yield the rows, each followed by the further micro-expressions of its long clip."""
+        named = list(super().rows(match, grids, notes))
+        own = {row.clip: row for row in named}
+        reviewed = {(fix.sample_id, fix.column) for fix in load(self.name).corrections}
+        for row in named:
+            row.fps = self.fps if match.form is _HS else _SLOW_FPS
+            if (f"{self.name}/{row.key}", "emotion") not in reviewed:
+                self._trust_name(row, notes)
+            yield row
+            yield from self._extras(row, own, notes)
 
-        names = [short for short, long in load(self.name).long_clips.items() if long == clip]
-        seen = {(text(values["onset"]), text(values["offset"]))}
+    def _extras(self, row: RawRow, own: dict[str, RawRow], notes: Notes) -> Iterator[RawRow]:
+        """Yield the second and third micro-expression of a long clip."""
+        names = [short for short, long in load(self.name).long_clips.items() if long == row.clip]
+        seen = {(text(row.values["onset"]), text(row.values["offset"]))}
         for nth in (2, 3):
-            onset, offset, length = (values.get(f"{column}{nth}") for column in ("onset", "offset", "length"))
+            onset, offset, length = (row.values.get(f"{name}{nth}") for name in ("onset", "offset", "length"))
             if not _positive(onset):
                 continue
-            key = f"{_subject(clip)}/{clip} (micro-expression {nth})"
+            key = f"{row.key} (micro-expression {nth})"
             if not _positive(length):
-                notes.drop(row, key, f"TotalMF{nth} is '{text(length)}': not a micro-expression")
+                notes.drop(row.row, key, f"TotalMF{nth} is '{text(length)}': not a micro-expression")
                 continue
             if (text(onset), text(offset)) in seen:
-                notes.drop(row, key, "repeats another onset and offset of its row")
+                notes.drop(row.row, key, "repeats another onset and offset of its row")
                 continue
             seen.add((text(onset), text(offset)))
-            name = names[nth - 2] if nth - 2 < len(names) else f"{clip}_me{nth}"
+            name = names[nth - 2] if nth - 2 < len(names) else f"{row.clip}_me{nth}"
             if name in own:
-                if own[name][1] == text(onset):
-                    notes.drop(row, key, f"is {name}, which has a row of its own ({own[name][0]})")
+                if text(own[name].values["onset"]) == text(onset):
+                    notes.drop(row.row, key, f"is {name}, which has a row of its own ({own[name].row})")
                     continue
-                name = f"{clip}_me{nth}"
-            yield RawRow(row, _subject(clip), name, onset, None, offset, _emotion(clip), fps=fps)
+                name = f"{row.clip}_me{nth}"
+            values = {"onset": onset, "offset": offset, "emotion": _emotion(row.clip)}
+            yield RawRow(row.row, row.subject, name, values, row.fps)
 
-    def _is_reviewed(self, clip: str) -> bool:
-        sample_id = f"{self.name}/{_subject(clip)}/{clip}"
-        return any(c.sample_id == sample_id and c.column == "emotion" for c in load_corrections(self.name))
+    def _trust_name(self, row: RawRow, notes: Notes) -> None:
+        """Put the emotion of a clip's name in the place of another one."""
+        stated, named = word(row.values["emotion"]), _emotion(row.clip)
+        if stated != named:
+            row.values["emotion"] = named
+            sample_id = f"{self.name}/{row.key}"
+            reason = "the clip's name says otherwise, and the name is trusted"
+            notes.corrections.append(
+                AppliedCorrection(row.row, sample_id, "emotion", stated, named, reason, "the name")
+            )
 
-    def _trust_name(self, row: int, clip: str, stated: str, emotion: str, notes: Notes) -> None:
-        sample_id = f"{self.name}/{_subject(clip)}/{clip}"
-        reason = "the clip's name says otherwise, and the name is trusted"
-        notes.corrections.append(
-            AppliedCorrection(row, sample_id, "emotion", stated, emotion, reason, "the name")
-        )
-
-    def locate(self, root: Path, release: str = "auto") -> ClipLocator:
-        """Finds the clips of the basic release (`raw`, `cropped`) and of SMIC-E (`long`).
-
-        The VIS and NIR recordings are the releases `raw-vis`, `long-nir` and so on; `auto` prefers HS.
-        """
-        root = check_root(root, self.name, _EXAMPLE)
+    def clip_folders(self, root: Path) -> Iterator[ClipFolder]:
+        """Find the clips of the basic release (`raw`, `cropped`) and of SMIC-E (`long`), by camera."""
         of_base: dict[tuple[str, ...], str] = {}
-        clips = []
-        for path, parts in walk(root, lambda _, p: _CLIP.fullmatch(p[-1]) is not None):
+        for path, parts, name in walk(root, lambda parts: _CLIP.fullmatch(parts[-1])):
             lowered = [part.lower() for part in parts[:-1]]
             if any(part.replace("-", "_") == "non_micro" for part in lowered):
                 continue
@@ -223,26 +188,14 @@ class Smic(Database):
             base = tuple(lowered[:cut])
             if base not in of_base:
                 of_base[base] = _release((root.name.lower(), *base), lowered, path)
-            name = _CLIP.fullmatch(parts[-1])
-            assert name is not None
-            clips.append(ClipFolder(_clip(name), path, of_base[base]))
-        chosen, folders = select_release(self.name, root, clips, release, _RELEASES, _EXAMPLE)
-        return ClipLocator(
-            self.name,
-            root,
-            chosen,
-            folders,
-            self._long_keys if chosen.startswith("long") else lambda sample: (sample.clip.lower(),),
-            frames_are_cropped=chosen.startswith("cropped"),
-        )
+            yield ClipFolder(_clip(name), path, of_base[base])
 
-    def _long_keys(self, sample: Sample) -> tuple[str, ...]:
-        """A micro-expression without a folder of its own lies in that of the long clip which contains it."""
-        from mer_flow.databases.completeness import load
-
+    def keys(self, sample: Sample, release: str) -> tuple[str, ...]:
+        """Return the clip, and for long recordings the clip which contains it."""
         clip = sample.clip.lower()
-        containing = load(self.name).long_clips.get(clip, EXTRA_CLIP.sub("", clip))
-        return (clip, containing)
+        if not release.startswith("long"):
+            return (clip,)
+        return clip, load(self.name).long_clips.get(clip, EXTRA_CLIP.sub("", clip))
 
 
 def _clip(name: re.Match[str]) -> str:
@@ -262,7 +215,7 @@ def _order(clip: str) -> tuple[int, str, int]:
     return int(subject[1:]), code, int(number)
 
 
-def _positive(value: Any) -> bool:
+def _positive(value: object) -> bool:
     try:
         return (frame(value) or 0) > 0
     except ValueError:
@@ -274,10 +227,6 @@ def _release(above: tuple[str, ...], parts: list[str], clip: Path) -> str:
     suffix = "" if camera == "hs" else f"-{camera}"
     if "micro" not in parts and (not parts or parts[-1] not in _EMOTIONS.values()):
         return f"long{suffix}"
-    if any("crop" in part for part in above):
-        return f"cropped{suffix}"
-    image = first_image(clip)
-    return f"{'cropped' if image is not None and image.lower().startswith('reg_') else 'raw'}{suffix}"
-
-
-DATABASE = Smic()
+    first = next(iter(image_names(clip)), "")
+    faces = any("crop" in part for part in above) or first.lower().startswith("reg_")
+    return f"{'cropped' if faces else 'raw'}{suffix}"

@@ -69,9 +69,10 @@ def import_ststnet(
         StoreBusyError: Another process writes the store.
     """
     from mer_flow.databases.completeness import directory
+    from mer_flow.databases.registry import database_names
 
     list_path = labels or directory() / "megc2019.csv"
-    rows = {stem_key(map_stem(row.sample)): row for row in read_label_list(list_path, tuple(DATABASES))}
+    rows = {stem_key(map_stem(row.sample)): row for row in read_label_list(list_path, database_names())}
     scan = scan_folder(folder, layout)
     problems = [*scan.problems, *_mismatches(rows, scan, list_path.name)]
     lost = {problem.sample_id: problem for problem in problems}

@@ -41,4 +41,4 @@ def spot_methods(
         frames = [
             to_grey(f) for f in engine.align_clip((clip.read_exact(number) for number in numbers), face)
         ]
-    return {method: numbers[spot_apex(frames, method, landmarks).index] - clip.shift for method in methods}
+    return {method: numbers[spot_apex(frames, method, landmarks).index] for method in methods}

@@ -288,12 +288,12 @@ def prepare_record(task: ClipTask, engine: Extractor, keep: Keep, clock: Clock) 
         numbers, frames = _read_spread(clip, keep.clips, clock)
         with clock("face"):
             clips = np.stack(engine.align_clip(frames, face))
-        notes["clip_frames"] = [number - task.shift for number in numbers]
+        notes["clip_frames"] = list(numbers)
     if keep.sequence and face is not None:
         numbers, frames = _read_spread(clip, keep.sequence_frames, clock)
         with clock("face"):
             sequence = np.stack(engine.align_grey(frames, face))
-        notes["sequence_frames"] = [number - task.shift for number in numbers]
+        notes["sequence_frames"] = list(numbers)
     return PreparedSample(sample, pair, sequence, clips, notes)
 
 

@@ -69,7 +69,9 @@ def _fitting(table: SampleTable) -> list[str]:
 
     A scheme that shares a single emotion word with a database (`surprise`) is not meant for it.
     """
-    present = {name: sum(count > 0 for count in apply_scheme(table, name).counts()) for name in SCHEMES}
+    present = {
+        name: sum(count > 0 for count in apply_scheme(table, name).counts()) for name, _ in SCHEMES.usable()
+    }
     enough = min(2, max(present.values(), default=0))
     return [name for name, classes in present.items() if classes >= max(1, enough)]
 

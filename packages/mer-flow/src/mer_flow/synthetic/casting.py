@@ -19,15 +19,16 @@ _PATTERN = "npsnxy"
 #: Emotions and movements of one kind: `((emotion, movements), ...)`.
 Vocabulary = Mapping[str, Sequence[tuple[str, Sequence[str]]]]
 
+#: Subject and clip, both from 0.
+Place = tuple[int, int]
+
 
 @dataclass(frozen=True, slots=True)
 class Role:
     """What one clip shows.
 
     Attributes:
-        subject: Index of the subject.
         kind: `n` negative, `p` positive, `s` surprise, `d` dropped by the composite scheme.
-        emotion: The database's own word, lower case.
         movement: Action units that move, as in `4+7`.
         amplitude: Peak displacement in px of a frame.
         length: Frames from onset to offset, both included.
@@ -49,12 +50,9 @@ class Clip:
 
     Attributes:
         sample_id: The id that the database's reader gives it.
-        role: What it shows.
-        folder: Folder of its frames, relative to the tree's root, with `/`.
+        folder: Of its frames, relative to the tree's root, with `/`.
         pattern: Format string of a frame's file name, with the field `n`.
-        onset: True file number of the onset.
-        apex: True file number of the apex.
-        offset: True file number of the offset.
+        onset: True file number, as apex and offset.
         padding: Frames written before the onset and after the offset.
         missing: File numbers left out.
         cells: What the sheet shows of it, by a name of the layout's own.
@@ -77,18 +75,16 @@ class Plan:
     """Everything about a tree but its pixels.
 
     Attributes:
-        database: The database whose layout it has.
         clips: In the order of the sheet.
+        quirks: What was made odd on purpose: quirk -> sample ids.
         size: Width and height of its frames in px.
         colour: Whether its frames have colour.
-        quirks: What was made odd on purpose: quirk -> sample ids.
     """
 
-    database: str
     clips: tuple[Clip, ...]
-    size: tuple[int, int]
-    colour: bool
-    quirks: dict[str, tuple[str, ...]]
+    quirks: Mapping[str, tuple[str, ...]]
+    size: tuple[int, int] = (640, 480)
+    colour: bool = True
 
 
 def cast(
@@ -97,8 +93,8 @@ def cast(
     clips_per_subject: int,
     lengths: tuple[int, int],
     rng: np.random.Generator,
-) -> list[list[Role]]:
-    """Gives every subject its clips.
+) -> dict[Place, Role]:
+    """Give every subject its clips, in a random order.
 
     Classes follow the movement, so that a model can learn them; amplitude does not depend on the class.
 
@@ -109,50 +105,36 @@ def cast(
         clips_per_subject: Clips of each.
         lengths: Fewest and most frames from onset to offset.
         rng: Source of every choice.
-
-    Returns:
-        Roles, one list per subject, in a random order.
     """
     seen: Counter[str] = Counter()
     shown: Counter[tuple[str, str]] = Counter()
     turns = {kind: int(rng.integers(0, len(words))) for kind, words in vocabulary.items()}
     bands = {kind: rng.permutation(len(AMPLITUDE_BANDS)) for kind in vocabulary}
-    troupe = []
+    roles: dict[Place, Role] = {}
     for subject in range(subjects):
         second = "d" if "d" in vocabulary and subject % 2 == 0 else "n"
         swap = {"x": "ps"[subject % 2], "y": second}
-        kinds = [_PATTERN[i % len(_PATTERN)] for i in range(clips_per_subject)]
-        roles = []
-        for kind in (swap.get(k, k) for k in kinds):
+        own = []
+        for i in range(clips_per_subject):
+            kind = _PATTERN[i % len(_PATTERN)]
+            kind = swap.get(kind, kind)
             count = seen[kind]
             seen[kind] += 1
             emotion, movements = vocabulary[kind][(turns[kind] + count) % len(vocabulary[kind])]
             # Each emotion goes through its movements in turn.
             shown[kind, emotion] += 1
             low, high = AMPLITUDE_BANDS[int(bands[kind][count % len(AMPLITUDE_BANDS)])]
+            movement = movements[shown[kind, emotion] % len(movements)]
             length = int(rng.integers(lengths[0], lengths[1] + 1))
-            roles.append(
-                Role(
-                    subject=subject,
-                    kind=kind,
-                    emotion=emotion,
-                    movement=movements[shown[kind, emotion] % len(movements)],
-                    amplitude=round(float(rng.uniform(low, high)), 3),
-                    length=length,
-                    rise=round(length * float(rng.uniform(0.35, 0.65))),
-                )
-            )
-        troupe.append([roles[i] for i in rng.permutation(len(roles))])
-    return troupe
+            amplitude = round(float(rng.uniform(low, high)), 3)
+            rise = round(length * float(rng.uniform(0.35, 0.65)))
+            own.append(Role(subject, kind, emotion, movement, amplitude, length, rise))
+        roles |= {(subject, c): own[i] for c, i in enumerate(rng.permutation(len(own)))}
+    return roles
 
 
 class Quirks:
-    """Chooses the clips that get a database's oddities: each at most one, and none in a tiny tree.
-
-    Args:
-        rng: Source of every choice.
-        total: Clips in the tree.
-    """
+    """Chooses the clips that get a database's oddities: each at most one, and none in a tiny tree."""
 
     #: Fewer clips than this stay free of oddities.
     FEWEST = 6
@@ -161,20 +143,43 @@ class Quirks:
         self._rng = rng
         self._total = total
         self._used: set[Any] = set()
+        self._marked: dict[str, set[Any]] = {}
 
-    def choose(self, candidates: Iterable[Any], wish: Callable[[Any], bool] = lambda key: True) -> Any | None:
-        """Chooses one unused key, if possible one that meets the wish; None where there is none."""
+    def choose(
+        self, candidates: Iterable[Any], mark: str = "", wish: Callable[[Any], bool] = lambda key: True
+    ) -> Any | None:
+        """Choose one unused key; None where there is none.
+
+        Args:
+            candidates: Keys, such as places.
+            mark: Under which quirk the truth lists it; empty for no mention.
+            wish: A key that meets it is preferred.
+        """
         free = [key for key in candidates if key not in self._used]
         wished = [key for key in free if wish(key)] or free
         if self._total < self.FEWEST or not wished:
             return None
         key = wished[int(self._rng.integers(len(wished)))]
         self._used.add(key)
+        self.mark(mark, key)
         return key
+
+    def mark(self, quirk: str, key: Any) -> None:
+        """List a key under a quirk."""
+        if quirk:
+            self._marked.setdefault(quirk, set()).add(key)
+
+    def marked(self, clips: Mapping[Any, Clip]) -> dict[str, tuple[str, ...]]:
+        """Return quirk -> sample ids of the clips (key -> clip), in their order."""
+        found = {
+            name: tuple(clip.sample_id for key, clip in clips.items() if key in keys)
+            for name, keys in self._marked.items()
+        }
+        return {name: names for name, names in found.items() if names}
 
 
 def take_numbers(known: Sequence[int], count: int) -> list[int]:
-    """Takes the first of the known subjects' numbers, rising; beyond the known ones it counts on.
+    """Take the first of the known subjects' numbers, rising; beyond the known ones count on.
 
     >>> take_numbers((1, 3, 20), 4)
     [1, 3, 20, 21]

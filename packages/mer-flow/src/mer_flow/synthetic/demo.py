@@ -3,28 +3,24 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mer_flow.extraction.build import BuildSummary, build_store
-from mer_flow.extraction.extractor import PipelineConfig
+from mer_flow.databases.source import Source
+from mer_flow.extraction.build import BuildOptions, BuildSummary, build_store
 from mer_flow.extraction.sample import Keep
-from mer_flow.labels import apply_scheme
+from mer_flow.labels import SCHEMES, apply_scheme
 from mer_flow.pictures import contact_sheet
 from mer_flow.store.reader import FlowStore
 from mer_flow.synthetic.evaluate import ApexErrors, EndpointErrors, apex_errors, endpoint_errors
-from mer_flow.synthetic.tree import find_tree, make_tree
+from mer_flow.synthetic.tree import find_tree, make_tree, synthetic_databases, twin_of
 from mer_flow.synthetic.truth import load_truth
 from mer_flow.work.progress import Progress
 
 STORE = "flows.h5"
 PICTURES = "pictures"
-
-#: The scheme whose classes are counted; CAS(ME)^3 is no part of the composite that `megc3` is for.
-SCHEMES = {"casme3": "casme3-3"}
-DEFAULT_SCHEME = "megc3"
 
 _SHOWN_PER_DATABASE = 6
 _SHOWN_IN_OVERVIEW = 2
@@ -35,22 +31,16 @@ class DemoSummary:
     """What a demonstration made and measured.
 
     Attributes:
-        out: Its folder.
         roots: Database -> root of its tree.
         tree_seconds: Database -> seconds its tree took; 0 where it was there already.
-        builds: One summary per database.
         classes: Database -> class -> samples, with the scheme's name under `scheme`.
-        samples: Samples in the store.
-        subjects: Subjects in the store.
         endpoint: Flow against the truth.
         apex: Spotting method -> spotted apexes against the truth.
-        pictures: Files that were drawn.
-        seconds: Wall time of the whole.
     """
 
     out: Path
     roots: dict[str, Path]
-    tree_seconds: dict[str, float]
+    tree_seconds: dict[str, float] = field(default_factory=dict)
     builds: list[BuildSummary] = field(default_factory=list)
     classes: dict[str, dict[str, Any]] = field(default_factory=dict)
     samples: int = 0
@@ -66,7 +56,7 @@ class DemoSummary:
         return sum(len(build.failed) for build in self.builds)
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns the summary for `--json`."""
+        """Return the summary for `--json`."""
         content: dict[str, Any] = {
             "out": str(self.out),
             "trees": {
@@ -84,14 +74,9 @@ class DemoSummary:
             "classes": self.classes,
             "builds": [build.to_dict() for build in self.builds],
             "endpoint_error": [
-                {
-                    "amplitude_px": [band.low, band.high],
-                    "samples": band.samples,
-                    "epe_px": band.epe if band.samples else None,
-                    "zero_px": band.zero if band.samples else None,
-                    "gain": band.gain if band.samples else None,
-                }
-                for band in self.endpoint.bands
+                {"amplitude_px": list(band), "samples": count}
+                | dict(zip(("epe_px", "zero_px", "gain"), means if count else [None] * 3, strict=True))
+                for band, count, means in self.endpoint.bands()
             ],
             "endpoint_skipped": self.endpoint.skipped,
             "apex_error": {
@@ -116,46 +101,45 @@ def make_trees(
     workers: int,
     quiet: bool = False,
 ) -> DemoSummary:
-    """Makes the trees that are not there yet, `<out>/<database>` each.
+    """Make the trees that are not there yet, `<out>/<database>` each.
 
     Args:
         out: Folder of the demonstration.
-        databases: Which databases.
+        databases: Which databases; all that have a synthetic twin where none is named.
         subjects: Subjects of each.
         clips_per_subject: Micro-expressions of each subject.
         seed: Seed of every choice.
         workers: Processes that render.
         quiet: Show no progress.
 
-    Returns:
-        The roots and the seconds each took.
-
     Raises:
-        UsageError: A folder holds something else, or a tree made with other parameters.
+        UsageError: A database is unknown, or a folder holds something else or another tree.
     """
     start = time.monotonic()
-    roots = {name: out / name for name in databases}
-    seconds = {}
-    for name, root in roots.items():
+    databases = databases or synthetic_databases()
+    for name in databases:
+        twin_of(name)  # before anything is made
+    summary = DemoSummary(out, {name: out / name for name in databases})
+    for name, root in summary.roots.items():
         began = time.monotonic()
         there = find_tree(root) is not None
-        progress = Progress(f"make {name}", subjects * clips_per_subject, quiet=quiet)
-        make_tree(
-            root,
-            name,
-            subjects=subjects,
-            clips_per_subject=clips_per_subject,
-            seed=seed,
-            workers=min(workers, subjects),
-            progress=_advance(progress),
-        )
-        progress.close()
-        seconds[name] = 0.0 if there else time.monotonic() - began
-    return DemoSummary(out, roots, seconds, seconds=time.monotonic() - start)
+        with Progress(f"make {name}", subjects * clips_per_subject, quiet=quiet) as progress:
+            make_tree(
+                root,
+                name,
+                subjects=subjects,
+                clips_per_subject=clips_per_subject,
+                seed=seed,
+                workers=min(workers, subjects),
+                progress=lambda done, _, progress=progress: progress.reach(done),  # type: ignore[misc]
+            )
+        summary.tree_seconds[name] = 0.0 if there else time.monotonic() - began
+    summary.seconds = time.monotonic() - start
+    return summary
 
 
 def build_demo(summary: DemoSummary, *, workers: int, quiet: bool = False) -> DemoSummary:
-    """Builds the trees into one store, draws pictures and measures the flow against the truth.
+    """Build the trees into one store, draw pictures and measure the flow against the truth.
 
     Faces are kept in the store, unlike those of real people: they are nobody's private data here.
 
@@ -164,54 +148,44 @@ def build_demo(summary: DemoSummary, *, workers: int, quiet: bool = False) -> De
         workers: Worker processes.
         quiet: Show no progress.
 
-    Returns:
-        The completed summary.
-
     Raises:
         StoreMismatchError: The store in the folder was built with other parameters.
     """
     start = time.monotonic()
     path = summary.out / STORE
     for name, root in summary.roots.items():
-        progress: list[Progress] = []
-        summary.builds.append(
-            build_store(
-                name,
-                root,
+        with Progress(f"build {name}", quiet=quiet) as progress:
+            built = build_store(
+                Source(name, root),
                 path,
-                config=PipelineConfig(),
                 keep=Keep(faces=True),
-                workers=workers,
-                on_start=lambda todo, _, name=name, bars=progress: bars.append(  # type: ignore[misc]
-                    Progress(f"build {name}", todo, quiet=quiet)
-                ),
-                on_sample=lambda outcome, bars=progress: bars[0].advance(outcome.sample_id),  # type: ignore[misc]
+                options=BuildOptions(workers=workers),
+                progress=progress,
             )
-        )
-        for bar in progress:
-            bar.close()
+        summary.builds.append(built)
     with FlowStore(path) as store:
-        tables = {name: store.samples(name) for name in summary.roots}
-        summary.samples = sum(len(table) for table in tables.values())
-        summary.subjects = sum(len(table.subjects) for table in tables.values())
-        for name, table in tables.items():
-            scheme = SCHEMES.get(name, DEFAULT_SCHEME)
-            labelled = apply_scheme(table, scheme)
+        for name in summary.roots:
+            table = store.samples(name)
+            summary.samples += len(table)
+            summary.subjects += len(table.subjects)
+            labelled = apply_scheme(table, _scheme_of(name))
             counts = dict(zip(labelled.classes, labelled.counts(), strict=True))
-            summary.classes[name] = {"scheme": scheme, **counts, "dropped": len(labelled.dropped)}
+            dropped = len(labelled.dropped)
+            summary.classes[name] = {"scheme": labelled.scheme, **counts, "dropped": dropped}
         summary.endpoint = endpoint_errors(store, summary.roots)
         summary.apex = _spotted_apexes(store, summary.roots)
-        summary.pictures = _draw(store, summary)
+        summary.pictures = _draw(store, summary.roots, summary.endpoint, summary.out / PICTURES)
     summary.seconds += time.monotonic() - start
     return summary
 
 
-def _advance(progress: Progress) -> Callable[[int, int], None]:
-    return lambda done, total: progress.advance()
+def _scheme_of(database: str) -> str:
+    """Return the first scheme that covers a database."""
+    return next((name for name, scheme in SCHEMES.usable() if database in scheme.databases), "megc3")
 
 
 def _spotted_apexes(store: FlowStore, roots: Mapping[str, Path]) -> dict[str, ApexErrors]:
-    """Compares every apex that no sheet gave with the true one, by method."""
+    """Compare every apex that no sheet gave with the true one, by method."""
     spotted: dict[str, dict[str, int]] = {}
     truth: dict[str, int] = {}
     for name, root in roots.items():
@@ -223,14 +197,12 @@ def _spotted_apexes(store: FlowStore, roots: Mapping[str, Path]) -> dict[str, Ap
     return {method: apex_errors(found, truth) for method, found in sorted(spotted.items())}
 
 
-def _draw(store: FlowStore, summary: DemoSummary) -> list[Path]:
-    """Draws one contact sheet per database, and one of a few samples of each."""
-    assert summary.endpoint is not None
-    strength = {error.sample_id: error.amplitude for error in summary.endpoint.samples}
-    folder = summary.out / PICTURES
+def _draw(store: FlowStore, roots: Mapping[str, Path], errors: EndpointErrors, folder: Path) -> list[Path]:
+    """Draw one contact sheet per database, and one of a few samples of each."""
+    strength = {error.sample_id: error.amplitude for error in errors.samples}
     overview: list[str] = []
     written = []
-    for name, root in summary.roots.items():
+    for name, root in roots.items():
         truth = load_truth(root)
         chosen: dict[str, str] = {}
         # The strongest sample of each movement; a person can judge these.
@@ -238,11 +210,10 @@ def _draw(store: FlowStore, summary: DemoSummary) -> list[Path]:
             if sample.sample_id in strength:
                 chosen.setdefault(truth[sample.sample_id].movement, sample.sample_id)
         ids = list(chosen.values())[:_SHOWN_PER_DATABASE]
-        if not ids:
-            continue
-        overview += ids[:_SHOWN_IN_OVERVIEW]
-        title = f"Synthetic {name}: known movements as flow"
-        written.append(contact_sheet(store, ids, folder / f"{name}.png", title=title))
+        if ids:
+            overview += ids[:_SHOWN_IN_OVERVIEW]
+            title = f"Synthetic {name}: known movements as flow"
+            written.append(contact_sheet(store, ids, folder / f"{name}.png", title=title))
     if overview:
         title = "Synthetic micro-expressions in four layouts, one store"
         written.insert(0, contact_sheet(store, overview, folder / "overview.png", title=title))

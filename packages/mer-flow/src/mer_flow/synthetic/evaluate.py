@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,7 +24,6 @@ class FlowError:
     """The flow error of one sample, over the face.
 
     Attributes:
-        sample_id: The sample.
         amplitude: Longest true displacement between the two frames that were compared, px of the image.
         epe: Mean end-point error, px of the aligned face.
         zero: What predicting no movement would give: the mean length of the true displacement.
@@ -39,47 +38,30 @@ class FlowError:
 
 
 @dataclass(frozen=True, slots=True)
-class BandError:
-    """Mean flow error of the samples in one band of amplitudes; NaN where there are none.
-
-    Attributes:
-        low: Least amplitude, px of the image.
-        high: Amplitude below which the band ends; the last band includes it.
-        samples: Number of samples.
-        epe: Mean end-point error, px of the aligned face.
-        zero: The same for predicting no movement.
-        gain: Mean recovered share of the movement.
-    """
-
-    low: float
-    high: float
-    samples: int
-    epe: float
-    zero: float
-    gain: float
-
-
-@dataclass(frozen=True, slots=True)
 class EndpointErrors:
     """End-point errors of a store against the truth.
 
     Attributes:
         samples: One per compared sample.
-        bands: Means per band of amplitudes, weakest first.
         skipped: Sample id -> why it cannot be compared.
     """
 
     samples: tuple[FlowError, ...]
-    bands: tuple[BandError, ...]
     skipped: dict[str, str]
 
+    def bands(self) -> Iterator[tuple[tuple[float, float], int, tuple[float, float, float]]]:
+        """Yield each of `AMPLITUDE_BANDS`, its samples, and their mean `epe`, `zero` and `gain` or NaN."""
+        for low, high in AMPLITUDE_BANDS:
+            last = high == AMPLITUDE_BANDS[-1][1]
+            inside = [e for e in self.samples if low <= e.amplitude < high or (last and e.amplitude == high)]
+            means = np.mean([(e.epe, e.zero, e.gain) for e in inside], axis=0) if inside else [np.nan] * 3
+            yield (low, high), len(inside), (float(means[0]), float(means[1]), float(means[2]))
+
     def to_markdown(self) -> str:
-        """Returns the bands as a Markdown table."""
+        """Return the bands as a Markdown table."""
         lines = ["| peak, px | samples | EPE, px | EPE of no movement | gain |", "|---|---|---|---|---|"]
-        lines += [
-            f"| {b.low:.1f} to {b.high:.1f} | {b.samples} | {b.epe:.3f} | {b.zero:.3f} | {b.gain:.2f} |"
-            for b in self.bands
-        ]
+        for (low, high), count, (epe, zero, gain) in self.bands():
+            lines.append(f"| {low:.1f} to {high:.1f} | {count} | {epe:.3f} | {zero:.3f} | {gain:.2f} |")
         return "\n".join(lines)
 
 
@@ -98,17 +80,16 @@ class ApexErrors:
     @property
     def mean_absolute(self) -> float:
         """Mean absolute error in frames; NaN where nothing was compared."""
-        values = np.abs(list(self.errors.values()))
-        return float(values.mean()) if len(values) else float("nan")
+        return float(np.abs(list(self.errors.values())).mean()) if self.errors else float("nan")
 
     def within(self, frames: int) -> float:
-        """Returns the share of apexes that are off by at most so many frames."""
-        values = np.abs(list(self.errors.values()))
-        return float((values <= frames).mean()) if len(values) else float("nan")
+        """Return the share of apexes that are off by at most so many frames."""
+        near = np.abs(list(self.errors.values())) <= frames
+        return float(near.mean()) if self.errors else float("nan")
 
 
 def endpoint_errors(store: FlowStore, roots: Mapping[str, Path]) -> EndpointErrors:
-    """Compares a store's flow with the true displacement between the very frames it was computed from.
+    """Compare a store's flow with the true displacement between the very frames it was computed from.
 
     The truth is mapped into the aligned face by each sample's own matrix A: the point p lies at `A · [p, 1]`
     and its displacement w is `A_linear · w` there. Head motion is no part of it, as of a stabilised flow.
@@ -116,9 +97,6 @@ def endpoint_errors(store: FlowStore, roots: Mapping[str, Path]) -> EndpointErro
     Args:
         store: A computed store.
         roots: Database -> root of the synthetic tree it was built from.
-
-    Returns:
-        Errors over the face, per sample and per band of `AMPLITUDE_BANDS`.
 
     Raises:
         UsageError: The store has none of the databases.
@@ -140,34 +118,31 @@ def endpoint_errors(store: FlowStore, roots: Mapping[str, Path]) -> EndpointErro
             reason = _cannot_compare(sample, truth, notes[i])
             if reason:
                 skipped[sample.sample_id] = reason
-                continue
-            flow = store.read_flow(database, i, channels=2)
-            found.append(_flow_error(sample, truth[sample.sample_id], flow, matrices[i]))
-    return EndpointErrors(tuple(found), _band_means(found), skipped)
+            else:
+                flow = store.read_flow(database, i, channels=2)
+                found.append(_flow_error(sample, truth[sample.sample_id], flow, matrices[i]))
+    return EndpointErrors(tuple(found), skipped)
 
 
 def apex_errors(predicted: Mapping[str, int], truth: Mapping[str, int]) -> ApexErrors:
-    """Compares spotted apexes with the true ones.
+    """Compare spotted apexes with the true ones, in frames.
 
     Args:
         predicted: Sample id -> spotted file number; `UNKNOWN_FRAME` where none was spotted.
         truth: Sample id -> true file number, as `Truth.apexes()` gives it.
 
-    Returns:
-        The errors in frames.
-
     >>> apex_errors({"smic/s01/s1_ne_01": 12}, {"smic/s01/s1_ne_01": 10}).mean_absolute
     2.0
     """
-    known = {name for name, number in predicted.items() if name in truth and number != UNKNOWN_FRAME}
+    known = {name: n for name, n in predicted.items() if name in truth and n != UNKNOWN_FRAME}
     return ApexErrors(
-        {name: number - truth[name] for name, number in predicted.items() if name in known},
+        {name: number - truth[name] for name, number in known.items()},
         tuple(name for name in predicted if name not in known),
     )
 
 
 def true_flow(sample: TruthSample, strength: float, matrix: np.ndarray, size: int) -> np.ndarray:
-    """Maps a true displacement into the aligned face.
+    """Map a true displacement into the aligned face.
 
     Args:
         sample: The truth.
@@ -186,14 +161,12 @@ def true_flow(sample: TruthSample, strength: float, matrix: np.ndarray, size: in
 
 
 def _cannot_compare(sample: Sample, truth: Truth, notes: Mapping[str, object]) -> str:
-    """Says why a sample's flow has no true counterpart; empty where it has one."""
+    """Say why a sample's flow has no true counterpart; empty where it has one."""
     if sample.sample_id not in truth:
         return "not in the truth"
     if notes.get("frames_substituted"):
         return "computed from a neighbouring frame"
-    if sample.apex == sample.onset:
-        return "apex == onset"
-    return ""
+    return "apex == onset" if sample.apex == sample.onset else ""
 
 
 def _flow_error(sample: Sample, truth: TruthSample, flow: np.ndarray, matrix: np.ndarray) -> FlowError:
@@ -215,16 +188,3 @@ def _flow_error(sample: Sample, truth: TruthSample, flow: np.ndarray, matrix: np
         zero=float(length[inside].mean()),
         gain=float((flow * wanted)[:, moving].sum() / max(float((wanted**2)[:, moving].sum()), 1e-12)),
     )
-
-
-def _band_means(errors: list[FlowError]) -> tuple[BandError, ...]:
-    bands = []
-    for low, high in AMPLITUDE_BANDS:
-        last = high == AMPLITUDE_BANDS[-1][1]
-        inside = [e for e in errors if low <= e.amplitude < high or (last and e.amplitude == high)]
-        means = [
-            float(np.mean([getattr(e, name) for e in inside])) if inside else float("nan")
-            for name in ("epe", "zero", "gain")
-        ]
-        bands.append(BandError(low, high, len(inside), *means))
-    return tuple(bands)

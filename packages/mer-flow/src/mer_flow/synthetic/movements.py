@@ -51,29 +51,17 @@ ACTION_UNITS: dict[int, tuple[Bump, ...]] = {
     4: (Bump((19, 20, 21), (0.55, 0.85), (0.25, 0.20)),),
     5: (Bump((37, 38), (0.0, -0.6), (0.15, 0.09)),),
     6: (Bump((40, 41), (0.0, -0.4), (0.18, 0.13), (-0.05, 0.28)),),
-    7: (
-        Bump((40, 41), (0.0, -0.5), (0.15, 0.09)),
-        Bump((37, 38), (0.0, 0.3), (0.15, 0.08)),
-    ),
+    7: (Bump((40, 41), (0.0, -0.5), (0.15, 0.09)), Bump((37, 38), (0.0, 0.3), (0.15, 0.08))),
     9: (
         Bump((31,), (0.10, -1.0), (0.15, 0.18), (-0.08, -0.10)),
         Bump((21,), (0.25, 0.5), (0.18, 0.15)),
         Bump((50,), (0.0, -0.5), (0.15, 0.10)),
     ),
-    10: (
-        Bump((50,), (0.0, -1.0), (0.18, 0.12)),
-        Bump((31, 48), (0.0, -0.6), (0.16, 0.16)),
-    ),
-    12: (
-        Bump((48,), (-0.70, -0.70), (0.22, 0.18)),
-        Bump((41, 48), (-0.10, -0.40), (0.18, 0.14)),
-    ),
+    10: (Bump((50,), (0.0, -1.0), (0.18, 0.12)), Bump((31, 48), (0.0, -0.6), (0.16, 0.16))),
+    12: (Bump((48,), (-0.70, -0.70), (0.22, 0.18)), Bump((41, 48), (-0.10, -0.40), (0.18, 0.14))),
     14: (Bump((48,), (0.95, -0.10), (0.17, 0.16)),),
     15: (Bump((48,), (-0.10, 1.0), (0.19, 0.18), (0.0, 0.06)),),
-    17: (
-        Bump((8, 57), (0.0, -1.0), (0.26, 0.15)),
-        Bump((57,), (0.0, -0.6), (0.22, 0.10)),
-    ),
+    17: (Bump((8, 57), (0.0, -1.0), (0.26, 0.15)), Bump((57,), (0.0, -0.6), (0.22, 0.10))),
     20: (Bump((48,), (-1.0, 0.12), (0.20, 0.17)),),
     25: (Bump((57,), (0.0, 0.7), (0.24, 0.10)),),
     26: (Bump((8, 57), (0.0, 0.8), (0.28, 0.18)),),
@@ -94,13 +82,9 @@ _OBJECTIVE = {
 
 
 def parse_action_units(text: str) -> tuple[tuple[str, int], ...]:
-    """Splits a movement's name into its action units.
+    """Split a movement's name, as `R1+R2` or `4+7`, into (side, action unit).
 
-    Args:
-        text: Units joined by `+`, each with an optional side of the subject's face, as in `R1+R2` or `4+7`.
-
-    Returns:
-        `(side, unit)` pairs; the side is `L`, `R` or empty for both.
+    The side is the subject's own, `L`, `R` or empty for both.
 
     Raises:
         UsageError: A unit is not one that this module can move.
@@ -118,7 +102,7 @@ def parse_action_units(text: str) -> tuple[tuple[str, int], ...]:
 
 
 def objective_class(text: str) -> int:
-    """Returns the objective class, 1 to 7, of a movement (Davison et al. 2018, doi:10.3390/jimaging4100119).
+    """Return the objective class, 1 to 7, of a movement (Davison et al. 2018, doi:10.3390/jimaging4100119).
 
     >>> objective_class("4+7"), objective_class("R12"), objective_class("14")
     (3, 1, 7)
@@ -130,10 +114,10 @@ def objective_class(text: str) -> int:
 def displacement(
     text: str, landmarks: np.ndarray, shape: tuple[int, int], amplitude: float = 1.0
 ) -> np.ndarray:
-    """Builds a movement's displacement field at full strength.
+    """Build a movement's displacement field at full strength.
 
     Args:
-        text: The movement, as in `1+2` or `L12`.
+        text: As in `1+2` or `L12`.
         landmarks: `(68, 2)` float, dlib's points in px.
         shape: Image height and width in px.
         amplitude: Length of the longest displacement vector in px.
@@ -162,7 +146,7 @@ def displacement(
 def _add(
     field: np.ndarray, bump: Bump, points: np.ndarray, axes: np.ndarray, iod: float, mirrored: bool
 ) -> None:
-    """Adds one bump to a `(2, H, W)` field, in place, within its reach only."""
+    """Add one bump to a `(2, H, W)` field, in place, within its reach only."""
     sign = np.array([-1.0 if mirrored else 1.0, 1.0])
     indices = [MIRROR[i] if mirrored else i for i in bump.landmarks]
     centre = points[indices].mean(0) + iod * (np.asarray(bump.shift) * sign) @ axes
@@ -183,7 +167,7 @@ def _add(
 
 
 def profile(number: int, onset: int, apex: int, offset: int) -> float:
-    """Returns a movement's strength in one frame: raised cosines from onset up to apex and down to offset.
+    """Return a movement's strength in one frame: raised cosines from onset up to apex and down to offset.
 
     >>> [profile(n, 10, 12, 14) for n in (9, 10, 12, 14, 15)]
     [0.0, 0.0, 1.0, 0.0, 0.0]

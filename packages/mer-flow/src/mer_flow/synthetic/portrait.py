@@ -8,7 +8,6 @@ from functools import lru_cache
 import numpy as np
 
 from mer_flow.synthetic.movements import MIRROR
-from mer_flow.work.errors import MissingDependencyError
 
 # fmt: off
 #: dlib's 68 points on `skimage.data.astronaut()` (512×512), px, measured once at three times its size
@@ -25,7 +24,7 @@ ASTRONAUT_LANDMARKS: tuple[tuple[float, float], ...] = (
     (209.3, 139.3), (218.0, 139.7), (223.7, 141.0), (230.0, 140.3), (237.7, 140.7), (245.7, 141.3),
     (237.7, 151.3), (229.3, 155.3), (222.3, 156.0), (216.3, 155.0), (208.0, 150.0), (203.7, 140.7),
     (217.7, 143.0), (223.3, 144.3), (229.7, 143.7), (242.7, 142.3), (229.3, 150.0), (223.0, 150.7),
-    (217.0, 149.7),
+    (217.0, 149.7)
 )
 # fmt: on
 
@@ -71,15 +70,10 @@ class Portrait:
 
 @lru_cache(maxsize=1)
 def _astronaut() -> np.ndarray:
-    """Returns the head of scikit-image's astronaut enlarged four times, `(1024, 2048, 3)` float32 RGB."""
-    try:
-        import cv2
-        from skimage.data import astronaut
-    except ImportError as error:
-        raise MissingDependencyError(
-            f"the synthetic database needs scikit-image and OpenCV ({error}); "
-            "install them with: pip install 'mer-flow[demo]'"
-        ) from error
+    """Return the head of scikit-image's astronaut enlarged four times, `(1024, 2048, 3)` float32 RGB."""
+    import cv2
+    from skimage.data import astronaut
+
     head = astronaut()[:256].astype(np.float32)
     large = cv2.resize(head, None, fx=4, fy=4, interpolation=cv2.INTER_CUBIC)
     # A little unsharp masking gives back the edges that enlarging softens.
@@ -87,7 +81,7 @@ def _astronaut() -> np.ndarray:
 
 
 def make_portrait(rng: np.random.Generator, size: tuple[int, int], colour: bool) -> Portrait:
-    """Draws one subject.
+    """Draw one subject.
 
     Args:
         rng: Source of every choice.
@@ -96,9 +90,6 @@ def make_portrait(rng: np.random.Generator, size: tuple[int, int], colour: bool)
 
     Returns:
         The subject's face, about `FRAME_IOD` px between the eyes, in the middle of the frame.
-
-    Raises:
-        MissingDependencyError: OpenCV or scikit-image is absent.
     """
     import cv2
 
@@ -148,7 +139,7 @@ def make_portrait(rng: np.random.Generator, size: tuple[int, int], colour: bool)
 
 
 def _draw_waves(rng: np.random.Generator) -> np.ndarray:
-    """Draws a smooth identity warp: `(K, 5)`, centre, sigma and displacement in inter-ocular distances."""
+    """Draw a smooth identity warp: `(K, 5)`, centre, sigma and displacement in inter-ocular distances."""
     count = 9
     centres = rng.uniform((-0.9, -1.0), (0.9, 1.1), (count, 2))
     sigmas = rng.uniform(0.40, 0.70, (count, 1))
@@ -159,7 +150,7 @@ def _draw_waves(rng: np.random.Generator) -> np.ndarray:
 def _warp(
     x: np.ndarray, y: np.ndarray, centre: np.ndarray, waves: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Evaluates an identity warp at x and y (broadcast); all in frame px."""
+    """Evaluate an identity warp at x and y (broadcast); all in frame px."""
     across, down = (x - centre[0]) / FRAME_IOD, (y - centre[1]) / FRAME_IOD
     shape = np.broadcast_shapes(x.shape, y.shape)
     dx, dy = (np.zeros(shape, dtype=x.dtype) for _ in range(2))
@@ -173,7 +164,7 @@ def _warp(
 
 
 def _tone(canvas: np.ndarray, rng: np.random.Generator, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Varies gamma, colour, brightness and the direction of light, in grey levels of 8 bits."""
+    """Vary gamma, colour, brightness and the direction of light, in grey levels of 8 bits."""
     gamma = rng.uniform(0.80, 1.30)
     gains = rng.uniform(0.80, 0.96) * rng.uniform(0.97, 1.03, 3)
     slope = rng.uniform(-0.22, 0.22, 2) / (6 * FRAME_IOD)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from mer_flow.synthetic.casting import Clip
 from mer_flow.synthetic.movements import profile
 from mer_flow.synthetic.portrait import MARGIN, OVERSAMPLING, Portrait
 
@@ -29,52 +30,42 @@ class HeadMotion:
     """Macro motion of the head: a drift, a sway and a small turn, zero at the onset.
 
     Attributes:
-        drift: Translation from onset to offset, px.
-        sway: Amplitude of one slow swing, px.
+        drift: `(2,)`, translation from onset to offset, px.
+        sway: `(2,)`, amplitude of one slow swing, px.
         phase: Phase of the swing, in turns.
         turn: Rotation from onset to offset, radians.
-        centre: The fixed point of the rotation, px.
+        centre: `(2,)`, the fixed point of the rotation, px.
     """
 
-    drift: tuple[float, float]
-    sway: tuple[float, float]
+    drift: np.ndarray
+    sway: np.ndarray
     phase: float
     turn: float
-    centre: tuple[float, float]
+    centre: np.ndarray
 
     @classmethod
     def draw(cls, rng: np.random.Generator, centre: np.ndarray) -> HeadMotion:
-        """Draws a motion of up to a few pixels and half a degree about the face's centre."""
+        """Draw a motion of up to a few pixels and half a degree about the face's centre."""
         drift = rng.uniform(-2.0, 2.0, 2)
         sway = rng.uniform(-0.3, 0.3, 2)
         turn = np.deg2rad(rng.uniform(-0.5, 0.5))
-        return cls(
-            (float(drift[0]), float(drift[1])),
-            (float(sway[0]), float(sway[1])),
-            float(rng.random()),
-            float(turn),
-            (float(centre[0]), float(centre[1])),
-        )
+        return cls(drift, sway, rng.random(), turn, centre)
 
     def matrix(self, progress: float) -> np.ndarray:
-        """Returns the motion since the onset.
+        """Return the motion since the onset: `(2, 3)` float64, onset px to px of that moment.
 
         Args:
             progress: 0 at the onset, 1 at the offset.
-
-        Returns:
-            `(2, 3)` float64: onset px to px of that moment.
         """
         swing = np.sin(2 * np.pi * (progress * 0.5 + self.phase)) - np.sin(2 * np.pi * self.phase)
         angle = self.turn * progress
         turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
-        centre = np.asarray(self.centre)
-        shift = np.asarray(self.drift) * progress + np.asarray(self.sway) * swing
-        return np.column_stack([turn, centre + shift - turn @ centre])
+        shift = self.drift * progress + self.sway * swing
+        return np.column_stack([turn, self.centre + shift - turn @ self.centre])
 
 
 def invert_affine(matrix: np.ndarray) -> np.ndarray:
-    """Inverts a `(2, 3)` affine matrix."""
+    """Invert a `(2, 3)` affine matrix."""
     linear = np.linalg.inv(matrix[:, :2])
     return np.column_stack([linear, -linear @ matrix[:, 2]])
 
@@ -111,7 +102,7 @@ class ClipRenderer:
         )
 
     def _rigid_weight(self) -> np.ndarray:
-        """Returns `(H, W)` float32: 1 on the head, 0 on the background, smooth between."""
+        """Return `(H, W)` float32: 1 on the head, 0 on the background, smooth between."""
         cx, cy = self._portrait.centre
         iod = self._portrait.iod
         dx, dy = (self._x - cx) / (HEAD[0] * iod), (self._y - cy) / (HEAD[1] * iod)
@@ -119,7 +110,7 @@ class ClipRenderer:
         return (0.5 + 0.5 * np.cos(np.pi * np.clip(beyond, 0.0, 1.0))).astype(np.float32)
 
     def source(self, strength: float, head: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Finds where on the onset each pixel of a frame comes from.
+        """Find where on the onset each pixel of a frame comes from.
 
         Args:
             strength: Strength of the facial movement, 1 at the apex.
@@ -144,15 +135,7 @@ class ClipRenderer:
         return x, y
 
     def frame(self, strength: float, head: np.ndarray) -> np.ndarray:
-        """Renders one frame.
-
-        Args:
-            strength: Strength of the facial movement, 1 at the apex.
-            head: `(2, 3)`, motion of the head since the onset.
-
-        Returns:
-            `(H, W)` or `(H, W, 3)` RGB uint8.
-        """
+        """Render one frame, `(H, W)` or `(H, W, 3)` RGB uint8; arguments as for `source`."""
         import cv2
 
         x, y = self.source(strength, head)
@@ -169,10 +152,9 @@ class ClipRenderer:
         image += noise if image.ndim == 2 else noise[..., None]
         return np.clip(np.rint(image), 0, 255).astype(np.uint8)
 
-    def frames(
-        self, first: int, last: int, onset: int, apex: int, offset: int
-    ) -> Iterator[tuple[int, np.ndarray]]:
-        """Renders every frame from `first` to `last`; yields its number and its pixels."""
-        for number in range(first, last + 1):
-            matrix = self._head.matrix((number - onset) / max(offset - onset, 1))
-            yield number, self.frame(profile(number, onset, apex, offset), matrix)
+    def frames(self, clip: Clip) -> Iterator[tuple[int, np.ndarray]]:
+        """Render every frame of a clip, padding included; yield its number and its pixels."""
+        span = max(clip.offset - clip.onset, 1)
+        for number in range(clip.onset - clip.padding, clip.offset + clip.padding + 1):
+            strength = profile(number, clip.onset, clip.apex, clip.offset)
+            yield number, self.frame(strength, self._head.matrix((number - clip.onset) / span))

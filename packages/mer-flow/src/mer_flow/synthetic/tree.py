@@ -3,33 +3,63 @@
 from __future__ import annotations
 
 import importlib
-import shutil
+import multiprocessing
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from functools import lru_cache
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydantic import Field
 
+from mer_flow.databases.registry import DATABASES, get_database
 from mer_flow.synthetic.casting import Clip, Plan
 from mer_flow.synthetic.movements import displacement
 from mer_flow.synthetic.portrait import Portrait, make_portrait
 from mer_flow.synthetic.rendering import ClipRenderer, HeadMotion
 from mer_flow.synthetic.truth import TRUTH_FILE, Truth, TruthSample, write_truth
 from mer_flow.work.errors import LayoutError, MissingDependencyError, UsageError
-from mer_flow.work.executor import WorkerPool
-from mer_flow.work.suggest import unknown
-
-#: Databases whose layout can be made, in the order of their random streams.
-DATABASES: tuple[str, ...] = ("casme2", "samm", "smic", "casme3")
-
-#: Changes whenever the same parameters would give another tree.
-GENERATOR = 1
+from mer_flow.work.executor import local_executor, run_all
+from mer_flow.work.files import new_folder
+from mer_flow.work.settings import Settings
 
 JPEG_QUALITY = 95
 
 _PLANNING, _FACES, _CLIPS = range(3)
+
+
+class _Parameters(Settings):
+    """What a tree is made with; `generator` changes whenever the same ones would give another tree."""
+
+    database: str
+    subjects: int = Field(ge=1)
+    clips_per_subject: int = Field(ge=1)
+    seed: int = Field(ge=0)
+    generator: int = 1
+
+
+def synthetic_databases() -> tuple[str, ...]:
+    """Return the databases that have a synthetic twin, in the order of their random streams."""
+    twins = [name for name, database in DATABASES.usable() if database.synthetic]
+    return tuple(sorted(twins, key=lambda name: int(twin_of(name).STREAM)))
+
+
+def twin_of(database: str) -> Any:
+    """Import the synthetic twin of a database.
+
+    Returns:
+        A module with `STREAM`, a whole number that no other twin has, which keeps their random choices apart;
+        `plan(subjects, clips_per_subject, rng)`, which returns a `Plan`; and `write_sheets(root, plan)`.
+
+    Raises:
+        UsageError: There is no such database, or it has no twin.
+    """
+    module = get_database(database).synthetic
+    if not module:
+        raise UsageError(
+            f"database '{database}' has no synthetic twin; these have: {', '.join(synthetic_databases())}"
+        )
+    return importlib.import_module(module)
 
 
 def make_tree(
@@ -42,98 +72,65 @@ def make_tree(
     workers: int = 1,
     progress: Callable[[int, int], None] | None = None,
 ) -> Path:
-    """Writes one synthetic database in its real layout, with a real-format sheet and the truth.
+    """Write one synthetic database in its real layout, with a real-format sheet and the truth.
 
-    The same parameters give the same bytes, for any number of workers. A tree appears whole or not at all:
-    it grows in `<root>.partial` and is renamed at the end. An existing tree with the same parameters is kept.
+    The same parameters give the same bytes, for any number of workers. A tree appears whole or not at all,
+    and an existing one with the same parameters is kept.
 
     Args:
         root: Folder to make; its parents are made too.
-        database: `casme2`, `samm`, `smic` or `casme3`.
+        database: A database that has a synthetic twin.
         subjects: Number of subjects.
         clips_per_subject: Micro-expressions of each.
         seed: Seed of every choice.
         workers: Processes that render.
         progress: Called with (clips done, clips in all).
 
-    Returns:
-        The root.
-
     Raises:
         UsageError: The database is unknown, a number is below one, or the folder holds something else.
         MissingDependencyError: A package of the `demo` extra is absent.
     """
-    root = Path(root)
-    parameters = _parameters(database, subjects, clips_per_subject, seed)
-    found = find_tree(root)
-    if found == parameters:
+    root, twin = Path(root), twin_of(database)
+    parameters = _Parameters(
+        database=database, subjects=subjects, clips_per_subject=clips_per_subject, seed=seed
+    ).model_dump()
+    if _is_there(root, parameters):
         return root
-    if found is not None:
-        changed = [
-            f"{key} {found.get(key)} there, {parameters[key]} asked"
-            for key in parameters
-            if found.get(key) != parameters[key]
-        ]
-        raise UsageError(
-            f"{root} already holds a synthetic tree made with other parameters ({'; '.join(changed)}). "
-            "Choose another folder, ask for the same parameters, or delete it."
-        )
-    if root.exists() and (not root.is_dir() or any(root.iterdir())):
-        raise UsageError(f"{root} exists and is no synthetic tree; choose a folder that is new or empty")
     _require_packages()
-
-    partial = root.with_name(f"{root.name}.partial")
-    if partial.exists():
-        # Only a tree in the making has this name and this file.
-        if not (partial / f"{TRUTH_FILE}.tmp").is_file():
-            raise UsageError(
-                f"{partial} is in the way and is no unfinished synthetic tree; move it elsewhere"
-            )
-        shutil.rmtree(partial)
-    partial.mkdir(parents=True)
-    unfinished = partial / f"{TRUTH_FILE}.tmp"
-    unfinished.touch()
-
-    layout = importlib.import_module(f"mer_flow.synthetic.layouts.{database}")
-    plan: Plan = layout.plan(subjects, clips_per_subject, _generator(seed, database, _PLANNING))
-    layout.write_sheets(partial, plan)
-    with _clip_truths(partial, plan, seed, workers) as truths:
-        counted = _count(truths, len(plan.clips), progress)
-        write_truth(unfinished, counted, len(plan.clips), plan.size, parameters, plan.quirks)
-    unfinished.rename(partial / TRUTH_FILE)
-    if root.exists():
-        root.rmdir()
-    partial.rename(root)
+    stream = (seed, twin.STREAM)
+    plan: Plan = twin.plan(subjects, clips_per_subject, _generator(*stream, _PLANNING))
+    with new_folder(root) as growing:
+        twin.write_sheets(growing, plan)
+        truths = _truths(growing, plan, stream, workers, progress)
+        write_truth(growing / TRUTH_FILE, truths, plan, parameters)
     return root
 
 
 def find_tree(root: Path) -> dict[str, Any] | None:
-    """Returns the parameters that a finished tree was made with, or None where there is none."""
+    """Return the parameters that a finished tree was made with, or None where there is none."""
     try:
         return Truth(Path(root) / TRUTH_FILE).parameters
     except LayoutError:
         return None
 
 
-def _parameters(database: str, subjects: int, clips_per_subject: int, seed: int) -> dict[str, Any]:
-    if database not in DATABASES:
-        raise unknown("synthetic database", database, DATABASES)
-    for name, value in (("subjects", subjects), ("clips_per_subject", clips_per_subject)):
-        if value < 1:
-            raise UsageError(f"{name} must be at least 1, not {value}")
-    if seed < 0:
-        raise UsageError(f"seed must not be negative, but is {seed}")
-    return {
-        "database": database,
-        "subjects": subjects,
-        "clips_per_subject": clips_per_subject,
-        "seed": seed,
-        "generator": GENERATOR,
-    }
+def _is_there(root: Path, parameters: dict[str, Any]) -> bool:
+    """Whether the wanted tree exists; a UsageError says that something else does."""
+    found = find_tree(root)
+    if found is not None and found != parameters:
+        pairs = [(key, found.get(key), value) for key, value in parameters.items()]
+        changed = "; ".join(f"{key} {old} there, {new} asked" for key, old, new in pairs if old != new)
+        raise UsageError(
+            f"{root} already holds a synthetic tree made with other parameters ({changed}). "
+            "Choose another folder, ask for the same parameters, or delete it."
+        )
+    if found is None and root.exists() and (not root.is_dir() or any(root.iterdir())):
+        raise UsageError(f"{root} exists and is no synthetic tree; choose a folder that is new or empty")
+    return found is not None
 
 
 def _require_packages() -> None:
-    """Fails before anything is written where a package of the demo extra is absent."""
+    """Fail before anything is written where a package of the demo extra is absent."""
     for module in ("cv2", "skimage", "xlsxwriter"):
         try:
             importlib.import_module(module)
@@ -144,75 +141,54 @@ def _require_packages() -> None:
             ) from error
 
 
-def _generator(seed: int, database: str, *stream: int) -> np.random.Generator:
-    """Returns the random generator of one part of a tree, independent of every other part."""
-    return np.random.default_rng([seed, DATABASES.index(database), *stream])
+def _generator(*stream: int) -> np.random.Generator:
+    """Return the random generator of one part of a tree, independent of every other."""
+    return np.random.default_rng(stream)
 
 
-@contextmanager
-def _clip_truths(root: Path, plan: Plan, seed: int, workers: int) -> Iterator[Iterator[TruthSample]]:
-    """Renders every clip; yields their truths in the plan's order."""
-    size, colour = plan.size, plan.colour
-    jobs = [(root, plan.database, size, colour, seed, i, clip) for i, clip in enumerate(plan.clips)]
-    if workers <= 1:
-        yield map(_make_clip, jobs)
-        return
-    # One subject's clips go to one worker, which then varies the face only once.
-    per_subject = max(1, len(jobs) // len({clip.role.subject for clip in plan.clips}))
-    with WorkerPool(workers, _one_thread) as pool:
-        try:
-            yield pool.map(_make_clip, jobs, chunksize=per_subject)
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
-
-
-def _one_thread() -> None:
-    import cv2
-
-    cv2.setNumThreads(1)
-
-
-def _count(
-    truths: Iterator[TruthSample], total: int, progress: Callable[[int, int], None] | None
+def _truths(
+    root: Path, plan: Plan, stream: tuple[int, int], workers: int, progress: Callable[[int, int], None] | None
 ) -> Iterator[TruthSample]:
-    for done, truth in enumerate(truths, start=1):
-        yield truth
-        if progress is not None:
-            progress(done, total)
+    """Render every clip; yield their truths in the plan's order."""
+    done: dict[int, TruthSample] = {}
+    turn = 0
+    # One subject's clips are one task, so that its face is made once.
+    subjects = dict.fromkeys(clip.role.subject for clip in plan.clips)
+    with local_executor(workers) as executor:
+        for _, future in run_all(executor, partial(_render, root, plan, stream), subjects):
+            done |= future.result()
+            while turn in done:
+                yield done.pop(turn)
+                turn += 1
+                if progress is not None:
+                    progress(turn, len(plan.clips))
 
 
-@lru_cache(maxsize=2)
-def _portrait(seed: int, database: str, subject: int, size: tuple[int, int], colour: bool) -> Portrait:
-    return make_portrait(_generator(seed, database, _FACES, subject), size, colour)
+def _render(root: Path, plan: Plan, stream: tuple[int, int], subject: int) -> dict[int, TruthSample]:
+    """Render and write one subject's clips; return their truths by place in the plan."""
+    if multiprocessing.parent_process() is not None:
+        import cv2
+
+        cv2.setNumThreads(1)  # a worker beside others
+    portrait = make_portrait(_generator(*stream, _FACES, subject), plan.size, plan.colour)
+    return {
+        i: _make_clip(root, clip, portrait, _generator(*stream, _CLIPS, i))
+        for i, clip in enumerate(plan.clips)
+        if clip.role.subject == subject
+    }
 
 
-def _make_clip(job: tuple[Path, str, tuple[int, int], bool, int, int, Clip]) -> TruthSample:
-    """Renders and writes one clip; returns its truth."""
-    root, database, size, colour, seed, index, clip = job
-    portrait = _portrait(seed, database, clip.role.subject, size, colour)
-    movement = displacement(clip.role.movement, portrait.landmarks, size[::-1], clip.role.amplitude)
-    rng = _generator(seed, database, _CLIPS, index)
+def _make_clip(root: Path, clip: Clip, portrait: Portrait, rng: np.random.Generator) -> TruthSample:
+    movement = displacement(clip.role.movement, portrait.landmarks, portrait.size[::-1], clip.role.amplitude)
     head = HeadMotion.draw(rng, portrait.centre)
     renderer = ClipRenderer(portrait, movement, head, rng)
     folder = root / clip.folder
     folder.mkdir(parents=True, exist_ok=True)
-    span = (clip.onset - clip.padding, clip.offset + clip.padding)
-    for number, image in renderer.frames(*span, clip.onset, clip.apex, clip.offset):
+    for number, image in renderer.frames(clip):
         if number not in clip.missing:
             _write_image(folder / clip.pattern.format(n=number), image)
-    return TruthSample(
-        sample_id=clip.sample_id,
-        onset=clip.onset,
-        apex=clip.apex,
-        offset=clip.offset,
-        displacement=movement,
-        head=head.matrix((clip.apex - clip.onset) / max(clip.offset - clip.onset, 1)),
-        amplitude=clip.role.amplitude,
-        emotion=clip.role.emotion,
-        movement=clip.role.movement,
-        landmarks=portrait.landmarks,
-    )
+    until_apex = head.matrix((clip.apex - clip.onset) / max(clip.offset - clip.onset, 1))
+    return TruthSample.of(clip, movement, until_apex, portrait.landmarks)
 
 
 def _write_image(path: Path, image: np.ndarray) -> None:

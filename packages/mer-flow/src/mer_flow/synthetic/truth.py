@@ -11,6 +11,7 @@ from typing import Any
 import h5py
 import numpy as np
 
+from mer_flow.synthetic.casting import Clip, Plan
 from mer_flow.work.errors import LayoutError
 
 TRUTH_FILE = "mer-flow-truth.h5"
@@ -27,10 +28,7 @@ class TruthSample:
     A point of the face at `x` on the onset lies at `head · [x + displacement(x), 1]` on the apex.
 
     Attributes:
-        sample_id: As the database's reader names it.
-        onset: True file number of the onset.
-        apex: True file number of the apex.
-        offset: True file number of the offset.
+        onset: True file number, as apex and offset.
         displacement: `(2, H, W)` float32, facial movement from onset to apex in image px (+x right, +y down).
         head: `(2, 3)` float64, rigid motion of the head from onset to apex, image px.
         amplitude: Length of the longest displacement, px.
@@ -50,12 +48,16 @@ class TruthSample:
     movement: str
     landmarks: np.ndarray
 
+    @classmethod
+    def of(cls, clip: Clip, displacement: np.ndarray, head: np.ndarray, landmarks: np.ndarray) -> TruthSample:
+        """Return the truth of a planned clip."""
+        role, frames = clip.role, (clip.onset, clip.apex, clip.offset)
+        shown = (role.amplitude, role.emotion, role.movement)
+        return cls(clip.sample_id, *frames, displacement, head, *shown, landmarks)
+
 
 class Truth(Mapping[str, TruthSample]):
     """The truth of one tree, by sample id; displacements are read when asked for.
-
-    Args:
-        path: The truth file.
 
     Raises:
         LayoutError: There is no such file, or it is not a truth file.
@@ -72,53 +74,34 @@ class Truth(Mapping[str, TruthSample]):
             with h5py.File(self.path, "r") as file:
                 self.parameters: dict[str, Any] = json.loads(file.attrs["parameters"])
                 self.quirks: dict[str, list[str]] = json.loads(file.attrs["quirks"])
-                self._columns = {name: file[name].asstr()[:] for name in _TEXT}
-                self._columns |= {
-                    name: file[name][:] for name in (*_NUMBERS, "amplitude", "head", "landmarks")
-                }
+                columns = {name: file[name].asstr()[:].tolist() for name in _TEXT}
+                columns |= {name: file[name][:].tolist() for name in (*_NUMBERS, "amplitude")}
+                columns |= {name: list(file[name][:]) for name in ("head", "landmarks")}
         except (OSError, KeyError, ValueError) as error:
             raise LayoutError(
                 f"{self.path} is damaged or no truth file ({error}); delete the tree and make it again"
             ) from error
-        self._index = {str(name): i for i, name in enumerate(self._columns["sample_id"])}
+        rows = (dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True))
+        self._rows = {row["sample_id"]: TruthSample(**row, displacement=_NONE) for row in rows}
+        self._index = {name: i for i, name in enumerate(self._rows)}
 
     def __getitem__(self, sample_id: str) -> TruthSample:
-        i = self._index[sample_id]
         with h5py.File(self.path, "r") as file:
-            displacement = file["displacement"][i]
-        columns = self._columns
-        return TruthSample(
-            sample_id=sample_id,
-            onset=int(columns["onset"][i]),
-            apex=int(columns["apex"][i]),
-            offset=int(columns["offset"][i]),
-            displacement=displacement,
-            head=columns["head"][i],
-            amplitude=float(columns["amplitude"][i]),
-            emotion=str(columns["emotion"][i]),
-            movement=str(columns["movement"][i]),
-            landmarks=columns["landmarks"][i],
-        )
+            return replace(self._rows[sample_id], displacement=file["displacement"][self._index[sample_id]])
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._index)
+        return iter(self._rows)
 
     def __len__(self) -> int:
-        return len(self._index)
+        return len(self._rows)
 
     def apexes(self) -> dict[str, int]:
-        """Returns the true file number of every apex, without reading any displacement."""
-        return {name: int(self._columns["apex"][i]) for name, i in self._index.items()}
+        """Return the true file number of every apex, without reading any displacement."""
+        return {name: row.apex for name, row in self._rows.items()}
 
 
 def load_truth(root: Path) -> Truth:
-    """Opens the truth of a synthetic tree.
-
-    Args:
-        root: The tree's root.
-
-    Returns:
-        A mapping from sample id to `TruthSample`.
+    """Open the truth of a synthetic tree.
 
     Raises:
         LayoutError: The tree has no truth, or it is damaged.
@@ -127,43 +110,30 @@ def load_truth(root: Path) -> Truth:
 
 
 def write_truth(
-    path: Path,
-    samples: Iterable[TruthSample],
-    count: int,
-    size: tuple[int, int],
-    parameters: Mapping[str, Any],
-    quirks: Mapping[str, Iterable[str]],
+    path: Path, samples: Iterable[TruthSample], plan: Plan, parameters: Mapping[str, Any]
 ) -> None:
-    """Writes a truth file, one sample at a time.
+    """Write a truth file, one sample at a time.
 
     Args:
         path: Where to write.
-        samples: The truth, consumed in order.
-        count: Number of samples.
-        size: Width and height of the frames in px.
+        samples: The truth of the plan's clips, consumed in order.
+        plan: The tree's.
         parameters: What the tree was made with.
-        quirks: Oddity -> sample ids.
     """
-    width, height = size
+    width, height = plan.size
     rows = []
     with h5py.File(path, "w") as file:
         file.attrs["parameters"] = json.dumps(dict(parameters), sort_keys=True)
-        file.attrs["quirks"] = json.dumps({name: list(ids) for name, ids in quirks.items()}, sort_keys=True)
+        file.attrs["quirks"] = json.dumps(dict(plan.quirks), sort_keys=True)
+        shape, packed = (2, height, width), {"compression": "gzip", "compression_opts": 4, "shuffle": True}
         fields = file.create_dataset(
-            "displacement",
-            (count, 2, height, width),
-            np.float32,
-            chunks=(1, 2, height, width),
-            compression="gzip",
-            compression_opts=4,
-            shuffle=True,
+            "displacement", (len(plan.clips), *shape), np.float32, chunks=(1, *shape), **packed
         )
         for i, sample in enumerate(samples):
             fields[i] = sample.displacement
             rows.append(replace(sample, displacement=_NONE))
         for name in _TEXT:
             file.create_dataset(name, data=[getattr(row, name) for row in rows], dtype=h5py.string_dtype())
-        for name in _NUMBERS:
-            file.create_dataset(name, data=np.array([getattr(row, name) for row in rows], dtype=np.int64))
-        for name in ("amplitude", "head", "landmarks"):
-            file.create_dataset(name, data=np.array([getattr(row, name) for row in rows], dtype=np.float64))
+        for name in (*_NUMBERS, "amplitude", "head", "landmarks"):
+            dtype = np.int64 if name in _NUMBERS else np.float64
+            file.create_dataset(name, data=np.array([getattr(row, name) for row in rows], dtype=dtype))

@@ -7,9 +7,10 @@ from pathlib import Path
 import numpy as np
 
 from mer_flow.synthetic.casting import Clip, Plan, Quirks, cast, take_numbers
-from mer_flow.synthetic.layouts.workbook import new_workbook, write_header
+from mer_flow.synthetic.layouts.workbook import write_workbook
 from mer_flow.synthetic.movements import objective_class
 
+STREAM = 0
 SHEET = "CASME2-coding-20140508.xlsx"
 OBJECTIVE_SHEET = "CASME2-ObjectiveClasses.xlsx"
 COLUMNS = (
@@ -31,72 +32,46 @@ _IRREGULAR = ("EP{0:02d}_2", "EP{0:02d}_02_01", "EP{0:02d}f")
 
 
 def plan(subjects: int, clips_per_subject: int, rng: np.random.Generator) -> Plan:
-    """Plans a CASME II tree: names, numbers and the sheet's oddities."""
-    troupe = cast(_VOCABULARY, subjects, clips_per_subject, (10, 15), rng)
-    keys = [(s, c) for s in range(subjects) for c in range(clips_per_subject)]
-    quirks = Quirks(rng, len(keys))
-    no_apex = quirks.choose(keys, lambda key: troupe[key[0]][key[1]].emotion == "disgust")
-    apex_last = quirks.choose(keys, lambda key: troupe[key[0]][key[1]].emotion == "others")
-    unknown_units = quirks.choose(keys)
-    irregular = dict(zip((quirks.choose(keys) for _ in _IRREGULAR), _IRREGULAR, strict=True))
-    marked: dict[str, tuple[str, ...]] = {}
-    clips = []
-    for s, number in enumerate(take_numbers(range(1, 27), subjects)):
-        for c, role in enumerate(troupe[s]):
-            episode = 1 + 2 * c + int(rng.integers(0, 2))
-            name = f"EP{episode:02d}_{int(rng.integers(1, 13)):02d}{'f' if rng.random() < 0.35 else ''}"
-            name = irregular.get((s, c), name).format(episode)
-            onset = int(rng.integers(20, 240))
-            apex = onset + role.rise
-            # A clip may end at its apex.
-            offset = apex if (s, c) == apex_last else onset + role.length - 1
-            sample_id = f"casme2/sub{number:02d}/{name}"
-            units: int | str = int(role.movement) if role.movement.isdigit() else role.movement
-            cells = {
-                "subject": f"{number:02d}",
-                "filename": name,
-                "apex": "/" if (s, c) == no_apex else apex,
-                "units": "?" if (s, c) == unknown_units else units,
-            }
-            for quirk, key in (
-                ("no-apex", no_apex),
-                ("apex-is-offset", apex_last),
-                ("no-units", unknown_units),
-            ):
-                if key == (s, c):
-                    marked[quirk] = (sample_id,)
-            if (s, c) in irregular:
-                marked["irregular-name"] = (*marked.get("irregular-name", ()), sample_id)
-            folder = f"CASME2_RAW_selected/sub{number:02d}/{name}"
-            clips.append(Clip(sample_id, role, folder, "img{n}.jpg", onset, apex, offset, cells=cells))
-    clips.sort(key=lambda clip: clip.sample_id)
-    return Plan("casme2", tuple(clips), (640, 480), True, marked)
+    """Plan a CASME II tree: names, numbers and the sheet's oddities."""
+    roles = cast(_VOCABULARY, subjects, clips_per_subject, (10, 15), rng)
+    quirks = Quirks(rng, len(roles))
+    no_apex = quirks.choose(roles, "no-apex", lambda place: roles[place].emotion == "disgust")
+    apex_last = quirks.choose(roles, "apex-is-offset", lambda place: roles[place].emotion == "others")
+    no_units = quirks.choose(roles, "no-units")
+    irregular = {quirks.choose(roles, "irregular-name"): name for name in _IRREGULAR}
+    numbers = take_numbers(range(1, 27), subjects)
+    clips = {}
+    for place, role in roles.items():
+        subject = f"sub{numbers[place[0]]:02d}"
+        episode = 1 + 2 * place[1] + int(rng.integers(0, 2))
+        name = f"EP{episode:02d}_{int(rng.integers(1, 13)):02d}{'f' if rng.random() < 0.35 else ''}"
+        name = irregular.get(place, name).format(episode)
+        onset = int(rng.integers(20, 240))
+        apex = onset + role.rise
+        # A clip may end at its apex.
+        offset = apex if place == apex_last else onset + role.length - 1
+        units: int | str = int(role.movement) if role.movement.isdigit() else role.movement
+        cells = {
+            "subject": subject[3:],
+            "filename": name,
+            "apex": "/" if place == no_apex else apex,
+            "units": "?" if place == no_units else units,
+        }
+        sample_id, folder = f"casme2/{subject}/{name}", f"CASME2_RAW_selected/{subject}/{name}"
+        clips[place] = Clip(sample_id, role, folder, "img{n}.jpg", onset, apex, offset, cells=cells)
+    ordered = sorted(clips.values(), key=lambda clip: clip.sample_id)
+    return Plan(tuple(ordered), quirks.marked(clips))
 
 
 def write_sheets(root: Path, plan: Plan) -> None:
-    """Writes the coding sheet and the sheet of objective classes."""
-    with new_workbook(root / SHEET) as workbook:
-        sheet = workbook.add_worksheet("Sheet1")
-        workbook.add_worksheet("Sheet2")
-        workbook.add_worksheet("Sheet3")
-        write_header(sheet, 0, COLUMNS)
-        for row, clip in enumerate(plan.clips, start=1):
-            sheet.write_string(row, 0, clip.cells["subject"])
-            sheet.write_string(row, 1, clip.cells["filename"])
-            sheet.write_number(row, 3, clip.onset)
-            _write(sheet, row, 4, clip.cells["apex"])
-            sheet.write_number(row, 5, clip.offset)
-            _write(sheet, row, 7, clip.cells["units"])
-            sheet.write_string(row, 8, clip.role.emotion)
-    with new_workbook(root / OBJECTIVE_SHEET) as workbook:
-        sheet = workbook.add_worksheet("Sheet1")
-        write_header(sheet, 0, ("Subject", "Filename", "Objective Class"))
-        for row, clip in enumerate(plan.clips, start=1):
-            sheet.write_string(row, 0, clip.cells["subject"])
-            sheet.write_string(row, 1, clip.cells["filename"])
-            sheet.write_number(row, 2, objective_class(clip.role.movement))
-
-
-def _write(sheet: object, row: int, column: int, value: int | str) -> None:
-    """Writes a number as a number and text as text: `4` is an int in the real sheet, `4+7` is not."""
-    getattr(sheet, "write_string" if isinstance(value, str) else "write_number")(row, column, value)
+    """Write the coding sheet and the sheet of objective classes."""
+    rows: list[tuple[int | str, ...]] = [COLUMNS]
+    classes: list[tuple[int | str, ...]] = [("Subject", "Filename", "Objective Class")]
+    for clip in plan.clips:
+        cells = clip.cells
+        name = (cells["subject"], cells["filename"])
+        frames = ("", clip.onset, cells["apex"], clip.offset, "")
+        rows.append((*name, *frames, cells["units"], clip.role.emotion))
+        classes.append((*name, objective_class(clip.role.movement)))
+    write_workbook(root / SHEET, {"Sheet1": rows, "Sheet2": (), "Sheet3": ()})
+    write_workbook(root / OBJECTIVE_SHEET, {"Sheet1": classes})

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from mer_flow.synthetic.casting import Clip, Plan, Quirks, cast, take_numbers
-from mer_flow.synthetic.layouts.workbook import new_workbook, write_header
+from mer_flow.synthetic.casting import Clip, Place, Plan, Quirks, cast, take_numbers
+from mer_flow.synthetic.layouts.workbook import Cell, write_workbook
 from mer_flow.synthetic.movements import objective_class
 
+STREAM = 3
 SHEET = "cas(me)3_part_A_ME_label_JpgIndex_v2.xlsx"
 COLUMNS = ("Subject", "Filename", "Onset", "Apex", "Offset", "AU", "Objective class", "emotion")
 _ROMAN = ("", "I", "II", "III", "IV", "V", "VI", "VII")
@@ -32,81 +32,61 @@ _VOCABULARY = {
 
 
 def plan(subjects: int, clips_per_subject: int, rng: np.random.Generator) -> Plan:
-    """Plans a CAS(ME)^3 tree: names, numbers and the sheet's oddities."""
-    troupe = cast(_VOCABULARY, subjects, clips_per_subject, (9, 13), rng)
-    keys = [(s, c) for s in range(subjects) for c in range(clips_per_subject)]
-    quirks = Quirks(rng, len(keys))
+    """Plan a CAS(ME)^3 tree: names, numbers and the sheet's oddities."""
+    roles = cast(_VOCABULARY, subjects, clips_per_subject, (9, 13), rng)
+    quirks = Quirks(rng, len(roles))
 
-    def is_other(key: tuple[int, int]) -> bool:
-        return troupe[key[0]][key[1]].emotion == "others"
+    def is_other(place: Place) -> bool:
+        return roles[place].emotion == "others"
 
-    apex_first = quirks.choose(keys, is_other)
-    no_offset = quirks.choose(keys, is_other)
-    capital = quirks.choose([key for key in keys if is_other(key)]) or apex_first
-    upper = quirks.choose(keys)
-    chosen = (quirks.choose(keys) for _ in range(max(1, round(len(keys) / _DROP_EVERY))))
-    dropped: set[tuple[int, int]] = {key for key in chosen if key is not None}
+    apex_first = quirks.choose(roles, "apex-is-onset", is_other)
+    no_offset = quirks.choose(roles, "no-offset", is_other)
+    capital = quirks.choose(filter(is_other, roles)) or apex_first
+    quirks.mark("capital-emotion", capital)
+    upper = quirks.choose(roles, "capital-letter")
+    chosen = (quirks.choose(roles, "missing-frame") for _ in range(max(1, round(len(roles) / _DROP_EVERY))))
+    dropped: set[Place] = {place for place in chosen if place is not None}
     # The first of them loses its very apex.
     no_apex_frame = min(dropped, default=None)
-    marked: dict[str, tuple[str, ...]] = {}
-    clips = []
+    quirks.mark("missing-apex-frame", no_apex_frame)
+    clips = {}
     for s, number in enumerate(take_numbers(_SUBJECTS, subjects)):
         subject = f"spNO.{number}"
-        videos = _draw_videos(clips_per_subject, shared=s % 2 == 1, rng=rng)
-        for c, (role, (letter, onset)) in enumerate(zip(troupe[s], videos, strict=True)):
-            key = (s, c)
+        for c, (letter, onset) in enumerate(_draw_videos(clips_per_subject, s % 2 == 1, rng)):
+            place, role = (s, c), roles[s, c]
             apex, offset = onset + role.rise, onset + role.length - 1
-            filename = letter.upper() if key == upper else letter
-            sample_id = f"casme3/{subject}/{filename}_{onset}"
-            missing: tuple[int, ...] = ()
-            if key in dropped:
-                inner = onset + (2 if apex != onset + 2 else 3)
-                missing = (apex if key == no_apex_frame else inner,)
+            filename = letter.upper() if place == upper else letter
+            inner = onset + (2 if apex != onset + 2 else 3)
+            missing = (apex if place == no_apex_frame else inner,) if place in dropped else ()
             cells = {
                 "subject": subject,
-                "number": number,
                 "filename": filename,
-                "apex": onset if key == apex_first else apex,
-                "offset": 0 if key == no_offset else offset,
-                "emotion": "Others" if key == capital and is_other(key) else role.emotion,
+                "apex": onset if place == apex_first else apex,
+                "offset": 0 if place == no_offset else offset,
+                "emotion": "Others" if place == capital and is_other(place) else role.emotion,
             }
-            for quirk, bearers in (
-                ("apex-is-onset", {apex_first}),
-                ("no-offset", {no_offset}),
-                ("capital-emotion", {capital}),
-                ("capital-letter", {upper}),
-                ("missing-frame", dropped),
-                ("missing-apex-frame", {no_apex_frame}),
-            ):
-                if key in bearers:
-                    marked[quirk] = (*marked.get(quirk, ()), sample_id)
+            sample_id = f"casme3/{subject}/{filename}_{onset}"
             folder = f"part_A/{subject}/{letter}/color"
-            clips.append(Clip(sample_id, role, folder, "{n}.jpg", onset, apex, offset, 2, missing, cells))
-    clips.sort(key=lambda clip: (clip.cells["subject"], clip.cells["filename"].lower(), clip.onset))
-    return Plan("casme3", tuple(clips), (640, 480), True, marked)
+            clips[place] = Clip(sample_id, role, folder, "{n}.jpg", onset, apex, offset, 2, missing, cells)
+    ordered = sorted(
+        clips.values(), key=lambda clip: (clip.cells["subject"], clip.cells["filename"].lower(), clip.onset)
+    )
+    return Plan(tuple(ordered), quirks.marked(clips))
 
 
 def write_sheets(root: Path, plan: Plan) -> None:
-    """Writes the sheet `label`, and the two empty sheets beside it."""
-    with new_workbook(root / SHEET) as workbook:
-        sheet = workbook.add_worksheet("label")
-        workbook.add_worksheet("Sheet1")
-        workbook.add_worksheet("Sheet3")
-        write_header(sheet, 0, COLUMNS)
-        for row, clip in enumerate(plan.clips, start=1):
-            cells: dict[str, Any] = clip.cells
-            sheet.write_string(row, 0, cells["subject"])
-            sheet.write_string(row, 1, cells["filename"])
-            sheet.write_number(row, 2, clip.onset)
-            sheet.write_number(row, 3, cells["apex"])
-            sheet.write_number(row, 4, cells["offset"])
-            sheet.write_string(row, 5, clip.role.movement)
-            sheet.write_string(row, 6, _ROMAN[objective_class(clip.role.movement)])
-            sheet.write_string(row, 7, cells["emotion"])
+    """Write the sheet `label`, and the two empty sheets beside it."""
+    rows: list[tuple[Cell, ...]] = [COLUMNS]
+    for clip in plan.clips:
+        cells, movement = clip.cells, clip.role.movement
+        frames = (clip.onset, cells["apex"], cells["offset"])
+        shown = (movement, _ROMAN[objective_class(movement)], cells["emotion"])
+        rows.append((cells["subject"], cells["filename"], *frames, *shown))
+    write_workbook(root / SHEET, {"label": rows, "Sheet1": (), "Sheet3": ()})
 
 
 def _draw_videos(count: int, shared: bool, rng: np.random.Generator) -> list[tuple[str, int]]:
-    """Draws (letter, onset) of one subject's clips; two of them may share a video."""
+    """Draw (letter, onset) of one subject's clips; two of them may share a video."""
     found: list[tuple[str, int]] = []
     for i in range(count):
         letter = chr(ord("a") + (max(0, i - 1) if shared else i) % 26)

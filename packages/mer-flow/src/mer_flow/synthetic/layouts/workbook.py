@@ -2,38 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
-from mer_flow.work.errors import MissingDependencyError
+#: Number, text, `(formula, value)`, or nothing.
+Cell = int | str | tuple[str, int] | None
 
 
-@contextmanager
-def new_workbook(path: Path) -> Iterator[Any]:
-    """Opens an `xlsxwriter.Workbook` that is written when the block ends.
+def write_workbook(path: Path, sheets: Mapping[str, Iterable[Iterable[Cell]]]) -> None:
+    """Write a workbook: numbers as numbers, text as text, formulas with their stored values.
 
-    Raises:
-        MissingDependencyError: XlsxWriter is absent.
+    Args:
+        path: Where to write.
+        sheets: Name -> rows of cells; None and "" leave a cell blank.
     """
-    try:
-        import xlsxwriter
-    except ImportError as error:
-        raise MissingDependencyError(
-            f"writing the synthetic sheets needs XlsxWriter ({error}); "
-            "install it with: pip install 'mer-flow[demo]'"
-        ) from error
-    workbook = xlsxwriter.Workbook(str(path))
-    # Otherwise the time of writing goes into the file.
-    workbook.set_properties({"created": datetime(2020, 1, 1)})
-    yield workbook
-    workbook.close()
+    import xlsxwriter
 
-
-def write_header(sheet: Any, row: int, names: tuple[str, ...]) -> None:
-    """Writes a header row; an empty name leaves its cell blank."""
-    for column, name in enumerate(names):
-        if name:
-            sheet.write_string(row, column, name)
+    with xlsxwriter.Workbook(str(path)) as workbook:
+        # Otherwise the time of writing goes into the file.
+        workbook.set_properties({"created": datetime(2020, 1, 1)})
+        for name, rows in sheets.items():
+            sheet = workbook.add_worksheet(name)
+            for r, cells in enumerate(rows):
+                for c, cell in enumerate(cells):
+                    if isinstance(cell, tuple):
+                        sheet.write_formula(r, c, cell[0], value=cell[1])
+                    elif isinstance(cell, str) and cell:
+                        sheet.write_string(r, c, cell)
+                    elif isinstance(cell, int):
+                        sheet.write_number(r, c, cell)

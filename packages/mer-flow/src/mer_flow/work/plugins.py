@@ -1,0 +1,93 @@
+"""What installed packages bring through entry points: named at once, imported when asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cached_property
+from importlib.metadata import EntryPoint, entry_points
+from typing import Generic, TypeVar
+
+from mer_flow.work.errors import UsageError
+from mer_flow.work.suggest import unknown
+
+_Thing = TypeVar("_Thing")
+
+
+class Plugins(Generic[_Thing]):
+    """The things of one entry-point group by name; iterating gives the names and imports nothing.
+
+    Args:
+        group: The group, as in `mer_flow.databases`.
+        what: What a message calls one of its things, as in "database".
+        make: Called with an entry point's name and object; returns the thing, or raises where it is none.
+        own: Things that need no entry point.
+        points: The entry points; those of the installed packages by default.
+    """
+
+    def __init__(
+        self,
+        group: str,
+        what: str,
+        make: Callable[[str, object], _Thing],
+        own: Mapping[str, _Thing] | None = None,
+        points: Sequence[EntryPoint] | None = None,
+    ):
+        self.group, self.what = group, what
+        self._make = make
+        self._things = dict(own or {})
+        self._given = points
+
+    @cached_property
+    def _points(self) -> dict[str, list[EntryPoint]]:
+        points = entry_points(group=self.group) if self._given is None else self._given
+        found: dict[str, list[EntryPoint]] = {}
+        for point in sorted(points, key=lambda point: (point.name, point.value)):
+            found.setdefault(point.name, []).append(point)
+        return found
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(dict.fromkeys((*self._things, *self._points)))
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._things or name in self._points
+
+    def packages(self, name: str) -> str:
+        """Return the distributions that bring a name, with their versions; empty for one of our own."""
+        dists = [point.dist for point in self._points.get(name, ())]
+        return ", ".join(f"{d.name} {d.version}" if d is not None else "an unknown package" for d in dists)
+
+    def __getitem__(self, name: str) -> _Thing:
+        """Return one thing, importing it on the first question.
+
+        Raises:
+            UsageError: Nobody brings the name (the nearest is suggested), several packages do, or its module
+                fails to import.
+        """
+        if name in self._things:
+            return self._things[name]
+        points = self._points.get(name, [])
+        if not points:
+            raise unknown(self.what, name, self)
+        if len(points) > 1:
+            raise UsageError(
+                f"{self.what} '{name}' is registered {len(points)} times, by {self.packages(name)}; "
+                f"uninstall one of them or rename its {self.what}"
+            )
+        try:
+            self._things[name] = self._make(name, points[0].load())
+        except (Exception, SystemExit) as error:  # a stranger's module may raise anything
+            reason = f"{type(error).__name__}: {error}".splitlines()[0]
+            raise UsageError(
+                f"{self.what} '{name}' of {self.packages(name)} cannot be used: {reason}. "
+                f"Mend or uninstall that package; every other {self.what} works"
+            ) from error
+        return self._things[name]
+
+    def usable(self) -> Iterator[tuple[str, _Thing]]:
+        """Yield every name with its thing, leaving out what cannot be used."""
+        for name in self:
+            try:
+                thing = self[name]
+            except UsageError:
+                continue
+            yield name, thing

@@ -1,0 +1,76 @@
+"""Pages of docs/ that tests follow to the letter: their files are written and their commands run."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+#: A file's name on a line of its own, then its content.
+_FILE = re.compile(r"^`([\w./-]+)`:\n\n```(?:toml|python)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+_CONSOLE = re.compile(r"^```console\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+class Page:
+    """One page: `files` (name -> content) and `commands` (a command with the output that is promised)."""
+
+    def __init__(self, path: Path):
+        self.text = path.read_text(encoding="utf-8")
+        self.files: dict[str, str] = dict(_FILE.findall(self.text))
+        self.commands: list[tuple[str, str]] = []
+        for block in _CONSOLE.findall(self.text):
+            for line in block.splitlines(keepends=True):
+                if line.startswith("$ "):
+                    self.commands.append((line[2:].strip(), ""))
+                else:
+                    command, output = self.commands[-1]
+                    self.commands[-1] = (command, output + line)
+
+    def blocks(self) -> list[str]:
+        """The languages of all fenced blocks that have one, sorted."""
+        return sorted(re.findall(r"^```(\w+)$", self.text, re.MULTILINE))
+
+    def write(self, folder: Path) -> None:
+        for name, content in self.files.items():
+            path = folder / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(content)
+
+    def run(self, folder: Path, failing: str = "") -> dict[str, str]:
+        """Runs every command in a folder; those that contain `failing` must end with 1, the others with 0.
+
+        `pip install` goes into a folder of its own, without dependencies and without a network.
+        """
+        environment = {
+            **os.environ,
+            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+            "PYTHONPATH": os.pathsep.join(filter(None, [str(folder / "site"), os.environ.get("PYTHONPATH")])),
+            "OMP_NUM_THREADS": "1",
+            "PIP_TARGET": str(folder / "site"),
+            "PIP_NO_INDEX": "1",
+            "PIP_NO_DEPS": "1",
+            "PIP_NO_BUILD_ISOLATION": "0",
+            "PIP_DISABLE_PIP_VERSION_CHECK": "1",
+        }
+        outputs = {}
+        for command, output in self.commands:
+            done = subprocess.run(
+                command.replace("pip install", f"{sys.executable} -m pip install"),
+                shell=True,
+                cwd=folder,
+                env=environment,
+                capture_output=True,
+                text=True,
+            )
+            wanted = 1 if failing and failing in command else 0
+            assert done.returncode == wanted, f"{command}\n{done.stdout}{done.stderr}"
+            assert _promised(output).search(done.stdout), f"{command}\n{done.stdout}"
+            outputs[command] = done.stdout
+        return outputs
+
+
+def _promised(output: str) -> re.Pattern[str]:
+    """`...` stands for anything, on a line of its own for any lines."""
+    return re.compile(".*".join(re.escape(part) for part in output.strip().split("...")), re.DOTALL)
