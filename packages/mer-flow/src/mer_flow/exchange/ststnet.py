@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from mer_flow.databases import DATABASES, get_database
+from mer_flow.databases import get_database
 from mer_flow.exchange.imports import ImportProblem, ImportSummary, fill_store, report
 from mer_flow.exchange.label_list import (
     MEGC_CLASSES,
