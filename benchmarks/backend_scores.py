@@ -25,7 +25,7 @@ BACKENDS = ("opencv", "torch")
 
 
 def call(module: str, *arguments: str) -> str:
-    """Runs a command line as a user does and returns what it prints."""
+    """Run a command line as a user does and return what it prints."""
     done = subprocess.run([sys.executable, "-m", module, *arguments], capture_output=True, text=True)
     if done.returncode:
         raise SystemExit(f"{module} {' '.join(arguments)}\n{done.stdout}\n{done.stderr}")
@@ -33,7 +33,7 @@ def call(module: str, *arguments: str) -> str:
 
 
 def make_stores(folder: Path, subjects: int, clips: int, workers: int) -> dict[str, Path]:
-    """Makes the trees and a store per backend; what is there already is kept."""
+    """Make the trees and a store per backend; what is there already is kept."""
     if not all((folder / database).exists() for database in DATABASES):
         trees = ("--out", str(folder), "--subjects", str(subjects), "--clips", str(clips), "--trees-only")
         chosen = [word for database in DATABASES for word in ("--db", database)]
@@ -48,7 +48,7 @@ def make_stores(folder: Path, subjects: int, clips: int, workers: int) -> dict[s
 
 
 def scores(store: Path, runs: Path, model: str, settings: list[str], seeds: int) -> dict[str, np.ndarray]:
-    """Trains and returns UF1 and UAR of the last epoch, one value per seed."""
+    """Train and return UF1 and UAR of the last epoch, one value per seed."""
     words = [word for setting in settings for word in ("--set", setting)]
     where = ("--store", str(store), "--out", str(runs), "--seeds", str(seeds), "--quiet", "--json")
     found = json.loads(call("mer_bench.cli", "run", model, "--protocol", "cde", *where, *words))
@@ -57,7 +57,7 @@ def scores(store: Path, runs: Path, model: str, settings: list[str], seeds: int)
 
 
 def main() -> None:
-    """Measures and prints."""
+    """Measure and print."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

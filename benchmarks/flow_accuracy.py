@@ -11,38 +11,35 @@ where it is strong (gain); border against interior strain; and milliseconds per 
 from __future__ import annotations
 
 import argparse
+import time
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from machine import describe
+from machine import describe, write_out
 
 AMPLITUDES = (0.5, 1.0, 2.0, 3.0)
 MOVEMENTS = ("1+2", "4", "9", "12", "15")
 FRAME = (640, 480)
 
+Sections = dict[str, dict[str, Any]]
+
 #: Row title -> settings. The first is the default; the others differ from it in what they name.
-ROWS: dict[str, tuple[str, ...]] = {
-    "default": (),
-    "no margin cut": ("align.margin=0",),
-    "no stabilisation": ("stabilise.method=none",),
-    "stabilisation by the median": ("stabilise.method=median",),
-    "each frame aligned by itself": ("align.reference=each",),
-    "each by itself, no stabilisation": ("align.reference=each", "stabilise.method=none"),
-    "no prefilter": ("align.prefilter=false",),
-    "S = 128": ("align.size=128",),
-    "scale_step 0.5": ("flow.scale_step=0.5",),
-    "scale_step 0.5, 3 warps, epsilon 0.02": ("flow.scale_step=0.5", "flow.warps=3", "flow.epsilon=0.02"),
+ROWS: dict[str, Sections] = {
+    "default": {},
+    "no margin cut": {"align": {"margin": 0.0}},
+    "no stabilisation": {"stabilise": {"method": "none"}},
+    "stabilisation by the median": {"stabilise": {"method": "median"}},
+    "no prefilter": {"align": {"prefilter": False}},
+    "S = 128": {"align": {"size": 128}},
+    "scale_step 0.5": {"flow": {"scale_step": 0.5}},
+    "scale_step 0.5, 3 warps, epsilon 0.02": {"flow": {"scale_step": 0.5, "warps": 3, "epsilon": 0.02}},
 }
 #: Of these, those measured where the head is still.
-STILL = (
-    "default",
-    "no stabilisation",
-    "each frame aligned by itself",
-    "each by itself, no stabilisation",
-)
+STILL = ("default", "no stabilisation")
 
 
 @dataclass(frozen=True)
@@ -56,7 +53,7 @@ class Pair:
 
 
 def make_pairs(amplitude: float, subjects: int, head_moves: bool) -> Iterator[Pair]:
-    """Renders every movement on every subject; the same subjects and heads for every amplitude."""
+    """Render every movement on every subject; the same subjects and heads for every amplitude."""
     from mer_flow.synthetic.movements import displacement
     from mer_flow.synthetic.portrait import make_portrait
     from mer_flow.synthetic.rendering import ClipRenderer, HeadMotion
@@ -86,14 +83,19 @@ class Score:
     milliseconds: list[float]
 
 
-def score(pair: Pair, settings: tuple[str, ...], into: Score) -> None:
-    """Runs one pair through the pipeline and compares."""
+def score(pair: Pair, settings: Sections, into: Score) -> None:
+    """Run one pair through the pipeline and compare."""
     import cv2
 
-    from mer_flow.extraction.extractor import PipelineConfig, apply_settings, extract_pair
+    from mer_flow.config import PipelineConfig
+    from mer_flow.extraction.extractor import extractor
     from mer_flow.faces.landmarks import face_mask
 
-    found = extract_pair(pair.onset, pair.apex, apply_settings(PipelineConfig(), settings))
+    engine = extractor(PipelineConfig.from_dict(settings))
+    _ = engine.flow  # loaded before the clock runs
+    start = time.perf_counter()
+    found = engine.extract_pair(pair.onset, pair.apex)
+    into.milliseconds.append(1000 * (time.perf_counter() - start))
     matrix, size = found.alignment, found.flow.shape[-1]
     moved = cv2.warpAffine(np.ascontiguousarray(pair.field.transpose(1, 2, 0)), matrix, (size, size))
     truth = np.einsum("ij,yxj->iyx", matrix[:, :2], moved)
@@ -107,13 +109,10 @@ def score(pair: Pair, settings: tuple[str, ...], into: Score) -> None:
     into.zero.append(float(length[face].mean()))
     into.gain.append(float((found.flow[:2] * truth)[:, strong].sum() / (truth**2)[:, strong].sum()))
     into.border.append(float(found.flow[2][ring].max() / found.flow[2][~ring].max()))
-    into.milliseconds.append(1000 * sum(found.seconds.values()))
 
 
-def measure(
-    subjects: int, head_moves: bool, rows: dict[str, tuple[str, ...]]
-) -> dict[str, dict[float, Score]]:
-    """Scores every row at every amplitude."""
+def measure(subjects: int, head_moves: bool, rows: dict[str, Sections]) -> dict[str, dict[float, Score]]:
+    """Score every row at every amplitude."""
     table: dict[str, dict[float, Score]] = defaultdict(dict)
     for amplitude in AMPLITUDES:
         for row in rows:
@@ -124,19 +123,20 @@ def measure(
     return table
 
 
-def by_backend(rows: dict[str, tuple[str, ...]], backend: str) -> dict[str, tuple[str, ...]]:
-    """Returns the rows computed by a backend, or for `both` the defaults side by side."""
+def by_backend(rows: dict[str, Sections], backend: str) -> dict[str, Sections]:
+    """Return the rows computed by a backend, or for `both` the defaults side by side."""
     if backend == "both":
         return {
-            "opencv-tvl1": (),
-            "torch-tvl1": ("flow.backend=torch",),
-            "torch-tvl1, border clamp": ("flow.backend=torch", "flow.border=clamp"),
+            "opencv-tvl1": {},
+            "torch-tvl1": {"flow": {"backend": "torch"}},
+            "torch-tvl1, border clamp": {"flow": {"backend": "torch", "border": "clamp"}},
         }
-    return {title: (*settings, f"flow.backend={backend}") for title, settings in rows.items()}
+    chosen = {"backend": backend}
+    return {title: settings | {"flow": settings.get("flow", {}) | chosen} for title, settings in rows.items()}
 
 
 def render(table: dict[str, dict[float, Score]]) -> list[str]:
-    """Returns the table as Markdown lines."""
+    """Return the table as Markdown lines."""
     heads = [f"{a:g} px: EPE (gain)" for a in AMPLITUDES]
     lines = [
         f"| setting | {' | '.join(heads)} | border / interior strain | ms per pair |",
@@ -154,7 +154,7 @@ def render(table: dict[str, dict[float, Score]]) -> list[str]:
 
 
 def main() -> None:
-    """Measures and prints."""
+    """Measure and print."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -163,12 +163,15 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="also write the Markdown here")
     options = parser.parse_args()
 
-    from mer_flow.extraction.extractor import PipelineConfig, apply_settings, pipeline_record, prepare_worker
+    from mer_flow.config import PipelineConfig
+    from mer_flow.extraction.extractor import pipeline_record
+    from mer_flow.work.libraries import load_cv2, load_torch
 
+    load_cv2().setNumThreads(1)
     backend = "torch" if options.backend == "both" else options.backend
-    config = apply_settings(PipelineConfig(), [f"flow.backend={backend}"])
-    prepare_worker(config)
-    versions = pipeline_record(config)["versions"]
+    if backend == "torch":
+        load_torch().set_num_threads(1)
+    versions = pipeline_record(PipelineConfig.from_dict({"flow": {"backend": backend}}))["versions"]
     rows = by_backend(ROWS, options.backend)
     still = rows if options.backend == "both" else {title: rows[title] for title in STILL}
     pairs = options.subjects * len(MOVEMENTS)
@@ -190,10 +193,7 @@ def main() -> None:
         "",
         *render(measure(options.subjects, False, still)),
     ]
-    text = "\n".join(lines) + "\n"
-    print(text)
-    if options.out is not None:
-        options.out.write_text(text, encoding="utf-8")
+    write_out(lines, options.out)
 
 
 if __name__ == "__main__":

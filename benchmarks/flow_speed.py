@@ -25,7 +25,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 from flow_accuracy import AMPLITUDES, make_pairs
-from machine import describe
+from machine import describe, write_out
 
 #: Planes read and written by one iteration: by its 17 kernels, and by one that fused them all.
 PLANES_EAGER, PLANES_FUSED = 96, 17
@@ -41,7 +41,7 @@ class Aligned:
     face: np.ndarray
 
     def cut(self, margin: int) -> Aligned:
-        """Returns it without so many px on each side."""
+        """Return it without so many px on each side."""
         inner = slice(margin, self.onset.shape[0] - margin)
         planes = (np.ascontiguousarray(plane[..., inner, inner]) for plane in
                   (self.onset, self.apex, self.truth, self.face))  # fmt: skip
@@ -49,14 +49,15 @@ class Aligned:
 
 
 def aligned_pairs(subjects: int) -> tuple[list[Aligned], int]:
-    """Renders and aligns the pairs as the pipeline does; returns them and the margin in px."""
+    """Render and align the pairs as the pipeline does; return them and the margin in px."""
     import cv2
 
-    from mer_flow.extraction.extractor import PipelineConfig, prepare_worker
+    from mer_flow.config import PipelineConfig
+    from mer_flow.extraction.extractor import extractor
     from mer_flow.faces.align import to_grey, warp
     from mer_flow.faces.landmarks import face_mask
 
-    engine = prepare_worker(PipelineConfig())
+    engine = extractor(PipelineConfig())
     align, margin = engine.config.align, engine.config.align.margin_px
     side = align.size + 2 * margin
     found = []
@@ -87,7 +88,7 @@ class Tally:
 
 
 def compare(pairs: list[Aligned], backends: dict[str, Any], rounds: int) -> dict[str, Tally]:
-    """Lets the backends take turns on every pair; OpenCV, the first, is what the others are held against."""
+    """Let the backends take turns on every pair; OpenCV, the first, is what the others are held against."""
     tallies = {name: Tally() for name in backends}
     for backend in backends.values():
         backend.compute(pairs[0].onset[None], pairs[0].apex[None])
@@ -108,7 +109,7 @@ def compare(pairs: list[Aligned], backends: dict[str, Any], rounds: int) -> dict
 
 
 def render(tallies: dict[str, Tally]) -> list[str]:
-    """Returns the comparison as Markdown lines."""
+    """Return the comparison as Markdown lines."""
     lines = [
         "| backend | ms of process time per pair | ms of wall time | times OpenCV (process, wall) | EPE, px "
         "| from OpenCV, px |",
@@ -127,7 +128,7 @@ def render(tallies: dict[str, Tally]) -> list[str]:
 
 @contextmanager
 def timed(owner: Any, name: str, into: dict[str, list[float]], label: str) -> Iterator[None]:
-    """Adds up the process time of every call of a method."""
+    """Add up the process time of every call of a method."""
     original: Callable[..., Any] = getattr(owner, name)
 
     def call(*arguments: Any, **named: Any) -> Any:
@@ -144,7 +145,7 @@ def timed(owner: Any, name: str, into: dict[str, list[float]], label: str) -> It
 
 
 def profile(pairs: list[Aligned], backend: Any) -> list[str]:
-    """Returns where the CPU's time goes, per pair, beside the bytes that it moves, as Markdown lines."""
+    """Return where the CPU's time goes, per pair, beside the bytes that it moves, as Markdown lines."""
     import torch
 
     from mer_flow.flow.torch_tvl1.median import MedianFilter
@@ -199,7 +200,7 @@ def profile(pairs: list[Aligned], backend: Any) -> list[str]:
 
 
 def scaling(pairs: list[Aligned], backend: Any) -> list[str]:
-    """Returns the cost of 1, 4 and 16 pairs in one call, as Markdown lines."""
+    """Return the cost of 1, 4 and 16 pairs in one call, as Markdown lines."""
     lines = [
         "| pairs in one call | s of process time | s of wall time | pairs per s (wall) |",
         "|---|---|---|---|",
@@ -216,7 +217,7 @@ def scaling(pairs: list[Aligned], backend: Any) -> list[str]:
 
 
 def throughput(pairs: list[Aligned], backend: Any, batch: int) -> float:
-    """Returns pairs per second of wall time in one large call, after one that prepares it."""
+    """Return pairs per second of wall time in one large call, after one that prepares it."""
     chosen = [pairs[i % len(pairs)] for i in range(batch)]
     onset, apex = np.stack([p.onset for p in chosen]), np.stack([p.apex for p in chosen])
     backend.compute(onset, apex)
@@ -227,7 +228,7 @@ def throughput(pairs: list[Aligned], backend: Any, batch: int) -> float:
 
 
 def main() -> None:
-    """Measures and prints."""
+    """Measure and print."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -281,10 +282,7 @@ def main() -> None:
     lines += ["", "## Cost against the number of pairs", "", *scaling(sizes[0], backends["torch-tvl1"])]
     if options.device == "cpu":
         lines += ["", "## Where the time goes", "", *profile(sizes[0], backends["torch-tvl1"])]
-    text = "\n".join(lines) + "\n"
-    print(text)
-    if options.out is not None:
-        options.out.write_text(text, encoding="utf-8")
+    write_out(lines, options.out)
 
 
 if __name__ == "__main__":

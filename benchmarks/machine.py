@@ -1,4 +1,4 @@
-"""One line that names the machine a figure was measured on."""
+"""What benchmarks share: a line that names the machine, and how results are written."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def describe() -> str:
-    """Returns processor, usable cores, memory and Python version."""
+    """Return processor, usable cores, memory and Python version."""
     model = platform.processor() or platform.machine()
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():
@@ -21,3 +21,11 @@ def describe() -> str:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     return f"{model}, {cores} cores, {memory:.0f} GiB, Python {platform.python_version()}"
+
+
+def write_out(lines: list[str], path: Path | None) -> None:
+    """Print lines of Markdown, and write them to a file where one is named."""
+    text = "\n".join(lines) + "\n"
+    print(text)
+    if path is not None:
+        path.write_text(text, encoding="utf-8")

@@ -142,8 +142,8 @@ def test_equal_frames_have_no_flow(border: str, face: np.ndarray) -> None:
 
 
 def levels(backend: TorchTVL1) -> list[solver.Level]:
-    [plan] = backend._plans.values()
-    return plan.levels
+    [found] = backend._plans.values()
+    return found
 
 
 def iterations(backend: TorchTVL1) -> list[int]:

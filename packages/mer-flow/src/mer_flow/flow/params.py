@@ -11,9 +11,9 @@ from mer_flow.work.suggest import unknown
 FLOW_BACKENDS = ("opencv-tvl1", "torch-tvl1")
 #: Short names that mean one of them.
 BACKEND_ALIASES = {"opencv": "opencv-tvl1", "torch": "torch-tvl1"}
-BORDERS = ("auto", "zeros", "clamp")
-DEVICES = ("auto", "cpu", "cuda")
-COMPILE = ("auto", "on", "off")
+_CHOICES = {
+    "border": ("auto", "zeros", "clamp"), "device": ("auto", "cpu", "cuda"), "compile": ("auto", "on", "off")
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +82,7 @@ class BackendOptions:
     compile: str = "auto"
 
     def __post_init__(self) -> None:
-        for name, known in (("border", BORDERS), ("device", DEVICES), ("compile", COMPILE)):
+        for name, known in _CHOICES.items():
             if getattr(self, name) not in known:
                 raise unknown(f"value of flow.{name}", getattr(self, name), known)
         if self.check_every < 0:

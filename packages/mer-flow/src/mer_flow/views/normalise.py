@@ -21,11 +21,9 @@ _TOPS = {"minmax": 1.0, "minmax-255": 255.0}
 
 #: Side of the face that `FLOW_LIMIT` is stated for.
 REFERENCE_SIZE = 224
-
 #: Flow that becomes 1 under `scaled`, px of a 224 px face (eyes 90 px apart). Micro-expressions move skin by
 #: up to about 3 px there; averaged over the cells of a 28 × 28 map few values reach it.
 FLOW_LIMIT = 3.0
-
 #: Strain that becomes 1 under `scaled`: a 3 px movement that fades within 20 px has 0.1 to 0.15 at its flank.
 STRAIN_LIMIT = 0.1
 

@@ -11,7 +11,7 @@ from mer_flow.flow.base import check_finite, check_pairs
 from mer_flow.flow.params import BackendOptions, TVL1Params
 from mer_flow.flow.torch_tvl1 import version
 from mer_flow.flow.torch_tvl1.cuda import bytes_per_pair, fitting_batch, free_memory
-from mer_flow.flow.torch_tvl1.images import gradient, level_shapes, padded, power_of_two, resize
+from mer_flow.flow.torch_tvl1.images import level_shapes, power_of_two, resize
 from mer_flow.flow.torch_tvl1.median import MedianFilter
 from mer_flow.flow.torch_tvl1.solver import Level, Settings
 from mer_flow.work.errors import FlowError, UsageError
@@ -48,7 +48,7 @@ class TorchTVL1:
         self.version = version(torch.__version__, options)
         self._batch = batch
         self._settings = Settings(params, options, alone=options.device == "cpu" and (batch or 1) == 1)
-        self._plans: OrderedDict[tuple[int, int, int], _Plan] = OrderedDict()
+        self._plans: OrderedDict[tuple[int, int, int], list[Level]] = OrderedDict()
 
     def compute(self, onset: np.ndarray, apex: np.ndarray) -> np.ndarray:
         """Compute flow as `FlowBackend` says; it also fails where memory runs out."""
@@ -80,7 +80,7 @@ class TorchTVL1:
             return self._batch
         if self._settings.alone:
             return 1
-        kept = max((plan[0] for plan in self._plans if plan[1:] == (height, width)), default=0)
+        kept = max((key[0] for key in self._plans if key[1:] == (height, width)), default=0)
         batch = max(kept, fitting_batch(height, width, free_memory(self._settings.device)))
         if not batch:
             raise self._too_large(height, width)
@@ -96,47 +96,35 @@ class TorchTVL1:
 
     @torch.no_grad()
     def _compute(self, onset: np.ndarray, apex: np.ndarray) -> np.ndarray:
+        """Compute one batch, coarse to fine."""
         count, height, width = onset.shape
         # A last, smaller batch is filled up to a power of two: few sizes, each prepared once.
         size = count if self._settings.alone else power_of_two(count)
         filled = [*range(count), *[count - 1] * (size - count)]
-        key = (size, height, width)
+        levels = self._levels(size, height, width)
+        device, step = self._settings.device, self._settings.params.scale_step
+        pyramid = [[torch.from_numpy(frames[filled]).to(device).float() for frames in (onset, apex)]]
+        for level in levels[1:]:
+            pyramid.append([resize(images, level.size, step) for images in pyramid[-1]])
+        flow = torch.zeros(2, *pyramid[-1][0].shape, device=device)
+        for number in range(len(levels) - 1, -1, -1):
+            first, last = pyramid[number]
+            flow = levels[number].solve(first, last, flow)
+            if number:
+                flow = resize(flow, levels[number - 1].size) / step
+        return np.asarray(flow[:, :count].movedim(1, 0).cpu().numpy())
+
+    def _levels(self, count: int, height: int, width: int) -> list[Level]:
+        """Return the pyramid of a batch size, its memory kept between calls, finest level first."""
+        key, settings, p = (count, height, width), self._settings, self._settings.params
         if key not in self._plans:
             while len(self._plans) >= _KEPT_PLANS:
                 self._plans.popitem(last=False)
-            self._plans[key] = _Plan(*key, self._settings)
+            median = None
+            if p.median_filtering > 1:
+                median = MedianFilter(p.median_filtering, settings.compiled)
+                median.reserve(2 * count, height, width, settings.device)
+            shapes = level_shapes(height, width, p.nscales, p.scale_step)
+            self._plans[key] = [Level((count, *shape), settings, median) for shape in shapes]
         self._plans.move_to_end(key)
-        images = (
-            torch.from_numpy(frames[filled]).to(self._settings.device).float() for frames in (onset, apex)
-        )
-        flow = self._plans[key].run(*images)
-        return np.asarray(flow[:, :count].movedim(1, 0).cpu().numpy())
-
-
-class _Plan:
-    """The pyramid of one batch size, its memory kept between calls."""
-
-    def __init__(self, count: int, height: int, width: int, settings: Settings) -> None:
-        p, self._settings = settings.params, settings
-        self._shapes = level_shapes(height, width, p.nscales, p.scale_step)
-        median = None
-        if p.median_filtering > 1:
-            median = MedianFilter(p.median_filtering, settings.compiled)
-            median.reserve(2 * count, height, width, settings.device)
-        self.levels = [Level((count, *shape), settings, median) for shape in self._shapes]
-
-    def run(self, onset: torch.Tensor, apex: torch.Tensor) -> torch.Tensor:
-        """Compute the flow of a batch, coarse to fine: float32 (2, N, H, W)."""
-        step = self._settings.params.scale_step
-        onsets, apexes = [onset], [apex]
-        for shape in self._shapes[1:]:
-            onsets.append(resize(onsets[-1], shape, step))
-            apexes.append(resize(apexes[-1], shape, step))
-        flow = torch.zeros(2, *onsets[-1].shape, device=onset.device)
-        for number in range(len(self.levels) - 1, -1, -1):
-            images = torch.stack([apexes[number], *gradient(apexes[number])], dim=1)
-            images = padded(images, self._settings.border)
-            flow = self.levels[number].solve(onsets[number], images, flow)
-            if number:
-                flow = resize(flow, self._shapes[number - 1]) / step
-        return flow
+        return self._plans[key]

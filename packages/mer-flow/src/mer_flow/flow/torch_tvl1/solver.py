@@ -9,7 +9,7 @@ import torch
 
 from mer_flow.flow.params import BackendOptions, TVL1Params
 from mer_flow.flow.torch_tvl1.cuda import Monitor, captured
-from mer_flow.flow.torch_tvl1.images import warp
+from mer_flow.flow.torch_tvl1.images import gradient, padded, warp
 from mer_flow.flow.torch_tvl1.median import MedianFilter
 from mer_flow.flow.torch_tvl1.steps import FINENESS, State, Weights, compiled_advance, exact_sum
 
@@ -49,7 +49,7 @@ class Level:
     def __init__(self, shape: tuple[int, int, int], settings: Settings, median: MedianFilter | None) -> None:
         self.state = State(shape, settings.device)
         self.settings, self._median = settings, median
-        self.count, self._size, self._pixels = shape[0], shape[1:], shape[1] * shape[2]
+        self.count, self.size, self._pixels = shape[0], shape[1:], shape[1] * shape[2]
         self.iterations = 0  # run so far at this size, for benchmarks and tests
         if not settings.alone:
             self.active = torch.ones(self.count, dtype=torch.bool, device=settings.device)
@@ -62,18 +62,13 @@ class Level:
                 self._graphs[kind] = captured(functools.partial(self._run, *kind))
 
     def solve(self, onset: torch.Tensor, apex: torch.Tensor, flow: torch.Tensor) -> torch.Tensor:
-        """Refine the flow of this level.
-
-        Args:
-            onset: float32 (N, H, W), grey levels 0 to 255.
-            apex: float32 (N, 3, H', W'): the apex image and its gradient along x and y, extended by `padded`.
-            flow: float32 (2, N, H, W) px of this level, as what is returned.
-        """
+        """Refine the flow of this level, float32 (2, N, H, W) px, between images (N, H, W) of 0 to 255."""
         settings, state = self.settings, self.state
+        images = padded(torch.stack([apex, *gradient(apex)], dim=1), settings.border)
         torch.mul(flow, settings.scale, out=state.u)
         state.p.zero_()
         for _ in range(settings.params.warps):
-            self._linearise(onset, apex)
+            self._linearise(onset, images)
             if settings.alone:
                 self._iterate_alone()
             else:
@@ -83,11 +78,11 @@ class Level:
                 state.p.copy_(self.kept_p)
         return state.u / settings.scale
 
-    def _linearise(self, onset: torch.Tensor, apex: torch.Tensor) -> None:
-        """Warp the apex by the present flow and prepare the coefficients of the iteration."""
+    def _linearise(self, onset: torch.Tensor, images: torch.Tensor) -> None:
+        """Warp the apex and its gradient by the present flow; prepare the coefficients of the iteration."""
         state, scale = self.state, self.settings.scale
         flow = torch.div(state.u, scale, out=state.update)
-        warped = warp(apex, flow, self.settings.border)
+        warped = warp(images, flow, self.settings.border)
         image, along = warped[:, 0], (warped[:, 1], warped[:, 2])
         square, inverse = state.descent, state.norm[0]
         torch.mul(along[0], along[0], out=square).addcmul_(along[1], along[1])
@@ -158,7 +153,7 @@ class Level:
     def _continue_smaller(self, going: list[int], position: int) -> None:
         """Let the pairs that still go on do so in a level of half the batch."""
         if self._smaller is None:
-            self._smaller = Level((self.count // 2, *self._size), self.settings, self._median)
+            self._smaller = Level((self.count // 2, *self.size), self.settings, self._median)
         small, used = self._smaller, len(going)
         before = small.iterations
         # Spare places repeat a pair, switched off.
