@@ -7,7 +7,8 @@ from pathlib import Path
 
 import click
 
-from mer_bench.cli.options import json_option, store_option
+from mer_bench.cli.options import store_option
+from mer_flow.cli.options import json_option
 
 
 @click.command("check", short_help="Check environment, plug-ins and store; or a model.")

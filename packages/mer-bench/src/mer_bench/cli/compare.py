@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from mer_bench.cli.options import json_option
+from mer_flow.cli.options import json_option
 
 
 @click.command("compare", short_help="Test whether two runs differ, subject by subject.")

@@ -19,8 +19,6 @@ store_option = click.option(
 runs_option = click.option(
     "--out", type=click.Path(path_type=Path), default=Path("runs"), show_default=True, help="Folder of runs."
 )
-quiet_option = click.option("--quiet", is_flag=True, help="No progress.")
-json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 #: Field of `RunSettings` or `TrainingSettings` -> what its option takes, and says of itself.
 SETTINGS: dict[str, tuple[type, str]] = {
