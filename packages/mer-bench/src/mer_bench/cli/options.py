@@ -71,13 +71,7 @@ def settings_options(*names: str) -> Callable[[_Command], _Command]:
 
 @dataclass(frozen=True)
 class Asked:
-    """Settings as given on the command line.
-
-    Attributes:
-        config: A TOML file, below `--set`.
-        sets: Texts of `--set`, below the flags.
-        flags: Those that were given.
-    """
+    """Settings as given on the command line: a TOML file, texts of `--set`, flags."""
 
     config: Path | None
     sets: tuple[str, ...]
@@ -102,15 +96,7 @@ def layers_options(*names: str) -> Callable[[_Command], _Command]:
 
 @dataclass(frozen=True)
 class Doing:
-    """How `run` goes about it.
-
-    Attributes:
-        limit: Train the first so many folds of each run only.
-        dry_run: Resolve and check everything, train nothing.
-        out: Folder of runs.
-        quiet: Show no progress.
-        as_json: Print JSON, and nothing else.
-    """
+    """How `run` goes about it, by its options."""
 
     limit: int | None
     dry_run: bool
