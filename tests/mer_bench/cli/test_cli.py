@@ -112,7 +112,7 @@ def test_run_status_report_compare(
     code, out, _ = call("report", path, "--format", "latex", "--out", target)
     assert code == 0 and target.read_text().startswith(r"\begin{table}")
     code, _, err = call("report", path, "--out", target / "below.tex")
-    assert code == 1 and "name another place" in err and "record" not in err
+    assert code == 1 and "table.tex: File exists. Check that the path" in err and "record" not in err
     code, out, _ = call("report", path, "--json")
     assert json.loads(out)[0]["folds"] == 9
     code, _, err = call("report", path, "--format", "html")

@@ -7,7 +7,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -225,22 +226,27 @@ def bench(out: Path, store: Path, *more: str, epochs: int = 20) -> list[str]:
     return [sys.executable, "-m", "mer_bench.cli", *command]
 
 
-def begin(out: Path, store: Path, epochs: int = 20) -> subprocess.Popen[str]:
-    """Starts that run and waits for its third record."""
+@contextmanager
+def begun(
+    out: Path, store: Path, until: str, count: int = 1, epochs: int = 20
+) -> Iterator[subprocess.Popen[str]]:
+    """That run in another process, as soon as so many files of a name are there; ended afterwards."""
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    process = subprocess.Popen(bench(out, store, epochs=epochs), **pipes)
-    deadline = time.monotonic() + 120
-    while len(list(out.rglob("*.npz"))) < 3:
-        assert process.poll() is None and time.monotonic() < deadline
-        time.sleep(0.01)
-    return process
+    with subprocess.Popen(bench(out, store, epochs=epochs), **pipes) as process:
+        try:
+            deadline = time.monotonic() + 120
+            while len(list(out.rglob(until))) < count:
+                assert process.poll() is None and time.monotonic() < deadline
+                time.sleep(0.01)
+            yield process
+        finally:
+            process.kill()
 
 
 @pytest.mark.slow
 def test_a_killed_run_continues_to_the_same_table(small_store: Path, tmp_path: Path) -> None:
-    process = begin(tmp_path / "killed", small_store)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
+    with begun(tmp_path / "killed", small_store, "*.npz", 3) as process:
+        process.send_signal(signal.SIGKILL)
     (path,) = (tmp_path / "killed").iterdir()
     before = RunDirectory(path).status()
     assert 3 <= len(before.done[0]) < before.total and before.writer is None
@@ -265,22 +271,19 @@ def test_a_killed_run_continues_to_the_same_table(small_store: Path, tmp_path: P
 
 @pytest.mark.slow
 def test_of_two_runs_in_one_directory_one_trains(small_store: Path, tmp_path: Path) -> None:
-    first = begin(tmp_path, small_store, epochs=400)
-    (path,) = tmp_path.iterdir()
-    # Looking on must not let go of the lock, neither from within nor from outside.
-    assert str(RunDirectory(path).status().writer).startswith(f"pid {first.pid} on ")
-    for _ in range(2):
-        command = bench(tmp_path, small_store, "--seeds", "2", epochs=400)
-        second = subprocess.run(command, capture_output=True, text=True)
-        assert second.returncode == 1
-        assert (
-            f"is being written by pid {first.pid} on " in second.stderr
-            and "mer-bench status" in second.stderr
-        )
-        assert len(second.stderr.splitlines()) == 1
-    assert first.poll() is None
-    first.send_signal(signal.SIGINT)
-    _, err = first.communicate(timeout=60)
+    with begun(tmp_path, small_store, "manifest.json", epochs=20_000) as first:
+        (path,) = tmp_path.iterdir()
+        held = f"is being written by pid {first.pid} on "
+        # Looking on must not let go of the lock, neither from within nor from outside.
+        assert str(RunDirectory(path).status().writer).startswith(f"pid {first.pid} on ")
+        for _ in range(2):
+            command = bench(tmp_path, small_store, "--seeds", "2", epochs=20_000)
+            second = subprocess.run(command, capture_output=True, text=True)
+            assert (second.returncode, len(second.stderr.splitlines())) == (1, 1), second.stderr
+            assert held in second.stderr and "mer-bench status" in second.stderr
+        assert first.poll() is None
+        first.send_signal(signal.SIGINT)
+        _, err = first.communicate(timeout=60)
     assert first.returncode == 130 and "the same command continues" in err and "Traceback" not in err
     assert RunDirectory(path).seeds == (0,) and RunDirectory(path).status().writer is None
-    assert sorted(p.name for p in path.iterdir()) == ["manifest.json", "records"]
+    assert not list(path.rglob("*.tmp")) and not (path / ".lock").exists()

@@ -7,22 +7,23 @@ from pathlib import Path
 
 import click
 
+from mer_bench.cli.options import store_option
+from mer_flow.cli.options import json_option
+
 
 @click.command("check", short_help="Check environment, plug-ins and store; or a model.")
-@click.option(
-    "--store", type=click.Path(path_type=Path), help="The store; else the variable MER_BENCH_STORE."
-)
+@store_option
 @click.option("--scheme", default="megc3", show_default=True, help="Label scheme.")
 @click.option(
     "--conformance",
     "models",
     multiple=True,
     metavar="NAME",
-    help="Check that a model keeps what every model must; may be given several times, `all` for all.",
+    help="Examine a model; may be repeated; all for all.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@json_option
 def check_command(store: Path | None, scheme: str, models: tuple[str, ...], as_json: bool) -> None:
-    """Says what would keep a run from working: versions, devices, plug-ins, and what the store can feed.
+    """Say what would keep a run from working: versions, devices, plug-ins, and what the store can feed.
 
     With --conformance it takes a model through the suite that the models shipped with mer-bench have to pass:
     shapes, gradients, parameter count, memorising 16 samples, the same result for the same seed, saving and

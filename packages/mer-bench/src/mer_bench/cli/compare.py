@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from mer_bench.cli.options import json_option
+from mer_flow.cli.options import json_option
 
 
 @click.command("compare", short_help="Test whether two runs differ, subject by subject.")
@@ -42,18 +42,10 @@ def compare_command(a: Path, b: Path, selection: str, draws: int, seed: int, as_
     rows = [["", "", "A", "B", "A - B", "95 %", "p"]]
     for pool, tests in found.tests.items():
         for metric, test in tests.items():
-            one, other = found.values[pool][metric]
-            rows.append(
-                [
-                    database_title(pool),
-                    metric.upper(),
-                    f"{one:.4f}",
-                    f"{other:.4f}",
-                    f"{test.difference:+.4f}",
-                    f"{test.low:+.3f} to {test.high:+.3f}",
-                    p_text(test.p_value),
-                ]
-            )
+            one, other = (f"{value:.4f}" for value in found.values[pool][metric])
+            interval = f"{test.low:+.3f} to {test.high:+.3f}"
+            row = [database_title(pool), metric.upper(), one, other, f"{test.difference:+.4f}", interval]
+            rows.append([*row, p_text(test.p_value)])
     click.echo("\n".join(align(rows, left=2)))
     click.echo("")
     for run_seed, (only_a, only_b, p) in found.mcnemar.items():

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import click
 
-from mer_bench.cli.options import Asked, json_option, layers_options, quiet_option, store_option
+from mer_bench.cli.options import Asked, layers_options, store_option
 from mer_bench.cli.telling import training_shown
+from mer_flow.cli.options import json_option, quiet_option
 
 
 @click.command("fit", short_help="Train one network on all samples and keep it; no score.")

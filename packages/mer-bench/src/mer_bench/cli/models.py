@@ -6,7 +6,7 @@ import json
 
 import click
 
-from mer_bench.cli.options import json_option
+from mer_flow.cli.options import json_option
 
 
 @click.command("models", short_help="List the registered models.")

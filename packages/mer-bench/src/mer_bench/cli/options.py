@@ -19,8 +19,6 @@ store_option = click.option(
 runs_option = click.option(
     "--out", type=click.Path(path_type=Path), default=Path("runs"), show_default=True, help="Folder of runs."
 )
-quiet_option = click.option("--quiet", is_flag=True, help="No progress.")
-json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 #: Field of `RunSettings` or `TrainingSettings` -> what its option takes, and says of itself.
 SETTINGS: dict[str, tuple[type, str]] = {
@@ -73,13 +71,7 @@ def settings_options(*names: str) -> Callable[[_Command], _Command]:
 
 @dataclass(frozen=True)
 class Asked:
-    """Settings as given on the command line.
-
-    Attributes:
-        config: A TOML file, below `--set`.
-        sets: Texts of `--set`, below the flags.
-        flags: Those that were given.
-    """
+    """Settings as given on the command line: a TOML file, texts of `--set`, flags."""
 
     config: Path | None
     sets: tuple[str, ...]
@@ -104,15 +96,7 @@ def layers_options(*names: str) -> Callable[[_Command], _Command]:
 
 @dataclass(frozen=True)
 class Doing:
-    """How `run` goes about it.
-
-    Attributes:
-        limit: Train the first so many folds of each run only.
-        dry_run: Resolve and check everything, train nothing.
-        out: Folder of runs.
-        quiet: Show no progress.
-        as_json: Print JSON, and nothing else.
-    """
+    """How `run` goes about it, by its options."""
 
     limit: int | None
     dry_run: bool

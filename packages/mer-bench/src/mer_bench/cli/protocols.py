@@ -8,7 +8,8 @@ from typing import Any
 
 import click
 
-from mer_bench.cli.options import json_option, settings_options, store_option
+from mer_bench.cli.options import settings_options, store_option
+from mer_flow.cli.options import json_option
 
 
 @click.command("protocols", short_help="List the protocols, or the folds of one.")

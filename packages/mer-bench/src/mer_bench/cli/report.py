@@ -39,9 +39,10 @@ def report_command(
     from mer_bench.report.leaderboard import build_leaderboards, ranked
     from mer_bench.report.render import RENDERERS
     from mer_bench.report.tables import build_tables
-    from mer_bench.runs.directory import RunDirectory, runs_below, write_atomically
+    from mer_bench.runs.directory import RunDirectory, runs_below
     from mer_bench.scores.summary import RunSummary, summarise
     from mer_bench.settings import parse_seeds
+    from mer_flow.work.files import write_whole
 
     chosen = None if seeds is None else parse_seeds(seeds)
     summaries: list[RunSummary] = []
@@ -65,7 +66,8 @@ def report_command(
     if out is None:
         click.echo(text.rstrip("\n"))
     else:
-        write_atomically(out, (text.rstrip("\n") + "\n").encode(), of_a_run=False)
+        out.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(out, (text.rstrip("\n") + "\n").encode())
         click.echo(f"wrote {out}")
     for reason in left_out:
         click.echo(f"left out: {reason}", err=True)

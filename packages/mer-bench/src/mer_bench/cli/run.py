@@ -8,18 +8,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from mer_bench.cli.options import (
-    Asked,
-    Doing,
-    json_option,
-    layers_options,
-    quiet_option,
-    runs_option,
-    store_option,
-)
+from mer_bench.cli.options import Asked, Doing, layers_options, runs_option, store_option
 from mer_bench.cli.run_many import run_many
 from mer_bench.cli.telling import outcome_fields, tell_outcome, training_shown
-from mer_flow.cli.options import packed
+from mer_flow.cli.options import json_option, packed, quiet_option
 
 if TYPE_CHECKING:
     from mer_bench.runs.train import Prepared

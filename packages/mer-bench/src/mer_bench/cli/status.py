@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mer_bench.cli.options import json_option, runs_option
+from mer_bench.cli.options import runs_option
+from mer_flow.cli.options import json_option
 
 if TYPE_CHECKING:
     from mer_bench.runs.directory import RunDirectory, RunStatus

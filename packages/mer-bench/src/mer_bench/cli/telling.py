@@ -11,7 +11,6 @@ import click
 
 if TYPE_CHECKING:
     from mer_bench.runs.train import Outcome
-    from mer_flow.work.progress import Progress
 
 
 @contextmanager
@@ -25,12 +24,12 @@ def training_shown(
     """
     from mer_flow.work.progress import Progress
 
-    shown: list[Progress] = []
+    progress = Progress(label, unit=unit, quiet=quiet)
 
     def report(done: int, total: int) -> None:
-        if not shown:
-            shown.append(Progress(label, total, unit, quiet=quiet))
-        shown[0].reach(done, note)
+        if not progress.total:
+            progress.expect(total)
+        progress.reach(done, note)
 
     training = logging.getLogger("mer_bench.training")
     level, propagate, handler = training.level, training.propagate, logging.StreamHandler()
@@ -39,10 +38,9 @@ def training_shown(
     training.setLevel(logging.WARNING if quiet else logging.INFO)
     training.propagate = False
     try:
-        yield report
+        with progress:
+            yield report
     finally:
-        for progress in shown:
-            progress.close()
         training.removeHandler(handler)
         training.setLevel(level)
         training.propagate = propagate

@@ -91,7 +91,7 @@ class BenchData:
 
 
 class DataCache:
-    """Keeps what was read, so that models of one input share it; the longest unused goes first.
+    """What was read, kept so that models of one input share it; the longest unused goes first.
 
     Args:
         limit: Bytes of maps to keep; the last that were read are kept in any case.

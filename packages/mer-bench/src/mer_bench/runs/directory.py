@@ -35,27 +35,23 @@ _ARRAYS = ("test_index", "logits", "inner_index", "inner_logits", "train_loss", 
 _LOCK = ".lock"
 
 
-def write_atomically(path: Path, payload: bytes, of_a_run: bool = True) -> None:
-    """Write a file whole or not at all; `of_a_run` where an error is to say what becomes of the run.
-
-    Raises:
-        RunError: The disk is full or the file cannot be written; what was there before is kept.
-    """
-    with _writing_to(path, of_a_run):
+def write_atomically(path: Path, payload: bytes) -> None:
+    """Write a file of a run whole or not at all; RunError where it cannot, and what was there is kept."""
+    with _writing_to(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         write_whole(path, payload)
 
 
 @contextlib.contextmanager
-def _writing_to(path: Path, of_a_run: bool = True) -> Iterator[None]:
+def _writing_to(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
         remedy = "Free some space" if full else "Mend that, or name another place"
-        kept = "; every record written before is kept, and the same command continues the run"
         raise RunError(
-            f"cannot write {path}: {error.strerror or error}. {remedy}{kept if of_a_run else ''}"
+            f"cannot write {path}: {error.strerror or error}. {remedy}; every record written before is kept, "
+            "and the same command continues the run"
         ) from error
 
 
@@ -100,17 +96,10 @@ class RunStatus:
 
 
 class RunDirectory:
-    """One run on disk.
-
-    Args:
-        path: The directory, holding a manifest.
+    """One run on disk; without a sound manifest it raises RunError.
 
     Attributes:
-        manifest: What it says.
         versions: What new records are stamped with; a resumed run has its own.
-
-    Raises:
-        RunError: There is no manifest, or it cannot be read.
     """
 
     def __init__(self, path: Path):
@@ -162,11 +151,7 @@ class RunDirectory:
         return self.path / "records" / f"seed-{seed}" / f"{quote(fold, safe='')}.npz"
 
     def write(self, result: FoldResult) -> None:
-        """Commit one record.
-
-        Raises:
-            RunError: The record is not of this run, or the disk is full.
-        """
+        """Commit one record; RunError where it is not of this run, or the disk is full."""
         self._check(result)
         meta = {
             "fold": result.fold,
@@ -184,11 +169,7 @@ class RunDirectory:
         write_atomically(self.record_path(result.seed, result.fold), buffer.getvalue())
 
     def read(self, seed: int, fold: str) -> FoldResult:
-        """Read one record.
-
-        Raises:
-            RunError: It is missing, damaged or of another run; the message names it.
-        """
+        """Read one record; RunError names it where it is missing, damaged or of another run."""
         path, digest = self.record_path(seed, fold), self.manifest.digest
         try:
             with np.load(path, allow_pickle=False) as file:

@@ -152,11 +152,7 @@ class RunManifest(_Part):
 
 
 def read_manifest(folder: Path) -> RunManifest:
-    """Read the manifest of a run directory.
-
-    Raises:
-        RunError: There is none, or it is unreadable, of another version or not whole.
-    """
+    """Read a run directory's manifest; RunError where there is none, or it is unreadable or not whole."""
     file = folder / MANIFEST
     try:
         content = json.loads(file.read_text(encoding="utf-8"))

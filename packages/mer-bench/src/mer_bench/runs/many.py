@@ -47,9 +47,6 @@ class Planned:
     """A model that can run.
 
     Attributes:
-        entry: As it is spelled.
-        registered: The model and its package.
-        request: Its settings.
         manifest: What its run directory says, or will say.
         path: The run directory.
         done: Folds recorded already, over all seeds.
@@ -78,7 +75,6 @@ class Finished:
     """What became of one model.
 
     Attributes:
-        planned: The model.
         outcome: What `execute` did; None where it could not be begun or broke off.
         failures: What went wrong, one sentence or more each.
     """
@@ -135,15 +131,7 @@ def _size(entry: Registered) -> tuple[bool, int, str]:
 
 @dataclass(frozen=True)
 class Leaderboard:
-    """The models of one leaderboard, checked; nothing has been trained.
-
-    Attributes:
-        store: The store.
-        out: Folder of all runs.
-        planned: What will be trained, in order.
-        refused: What cannot run, and why.
-        cache: Data that were read for checking.
-    """
+    """The models of one leaderboard, checked, with the data read for that; nothing has been trained."""
 
     store: Path
     out: Path

@@ -30,14 +30,7 @@ OnProgress = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class Prepared:
-    """A run, resolved and checked; nothing has been trained or written.
-
-    Attributes:
-        job: What training is told, for the first seed.
-        data: Maps and labels.
-        folds: The fold set.
-        manifest: What the run directory will say.
-    """
+    """A run, resolved and checked, its job that of the first seed; nothing has been trained or written."""
 
     job: Job
     data: BenchData
@@ -50,8 +43,7 @@ class Outcome:
     """What one call of `execute` did.
 
     Attributes:
-        run: The run directory.
-        status: Its state afterwards, for the seeds asked for.
+        status: The run's state afterwards, for the seeds asked for.
         trained: Folds trained by this call.
         kept: Folds that were there already.
         set_aside: Damaged records that were renamed and trained again.
@@ -165,14 +157,13 @@ def execute(
 ) -> Outcome:
     """Train the folds that have no sound record yet, and record each as soon as it is done.
 
+    Those that fail do not keep the others from being trained and recorded.
+
     Args:
         prepared: The run.
         out: Folder of all runs.
         limit: Train no more than the first so many folds of the set; the run stays incomplete.
         on_progress: Told how far the training has come.
-
-    Returns:
-        What was done; failed folds are listed in it, the others are kept.
 
     Raises:
         UsageError: `limit` is below 1.
