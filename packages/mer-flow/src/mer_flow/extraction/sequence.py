@@ -16,7 +16,7 @@ SEQUENCES = ("consecutive", "onset")
 
 
 def sequence_pairs(frames: np.ndarray, mode: str) -> np.ndarray:
-    """Pairs the frames of a clip.
+    """Pair the frames of a clip.
 
     Args:
         frames: (K, H, W), onset first.
@@ -33,7 +33,7 @@ def sequence_pairs(frames: np.ndarray, mode: str) -> np.ndarray:
 
 
 def reduced_sequence(flows: np.ndarray, landmarks: np.ndarray, engine: Extractor, size: int) -> np.ndarray:
-    """Removes the head's motion and the margin, and reduces by area.
+    """Remove the head's motion and the margin, and reduce by area.
 
     Args:
         flows: float32 (K - 1, 2, S + 2 margin, S + 2 margin) px of the aligned face.

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mer_flow.extraction.build import BuildSummary, build_store
-from mer_flow.extraction.extractor import PipelineConfig
+from mer_flow.databases.source import Source
+from mer_flow.extraction.build import BuildOptions, BuildSummary, build_store
 from mer_flow.extraction.sample import Keep
 from mer_flow.labels import apply_scheme
 from mer_flow.pictures import contact_sheet
@@ -173,23 +173,15 @@ def build_demo(summary: DemoSummary, *, workers: int, quiet: bool = False) -> De
     start = time.monotonic()
     path = summary.out / STORE
     for name, root in summary.roots.items():
-        progress: list[Progress] = []
-        summary.builds.append(
-            build_store(
-                name,
-                root,
+        with Progress(f"build {name}", quiet=quiet) as progress:
+            built = build_store(
+                Source(name, root),
                 path,
-                config=PipelineConfig(),
                 keep=Keep(faces=True),
-                workers=workers,
-                on_start=lambda todo, _, name=name, bars=progress: bars.append(  # type: ignore[misc]
-                    Progress(f"build {name}", todo, quiet=quiet)
-                ),
-                on_sample=lambda outcome, bars=progress: bars[0].advance(outcome.sample_id),  # type: ignore[misc]
+                options=BuildOptions(workers=workers),
+                progress=progress,
             )
-        )
-        for bar in progress:
-            bar.close()
+        summary.builds.append(built)
     with FlowStore(path) as store:
         tables = {name: store.samples(name) for name in summary.roots}
         summary.samples = sum(len(table) for table in tables.values())

@@ -18,7 +18,7 @@ from mer_flow.synthetic.portrait import Portrait, make_portrait
 from mer_flow.synthetic.rendering import ClipRenderer, HeadMotion
 from mer_flow.synthetic.truth import TRUTH_FILE, Truth, TruthSample, write_truth
 from mer_flow.work.errors import LayoutError, MissingDependencyError, UsageError
-from mer_flow.work.executor import WorkerPool
+from mer_flow.work.executor import LocalProcesses
 from mer_flow.work.suggest import unknown
 
 #: Databases whose layout can be made, in the order of their random streams.
@@ -157,20 +157,8 @@ def _clip_truths(root: Path, plan: Plan, seed: int, workers: int) -> Iterator[It
     if workers <= 1:
         yield map(_make_clip, jobs)
         return
-    # One subject's clips go to one worker, which then varies the face only once.
-    per_subject = max(1, len(jobs) // len({clip.role.subject for clip in plan.clips}))
-    with WorkerPool(workers, _one_thread) as pool:
-        try:
-            yield pool.map(_make_clip, jobs, chunksize=per_subject)
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
-
-
-def _one_thread() -> None:
-    import cv2
-
-    cv2.setNumThreads(1)
+    with LocalProcesses(workers) as pool:
+        yield pool.map(_make_clip, jobs)
 
 
 def _count(
@@ -189,6 +177,9 @@ def _portrait(seed: int, database: str, subject: int, size: tuple[int, int], col
 
 def _make_clip(job: tuple[Path, str, tuple[int, int], bool, int, int, Clip]) -> TruthSample:
     """Renders and writes one clip; returns its truth."""
+    import cv2
+
+    cv2.setNumThreads(1)
     root, database, size, colour, seed, index, clip = job
     portrait = _portrait(seed, database, clip.role.subject, size, colour)
     movement = displacement(clip.role.movement, portrait.landmarks, size[::-1], clip.role.amplitude)
