@@ -7,9 +7,9 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from mer_flow.config import SPOTTERS
+from mer_flow.config import SPOTTERS, load_config
 from mer_flow.extraction.apex import difference_curves, divide_and_conquer, region_boxes, spot_apex
-from mer_flow.extraction.extractor import PipelineConfig, align_clip, apply_settings
+from mer_flow.extraction.extractor import extract_pair, extractor
 from mer_flow.work.errors import FrameError, UsageError
 
 LENGTH, APEX = 24, 7
@@ -30,7 +30,8 @@ def render(frame: np.ndarray, move: Callable, bump: Callable, drift: float) -> l
         head[0] += drift * i / (LENGTH - 1)
         shown = move(frame, strength(i) * field + head) + rng.normal(size=frame.shape)
         frames.append(np.clip(np.rint(shown), 0, 255).astype(np.uint8))
-    return align_clip(frames, frames[0], apply_settings(PipelineConfig(), ["align.size=160"]))
+    engine = extractor(load_config(sets=["align.size=160"]))
+    return engine.align_clip(frames, engine.find_face(frames[0]))
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +58,7 @@ def test_midpoint_is_the_middle(still_head: list[np.ndarray]) -> None:
 def test_a_raised_brow_is_spotted(method: str, still_head: list[np.ndarray]) -> None:
     found = spot_apex(still_head, method)
     assert abs(found.index - APEX) <= 2 < abs(LENGTH // 2 - APEX)
-    assert found.curve.shape == (LENGTH,) and found.curve.dtype == np.float32 and found.method == method
+    assert found.curve.shape == (LENGTH,) and found.curve.dtype == np.float32
 
 
 def test_flow_peak_sees_through_a_drifting_head_where_difference_does_not(
@@ -68,10 +69,8 @@ def test_flow_peak_sees_through_a_drifting_head_where_difference_does_not(
 
 
 def test_given_landmarks_place_the_regions(grey: np.ndarray, still_head: list[np.ndarray]) -> None:
-    from mer_flow.extraction.extractor import extract_pair
-
     quick = ["align.size=160", "flow.nscales=2", "flow.warps=1", "regions.backend=dlib"]
-    landmarks = extract_pair(grey, grey, apply_settings(PipelineConfig(), quick)).landmarks
+    landmarks = extract_pair(grey, grey, load_config(sets=quick)).landmarks
     measured, assumed = region_boxes(160, landmarks), region_boxes(160)
     for (rows, columns), (rows_assumed, columns_assumed) in zip(measured, assumed, strict=True):
         assert abs(rows.start - rows_assumed.start) < 0.15 * 160

@@ -252,9 +252,9 @@ def test_mediapipe_starts_and_runs_without_noise(face_frame: np.ndarray, tmp_pat
     np.save(tmp_path / "f.npy", face_frame)
     code = (
         "import numpy as np, sys; "
-        "from mer_flow.extraction.extractor import extract_pair, PipelineConfig, apply_settings; "
+        "from mer_flow.config import load_config; from mer_flow.extraction.extractor import extract_pair; "
         f"f = np.load({str(tmp_path / 'f.npy')!r}); "
-        "c = apply_settings(PipelineConfig(), ['align.size=96', 'flow.nscales=2', 'flow.warps=1']); "
+        "c = load_config(sets=['align.size=96', 'flow.nscales=2', 'flow.warps=1']); "
         "assert extract_pair(f, f, c).notes['region_backend'] == 'mediapipe-legacy'; "
         "print('said', file=sys.stderr)"
     )

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from mer_flow.config import PipelineConfig, apply_settings
+from mer_flow.config import PipelineConfig, load_config
 from mer_flow.extraction.extractor import pipeline_record
 from mer_flow.flow import BackendOptions, TVL1Params, get_backend
 from mer_flow.flow import base as flow_base
@@ -300,7 +300,7 @@ def test_the_record_tells_the_backends_apart() -> None:
         (), ("flow.backend=torch",), ("flow.backend=torch", "flow.border=clamp"),
         ("flow.backend=torch", "flow.check_every=5"), ("flow.backend=torch", "flow.compile=on"),
     ):  # fmt: skip
-        config = apply_settings(PipelineConfig(), ("regions.backend=dlib", "flow.device=cpu", *settings))
+        config = load_config(sets=("regions.backend=dlib", "flow.device=cpu", *settings))
         records[settings] = pipeline_record(config)
     assert len({record["hash"] for record in records.values()}) == len(records)
     torch_record = records[("flow.backend=torch",)]
@@ -322,8 +322,9 @@ def test_auto_means_what_this_machine_has(monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_the_version_is_known_without_loading_pytorch() -> None:
     code = (
-        "import sys; from mer_flow.extraction.extractor import pipeline_record, PipelineConfig, apply_settings; "
-        "config = apply_settings(PipelineConfig(), ['flow.backend=torch', 'flow.device=cpu']); "
+        "import sys; from mer_flow.config import load_config; "
+        "from mer_flow.extraction.extractor import pipeline_record; "
+        "config = load_config(sets=['flow.backend=torch', 'flow.device=cpu']); "
         "print(pipeline_record(config)['versions']['flow_backend'], 'torch' in sys.modules)"
     )
     printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
@@ -344,7 +345,7 @@ def test_what_cannot_be_met_is_refused(face: np.ndarray, monkeypatch: pytest.Mon
         get_backend("torch-tvl")
     for key, value in (("border", "clmap"), ("device", "cuda:7"), ("compile", "yes"), ("check_every", "-1")):
         with pytest.raises(UsageError, match=f"flow.{key}"):
-            apply_settings(PipelineConfig(), [f"flow.{key}={value}"])
+            load_config(sets=[f"flow.{key}={value}"])
     backend = TorchTVL1(QUICK, CPU)
     with pytest.raises(FlowError, match="uint8"):
         backend.compute(face[None].astype(np.float32), face[None])
