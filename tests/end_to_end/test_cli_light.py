@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-HEAVY = ("torch", "cv2", "dlib", "mediapipe", "pandas", "sklearn", "h5py", "skimage")
+HEAVY = ("torch", "cv2", "dlib", "mediapipe", "pandas", "sklearn", "h5py", "skimage", "pydantic", "rich")
 COMMANDS = {
     "mer_flow.cli": [
         "doctor",

@@ -174,8 +174,8 @@ def _lines(summary: dict[str, Any]) -> list[str]:
     complete = "complete: the counts are those of a complete copy"
     lines.append(f"\n{'deviations:' if summary['deviations'] else complete}")
     for d in summary["deviations"]:
-        names = f" ({_first(d['names'])})" if d["names"] else ""
-        lines.append(f"  {d['message']}{names}.{' ' + d['remedy'] if d['remedy'] else ''}")
+        named = f" ({_first(d['names'])})" if d["names"] else ""
+        lines.append(f"  {d['message']}{named}.{' ' + d['remedy'] if d['remedy'] else ''}")
     return lines
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -33,22 +32,9 @@ FOLLOWED = 3
 SMOOTHING = 0.1
 
 
-@dataclass(frozen=True, slots=True)
-class Spotted:
-    """A spotted apex.
-
-    Attributes:
-        index: Position in the clip; 0 is the onset.
-        curve: float32 (K,), what the method maximised; for `midpoint` the nearness to the middle.
-    """
-
-    index: int
-    curve: np.ndarray
-
-
 def spot_apex(
     frames: Sequence[np.ndarray], method: str = "flow-peak", landmarks: np.ndarray | None = None
-) -> Spotted:
+) -> int:
     """Find the frame of the strongest expression.
 
     Args:
@@ -61,13 +47,13 @@ def spot_apex(
         landmarks: (68, 2) px on the aligned onset; None takes the places that the alignment gives.
 
     Returns:
-        The index, 1 or later where there are two frames or more, and the curve.
+        Its position in the clip, 1 or later where there are two frames or more.
 
     Raises:
         UsageError: An unknown method.
         FrameError: No frames, or frames of different shapes.
 
-    >>> spot_apex([np.zeros((32, 32), np.uint8)] * 9, "midpoint").index
+    >>> spot_apex([np.zeros((32, 32), np.uint8)] * 9, "midpoint")
     4
     """
     if method not in SPOTTERS:
@@ -79,25 +65,16 @@ def spot_apex(
         )
     count = len(frames)
     if method == "midpoint" or count < 3:
-        index = min(count // 2, count - 1)
-        place = np.arange(count) - index
-        return Spotted(index, (1 - np.abs(place) / max(count, 1)).astype(np.float32))
+        return min(count // 2, count - 1)
     boxes = region_boxes(frames[0].shape[0], landmarks)
     if method == "difference":
         curve = _smooth(difference_curves(frames, boxes).mean(axis=1))
-        return Spotted(1 + int(np.argmax(curve[1:])), curve.astype(np.float32))
-    curve = follow(flow_curves(frames, boxes, landmarks))
-    return Spotted(divide_and_conquer(curve), curve.astype(np.float32))
+        return 1 + int(np.argmax(curve[1:]))
+    return divide_and_conquer(follow(flow_curves(frames, boxes, landmarks)))
 
 
 def spot_clip(clip: ClipFrames, methods: Sequence[str], engine: Extractor, face: FoundFace) -> dict[str, int]:
     """Spot the apex of one clip on disk by several methods, reading it once.
-
-    Args:
-        clip: The clip.
-        methods: Some of `mer_flow.config.SPOTTERS`.
-        engine: Aligns its frames.
-        face: The face of the onset.
 
     Returns:
         Method -> apex as a number of the sheet.
@@ -116,14 +93,14 @@ def spot_clip(clip: ClipFrames, methods: Sequence[str], engine: Extractor, face:
             landmarks = transform(face.matrix, find_landmarks(clip.read_exact(numbers[0]), face.box))
         aligned = engine.align_clip((clip.read_exact(number) for number in numbers), face)
         frames = [to_grey(frame) for frame in aligned]
-    return {method: numbers[spot_apex(frames, method, landmarks).index] - clip.shift for method in methods}
+    return {method: numbers[spot_apex(frames, method, landmarks)] - clip.shift for method in methods}
 
 
 def region_boxes(size: int, landmarks: np.ndarray | None = None) -> list[tuple[slice, slice]]:
-    """Return rows and columns of the ten facial regions.
+    """Return rows and columns of the ten facial regions of an aligned face of `size` px.
 
     Args:
-        size: Side of the aligned face, px.
+        size: Its side.
         landmarks: (68, 2) px on it; None takes the places that the default alignment gives.
     """
     align = AlignConfig(size=max(size, 28))

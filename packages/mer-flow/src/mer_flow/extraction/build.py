@@ -50,15 +50,12 @@ class BuildSummary:
     """What one build did.
 
     Attributes:
-        database: The database.
-        store: The store's path.
         samples: Samples in the sheet, after `limit`.
         already: Samples that were committed before.
         built: Samples committed by this call.
         failed: `(sample_id, stage, reason)` of every sample that has no flow, earlier failures included.
         fallbacks: How many samples needed each fallback, this call only.
         seconds: Wall time of this call.
-        workers: Worker processes.
         flow_process: Whether one more process computed the flow.
         stage_seconds: Seconds per stage, summed over workers.
         peak_mb: Largest peak resident memory of a worker, MB.
@@ -227,5 +224,5 @@ def store_pipeline(config: PipelineConfig, keep: Keep) -> dict[str, Any]:
         "map_kind": {"kind": "computed", "map_size": config.align.size, "values": "px"},
         "config": record["config"],
         "versions": record["versions"],
-        "keep": asdict(keep),
+        "keep": keep.model_dump(),
     }

@@ -139,26 +139,15 @@ class Extractor:
         notes["outside"] = round(outside_share(frame.shape, matrix, self.config.align), 4)
         return FoundFace(matrix, box, found is not None, notes)
 
-    def align_clip(self, frames: Iterable[np.ndarray], face: FoundFace) -> list[np.ndarray]:
+    def align_clip(self, frames: Iterable[np.ndarray], face: FoundFace, margin: int = 0) -> list[np.ndarray]:
         """Align frames of one clip, uint8 (H, W) or (H, W, 3) each, with the onset's matrix.
 
         Returns:
-            uint8 (S, S) or (S, S, 3) each.
+            uint8 (S + 2 margin, S + 2 margin) or with 3 channels each.
         """
         from mer_flow.faces.align import warp
 
-        return [warp(frame, face.matrix, self.config.align) for frame in frames]
-
-    def align_grey(self, frames: Iterable[np.ndarray], face: FoundFace) -> list[np.ndarray]:
-        """Align frames of one clip, uint8 (H, W) or (H, W, 3) each, for flow between them.
-
-        Returns:
-            uint8 (S + 2 margin, S + 2 margin) each.
-        """
-        from mer_flow.faces.align import to_grey, warp
-
-        align = self.config.align
-        return [to_grey(warp(frame, face.matrix, align, align.margin_px)) for frame in frames]
+        return [warp(frame, face.matrix, self.config.align, margin) for frame in frames]
 
     def extract_pair(self, onset: np.ndarray, apex: np.ndarray, cropped: bool = False) -> Extracted:
         """Compute everything that a store keeps of one sample.
@@ -173,12 +162,12 @@ class Extractor:
             FaceError: No face was found, or the regions failed without a fallback.
             FlowError: The flow failed.
         """
-        pair = self.prepare_pair(onset, apex, cropped)
+        pair = self.prepare_pair(onset, apex, self.find_face(onset, cropped))
         return self.finish_pair(pair, self.flow.compute(pair.grey[:1], pair.grey[1:])[0])
 
-    def prepare_pair(self, onset: np.ndarray, apex: np.ndarray, cropped: bool = False) -> PreparedPair:
-        """Do what comes before the flow; see `extract_pair`, which this is the first part of."""
-        from mer_flow.faces.align import to_grey, transform, warp
+    def prepare_pair(self, onset: np.ndarray, apex: np.ndarray, face: FoundFace) -> PreparedPair:
+        """Do what comes between the onset's face and the flow; see `extract_pair`."""
+        from mer_flow.faces.align import to_grey, transform
         from mer_flow.faces.landmarks import find_landmarks
         from mer_flow.faces.regions import locate_regions
 
@@ -189,9 +178,8 @@ class Extractor:
                 "must have one shape: copy the clip again from the release"
             )
         align, margin = self.config.align, self.config.align.margin_px
-        face = self.find_face(onset, cropped)
         landmarks = transform(face.matrix, find_landmarks(apex, face.box)).astype(np.float32)
-        wide = [warp(frame, face.matrix, align, margin) for frame in (onset, apex)]
+        wide = self.align_clip((onset, apex), face, margin)
         regions = locate_regions(
             self._regions, wide[1], landmarks + margin, self.config.regions, check_eyes=face.detected
         )

@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+from pydantic import Field
 
 from mer_flow.config import ApexConfig, PipelineConfig
-from mer_flow.databases.clips import ClipFrames, ClipTask
+from mer_flow.databases.clips import ClipTask
 from mer_flow.extraction.apex import spot_clip
-from mer_flow.extraction.extractor import Extractor, FoundFace, PreparedPair, worker_extractor
-from mer_flow.extraction.sequence import SEQUENCES, reduced_sequence, sequence_pairs
+from mer_flow.extraction.extractor import Extractor, PreparedPair, worker_extractor
+from mer_flow.extraction.sequence import reduced_sequence, sequence_pairs
 from mer_flow.samples import UNKNOWN_FRAME, Sample
 from mer_flow.store.record import EncodeOptions, SampleRecord, encode_sample
 from mer_flow.work.clock import Clock, peak_memory_mb
@@ -28,10 +29,9 @@ from mer_flow.work.errors import (
     MerFlowError,
     MissingDependencyError,
     ModelFileError,
-    UsageError,
     WorkerError,
 )
-from mer_flow.work.suggest import unknown
+from mer_flow.work.settings import Settings
 
 #: Errors that name the stage by themselves.
 _STAGES: dict[type[Exception], str] = {
@@ -39,34 +39,28 @@ _STAGES: dict[type[Exception], str] = {
 }  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True)
-class Keep:
+class Keep(Settings):
     """What a store keeps of each sample besides landmarks, and how.
 
     Attributes:
         faces: Keep the aligned onset and apex faces (private data).
         clips: Keep this many aligned frames per sample, evenly spaced from onset to offset; 0 for none.
         dtype: Of the flow.
-        compression: gzip level, 0 to 9.
+        compression: gzip level.
         sequence: Keep flow along the clip too: `consecutive` from each frame to the next, `onset` from the
             onset to each later frame; empty for none.
         sequence_frames: Frames of the clip that it runs over, evenly spaced from onset to offset.
         sequence_size: Side of its maps, px.
     """
 
+    where = "keep"
     faces: bool = False
-    clips: int = 0
+    clips: int = Field(default=0, ge=0)
     dtype: Literal["float16", "float32"] = "float16"
-    compression: int = 4
-    sequence: str = ""
-    sequence_frames: int = 16
+    compression: int = Field(default=4, ge=0, le=9)
+    sequence: Literal["", "consecutive", "onset"] = ""
+    sequence_frames: int = Field(default=16, ge=2)
     sequence_size: int = 112
-
-    def __post_init__(self) -> None:
-        if self.sequence not in ("", *SEQUENCES):
-            raise unknown("flow sequence", self.sequence, SEQUENCES)
-        if self.sequence_frames < 2:
-            raise UsageError(f"a flow sequence needs at least 2 frames, got {self.sequence_frames}")
 
     def encoding(self) -> EncodeOptions:
         """Return how records are encoded."""
@@ -210,18 +204,16 @@ def extract_record(task: ClipTask, engine: Extractor, keep: Keep, clock: Clock) 
 
 def prepare_record(task: ClipTask, engine: Extractor, keep: Keep, clock: Clock) -> PreparedSample:
     """Do what comes before the flow; see `extract_record`, which this is the first part of."""
+    from mer_flow.faces.align import to_grey
+
     sample, config = task.sample, engine.config
     spotted = _spotter(sample, config.apex)
     clip = task.open(config.frames.nearest_limit)
     with clock("decode"):
         onset = clip.read_onset()
-
-    face: FoundFace | None = None
-    if spotted or keep.clips or keep.sequence:
-        with clock("face"):
-            face = engine.find_face(onset, task.cropped)
+    with clock("face"):
+        face = engine.find_face(onset, task.cropped)
     if spotted:
-        assert face is not None
         with clock("face"):
             number = spot_clip(clip, (spotted,), engine, face)[spotted]
         source = "midpoint" if spotted == "midpoint" else f"spotted:{spotted}"
@@ -229,7 +221,7 @@ def prepare_record(task: ClipTask, engine: Extractor, keep: Keep, clock: Clock) 
     with clock("decode"):
         apex = clip.read("apex", sample.apex)
     with clock("face"):
-        pair = engine.prepare_pair(onset, apex, task.cropped)
+        pair = engine.prepare_pair(onset, apex, face)
 
     notes: dict[str, Any] = dict(pair.notes)
     fallbacks = list(notes.get("fallbacks", ()))
@@ -242,24 +234,20 @@ def prepare_record(task: ClipTask, engine: Extractor, keep: Keep, clock: Clock) 
         fallbacks.append("apex-at-onset-spotted")
     notes["fallbacks"] = sorted(set(fallbacks))
 
-    clips = sequence = None
-    if keep.clips and face is not None:
-        numbers, frames = _read_spread(clip, keep.clips, clock)
+    def along(count: int, margin: int, name: str) -> list[np.ndarray]:
+        with clock("decode"):
+            numbers = clip.spread(count)
+            frames = [clip.read_exact(number) for number in numbers]
+        notes[name] = [number - task.shift for number in numbers]
         with clock("face"):
-            clips = np.stack(engine.align_clip(frames, face))
-        notes["clip_frames"] = [number - task.shift for number in numbers]
-    if keep.sequence and face is not None:
-        numbers, frames = _read_spread(clip, keep.sequence_frames, clock)
-        with clock("face"):
-            sequence = np.stack(engine.align_grey(frames, face))
-        notes["sequence_frames"] = [number - task.shift for number in numbers]
+            return engine.align_clip(frames, face, margin)
+
+    clips = np.stack(along(keep.clips, 0, "clip_frames")) if keep.clips else None
+    sequence = None
+    if keep.sequence:
+        wide = along(keep.sequence_frames, config.align.margin_px, "sequence_frames")
+        sequence = np.stack([to_grey(frame) for frame in wide])
     return PreparedSample(sample, pair, sequence, clips, notes)
-
-
-def _read_spread(clip: ClipFrames, count: int, clock: Clock) -> tuple[list[int], list[np.ndarray]]:
-    with clock("decode"):
-        numbers = clip.spread(count)
-        return numbers, [clip.read_exact(number) for number in numbers]
 
 
 def finish_record(

@@ -11,16 +11,13 @@ from mer_flow.views.resample import resize_flow
 if TYPE_CHECKING:
     from mer_flow.extraction.extractor import Extractor
 
-#: Between which frames: each and the next, or the onset and each later one.
-SEQUENCES = ("consecutive", "onset")
-
 
 def sequence_pairs(frames: np.ndarray, mode: str) -> np.ndarray:
     """Pair the frames of a clip.
 
     Args:
         frames: (K, H, W), onset first.
-        mode: One of `SEQUENCES`.
+        mode: `consecutive`: each and the next; `onset`: the onset and each later one.
 
     Returns:
         (K - 1, 2, H, W): from, to.

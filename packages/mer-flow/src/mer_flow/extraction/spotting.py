@@ -25,14 +25,11 @@ from mer_flow.work.suggest import unknown
 
 @dataclass(frozen=True, slots=True)
 class SpottedSample:
-    """The apexes that the spotters found for one sample.
+    """The apexes that the spotters found for one sample; frames are numbered as in its sheet.
 
     Attributes:
-        sample_id: The sample.
-        onset: The sheet's onset.
-        apex: The sheet's apex; `UNKNOWN_FRAME` where it has none.
-        offset: The sheet's offset.
-        found: Spotter -> frame number, as the sheet counts.
+        apex: The sheet's; `UNKNOWN_FRAME` where it has none.
+        found: Spotter -> frame number.
         failure: Why the sample could not be spotted; empty where it could.
     """
 
@@ -49,8 +46,7 @@ class SpotterScore:
     """How far one spotter lies from the sheet.
 
     Attributes:
-        method: The spotter.
-        samples: Samples compared.
+        samples: How many were compared.
         mean_error: Mean absolute error, frames.
         median_error: Median absolute error, frames.
         relative_error: Mean absolute error as part of the clip's length.
@@ -77,7 +73,7 @@ def spot_database(
 
     Args:
         source: The copy of the database.
-        methods: Spotters to run.
+        methods: Some of `SPOTTERS`.
         workers: Worker processes; one per usable core unless given.
         limit: The first so many samples only.
         only_with_apex: Skip samples whose sheet has no apex.

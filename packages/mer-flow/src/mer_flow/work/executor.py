@@ -1,4 +1,4 @@
-"""Where work runs: in this process, in processes beside it, or wherever a `concurrent.futures.Executor` sends it.
+"""Where work runs: here, in processes beside this one, or wherever a `concurrent.futures.Executor` sends it.
 
 Tasks are small and whole in themselves (a clip, a fold), so that any executor may run them, and run one again
 whose worker was lost.
@@ -64,7 +64,7 @@ class InThisProcess(Executor):
 
 
 class LocalProcesses(Executor):
-    """Run tasks in spawned processes that leave Ctrl-C to their parent and end when it does, even by `kill -9`.
+    """Run tasks in spawned processes that leave Ctrl-C to their parent, and end with it, even by `kill -9`.
 
     A pool that broke, because a worker died, is replaced by a fresh one at the next `submit`. Leaving the
     `with` block by an error ends the workers at once, whatever they are doing.

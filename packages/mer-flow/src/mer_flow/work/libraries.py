@@ -91,7 +91,7 @@ def load_torch() -> Any:
 
 
 def torch_version() -> str:
-    """Return PyTorch's version without importing it, as in `2.13.0+cpu`; MissingDependencyError where absent."""
+    """Return PyTorch's version without importing it, as in `2.13.0+cpu`; it must be installed."""
     try:
         return metadata.version("torch")
     except metadata.PackageNotFoundError as error:

@@ -18,7 +18,7 @@ def hold(path: Path) -> Iterator[None]:
     """Hold a lock file without waiting, and remove it afterwards.
 
     Args:
-        path: The lock file, in a folder that exists. It names its holder while it is held.
+        path: The lock file; it names its holder while it is held.
 
     Raises:
         LockHeldError: Another process, or another place in this one, holds it; the message names the holder.

@@ -69,10 +69,11 @@ class Progress:
         from rich.table import Column
 
         text = Column(no_wrap=True, overflow="ellipsis", ratio=4)
-        columns = TextColumn("{task.description}", markup=False, table_column=text), BarColumn()
-        live = Live(
-            *columns, console=Console(file=self._stream), expand=True, transient=True, refresh_per_second=4
+        columns = (
+            TextColumn("{task.description}", markup=False, table_column=text),
+            BarColumn(None, table_column=Column(ratio=1)),
         )
+        live = Live(*columns, console=Console(file=self._stream), expand=True, transient=True)
         live.start()
         return live, live.add_task(self.line(), total=self.total or None)
 

@@ -1,6 +1,6 @@
 """Settings: pydantic models that say in one line what is wrong, and the layers that they are filled from.
 
-A model checks itself where it is built; layers (defaults, a TOML file, `--set`, flags) are merged by `layered`.
+A model checks itself where it is built; layers (a TOML file, `--set`, flags) are merged by `layered`.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Settings(BaseModel):
     >>> Align(sise=3)
     Traceback (most recent call last):
     ...
-    mer_flow.work.errors.UsageError: unknown setting 'align.sise'; did you mean 'align.size'? Known: align.size
+    mer_flow.work.errors.UsageError: unknown setting 'align.sise'; did you mean 'align.size'? Known: ...
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
@@ -85,7 +85,7 @@ def _keys(model: type[BaseModel], prefix: str) -> Iterator[str]:
 
 
 def _told(fault: ErrorDetails, model: type[Settings]) -> str:
-    """Word the first fault of a model, those within it having told theirs: the key, what is accepted, what was given."""
+    """Word a fault: the key, what is accepted, what was given. A model within this one has told its own."""
     steps = [str(step) for step in fault["loc"] if not isinstance(step, int)]
     field = model.model_fields.get(steps[0]) if steps else None
     key = ".".join([*([model.where] if model.where else []), *steps])
