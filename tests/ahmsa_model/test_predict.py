@@ -41,13 +41,14 @@ def built(tmp_path_factory):
     """A store of two synthetic clips, the frames of the first, and an untrained checkpoint."""
     from mer_flow.databases import get_database
     from mer_flow.databases.frames import FrameIndex
-    from mer_flow.extraction.build import build_store
+    from mer_flow.databases.source import Source
+    from mer_flow.extraction.build import BuildOptions, build_store
     from mer_flow.store.reader import FlowStore
     from mer_flow.synthetic import make_tree
 
     root = tmp_path_factory.mktemp("predict")
     tree = make_tree(root / "tree", "casme2", subjects=1, clips_per_subject=2)
-    build_store("casme2", tree, root / "store.h5", workers=1)
+    build_store(Source("casme2", tree), root / "store.h5", options=BuildOptions(workers=1))
     store = FlowStore(root / "store.h5")
     sample = next(iter(store.samples("casme2")))
     folder = get_database("casme2").locate(tree).folder(sample)

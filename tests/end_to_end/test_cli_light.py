@@ -10,7 +10,19 @@ import pytest
 import mer_bench.cli
 import mer_flow.cli
 
-HEAVY = ("torch", "cv2", "dlib", "mediapipe", "pandas", "pydantic", "sklearn", "h5py", "skimage", "numpy")
+HEAVY = (
+    "torch",
+    "cv2",
+    "dlib",
+    "mediapipe",
+    "pandas",
+    "sklearn",
+    "h5py",
+    "skimage",
+    "pydantic",
+    "rich",
+    "numpy",
+)
 COMMANDS = {
     "mer_flow.cli": [*mer_flow.cli.COMMANDS],
     "mer_bench.cli": [*mer_bench.cli.COMMANDS],

@@ -14,7 +14,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from mer_bench.scores.summary import summarise
 
 from mer_bench.errors import RunError, UsageError
 from mer_bench.models.majority import SPECS as MAJORITY
@@ -28,6 +27,7 @@ from mer_bench.report.terminal import render_run
 from mer_bench.runs.data import BenchData
 from mer_bench.runs.directory import RunDirectory
 from mer_bench.runs.train import Prepared, execute, prepare, prepare_data
+from mer_bench.scores.summary import summarise
 from mer_bench.settings import Request, RunSettings, TrainingSettings
 
 Prepare = Callable[..., Prepared]

@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-from mer_bench.training.job import Job, TrainingData
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
@@ -12,6 +11,7 @@ from mer_bench.models.spec import ModelSpec
 from mer_bench.protocols.folds import Fold
 from mer_bench.settings import TrainingSettings
 from mer_bench.training.classifier import fit_fold
+from mer_bench.training.job import Job, TrainingData
 
 LABELS = np.tile([0, 1, 2], 20).astype(np.int64)
 MAPS = LABELS[:, None, None, None] + 0.1 * np.random.default_rng(0).standard_normal((60, 3, 2, 2))

@@ -7,9 +7,9 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from mer_flow.config import SPOTTERS
+from mer_flow.config import SPOTTERS, load_config
 from mer_flow.extraction.apex import difference_curves, divide_and_conquer, region_boxes, spot_apex
-from mer_flow.extraction.extractor import PipelineConfig, align_clip, apply_settings
+from mer_flow.extraction.extractor import extract_pair, extractor
 from mer_flow.work.errors import FrameError, UsageError
 
 LENGTH, APEX = 24, 7
@@ -30,7 +30,8 @@ def render(frame: np.ndarray, move: Callable, bump: Callable, drift: float) -> l
         head[0] += drift * i / (LENGTH - 1)
         shown = move(frame, strength(i) * field + head) + rng.normal(size=frame.shape)
         frames.append(np.clip(np.rint(shown), 0, 255).astype(np.uint8))
-    return align_clip(frames, frames[0], apply_settings(PipelineConfig(), ["align.size=160"]))
+    engine = extractor(load_config(sets=["align.size=160"]))
+    return engine.align_clip(frames, engine.find_face(frames[0]))
 
 
 @pytest.fixture(scope="module")
@@ -49,34 +50,29 @@ def drifting_head(grey: np.ndarray, move: Callable, bump: Callable) -> list[np.n
 
 
 def test_midpoint_is_the_middle(still_head: list[np.ndarray]) -> None:
-    found = spot_apex(still_head, "midpoint")
-    assert found.index == LENGTH // 2 and found.curve.argmax() == found.index
+    assert spot_apex(still_head, "midpoint") == LENGTH // 2
 
 
 @pytest.mark.parametrize("method", ["difference", "flow-peak"])
 def test_a_raised_brow_is_spotted(method: str, still_head: list[np.ndarray]) -> None:
-    found = spot_apex(still_head, method)
-    assert abs(found.index - APEX) <= 2 < abs(LENGTH // 2 - APEX)
-    assert found.curve.shape == (LENGTH,) and found.curve.dtype == np.float32 and found.method == method
+    assert abs(spot_apex(still_head, method) - APEX) <= 2 < abs(LENGTH // 2 - APEX)
 
 
 def test_flow_peak_sees_through_a_drifting_head_where_difference_does_not(
     drifting_head: list[np.ndarray],
 ) -> None:
-    assert abs(spot_apex(drifting_head, "flow-peak").index - APEX) <= 2
-    assert abs(spot_apex(drifting_head, "difference").index - APEX) > 5
+    assert abs(spot_apex(drifting_head, "flow-peak") - APEX) <= 2
+    assert abs(spot_apex(drifting_head, "difference") - APEX) > 5
 
 
 def test_given_landmarks_place_the_regions(grey: np.ndarray, still_head: list[np.ndarray]) -> None:
-    from mer_flow.extraction.extractor import extract_pair
-
     quick = ["align.size=160", "flow.nscales=2", "flow.warps=1", "regions.backend=dlib"]
-    landmarks = extract_pair(grey, grey, apply_settings(PipelineConfig(), quick)).landmarks
+    landmarks = extract_pair(grey, grey, load_config(sets=quick)).landmarks
     measured, assumed = region_boxes(160, landmarks), region_boxes(160)
     for (rows, columns), (rows_assumed, columns_assumed) in zip(measured, assumed, strict=True):
         assert abs(rows.start - rows_assumed.start) < 0.15 * 160
         assert abs(columns.start - columns_assumed.start) < 0.15 * 160
-    assert abs(spot_apex(still_head, "flow-peak", landmarks).index - APEX) <= 2
+    assert abs(spot_apex(still_head, "flow-peak", landmarks) - APEX) <= 2
 
 
 def test_a_flicker_of_the_light_is_no_difference() -> None:
@@ -91,14 +87,14 @@ def test_a_flicker_of_the_light_is_no_difference() -> None:
 def test_short_clips_have_an_apex_after_the_onset(
     method: str, count: int, still_head: list[np.ndarray]
 ) -> None:
-    index = spot_apex(still_head[:count], method).index
+    index = spot_apex(still_head[:count], method)
     assert index == 0 if count == 1 else 1 <= index < count
 
 
 def test_a_still_clip_has_some_apex() -> None:
     frames = [np.full((64, 64), 90, np.uint8)] * 6
     for method in SPOTTERS:
-        assert 1 <= spot_apex(frames, method).index < 6
+        assert 1 <= spot_apex(frames, method) < 6
 
 
 @pytest.mark.parametrize("peak", range(1, 30))

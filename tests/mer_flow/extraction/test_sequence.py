@@ -8,12 +8,12 @@ import h5py
 import numpy as np
 import pytest
 
-from mer_flow.config import PipelineConfig, apply_settings
+from mer_flow.config import load_config
 from mer_flow.extraction.extractor import extractor
 from mer_flow.extraction.sequence import reduced_sequence, sequence_pairs
 from mer_flow.samples import Sample, SampleTable
-from mer_flow.store.reader import FlowStore
 from mer_flow.store.encode import SampleRecord, encode_sample
+from mer_flow.store.reader import FlowStore
 from mer_flow.store.verify import verify_store
 from mer_flow.store.writer import StoreWriter
 from mer_flow.work.errors import StoreError
@@ -39,7 +39,7 @@ def test_frames_pair_with_the_next_or_with_the_first() -> None:
 
 
 def test_head_motion_and_margin_go_and_the_unit_stays_true() -> None:
-    config = apply_settings(PipelineConfig(), ["align.size=64", "regions.backend=dlib"])
+    config = load_config(sets=["align.size=64", "regions.backend=dlib"])
     margin = config.align.margin_px
     y, x = np.mgrid[0 : 64 + 2 * margin, 0 : 64 + 2 * margin].astype(np.float32)
     head = np.stack([2.0 + 0.01 * (y - 40), -1.0 - 0.01 * (x - 40)])

@@ -6,37 +6,35 @@ import csv
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from mer_flow.databases.source import Source
 from mer_flow.extraction.spotting import score, spot_database
-from mer_flow.synthetic import load_truth, make_tree
+from mer_flow.synthetic import load_truth
+
+Trees = Callable[[str], Path]
 
 
-@pytest.fixture(scope="module")
-def trees(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tree with apexes in its sheet, and one without."""
-    root = tmp_path_factory.mktemp("trees")
-    for database in ("samm", "smic"):
-        make_tree(root / database, database, subjects=2, clips_per_subject=3, seed=5)
-    return root
-
-
-def test_spotted_apexes_lie_near_the_truth(trees: Path) -> None:
-    truth = load_truth(trees / "smic")
-    rows = spot_database("smic", trees / "smic", workers=2)
+def test_spotted_apexes_lie_near_the_truth(tree: Trees) -> None:
+    truth = load_truth(tree("smic"))
+    rows = spot_database(Source("smic", tree("smic")), workers=2)
     assert [row.failure for row in rows] == [""] * 6
     errors = {m: [abs(row.found[m] - truth[row.sample_id].apex) for row in rows] for m in rows[0].found}
     assert sum(errors["flow-peak"]) / 6 <= sum(errors["midpoint"]) / 6
     assert sum(errors["flow-peak"]) / 6 <= 1.5
 
 
-def test_evaluate_reports_errors_in_frames(trees: Path, tmp_path: Path) -> None:
-    arguments = [sys.executable, "-m", "mer_flow.cli", "spot", "--db", "samm", "--root", str(trees / "samm")]
+def spot(root: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    words = [sys.executable, "-m", "mer_flow.cli", "spot", "--db", root.name, "--root", str(root), *options]
+    return subprocess.run(words, capture_output=True, text=True)
+
+
+def test_evaluate_reports_errors_in_frames(tree: Trees, tmp_path: Path) -> None:
     out = tmp_path / "apexes.csv"
-    arguments += ["--evaluate", "--json", "--out", str(out)]
-    done = subprocess.run(arguments, capture_output=True, text=True)
+    done = spot(tree("samm"), "--evaluate", "--json", "--out", str(out))
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
     assert {row["method"] for row in report["scores"]} == {"midpoint", "difference", "flow-peak"}
@@ -47,9 +45,8 @@ def test_evaluate_reports_errors_in_frames(trees: Path, tmp_path: Path) -> None:
     assert reported == pytest.approx(by_hand)
 
 
-def test_evaluate_without_apexes_says_why_not(trees: Path) -> None:
-    arguments = [sys.executable, "-m", "mer_flow.cli", "spot", "--db", "smic", "--root", str(trees / "smic")]
-    done = subprocess.run([*arguments, "--evaluate"], capture_output=True, text=True)
+def test_evaluate_without_apexes_says_why_not(tree: Trees) -> None:
+    done = spot(tree("smic"), "--evaluate")
     assert done.returncode == 2 and "no apex to compare with" in done.stderr
 
 

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from mer_flow.samples import Sample, SampleTable
-from mer_flow.store.reader import FlowStore
 from mer_flow.store.encode import EncodeOptions
+from mer_flow.store.reader import FlowStore
 from mer_flow.store.verify import verify_store
 from mer_flow.store.writer import SampleRecord, StoreWriter, encode_sample
 from mer_flow.work.errors import StoreError, StoreMismatchError

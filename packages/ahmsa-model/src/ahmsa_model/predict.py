@@ -139,7 +139,7 @@ def predict_clip(
         aligned = [to_grey(image) for image in engine.align_clip(frames, face)]
         points = transform(face.matrix, find_landmarks(frames[0], face.box)) if face.detected else None
         method = method or config.apex.missing
-        at = spot_apex(aligned, method, points).index
+        at = spot_apex(aligned, method, points)
         names = [str(paths[0]), str(paths[at])]
         return _predict(checkpoint, config, [frames[0], frames[at]], cropped, names, f"spotted:{method}")
 

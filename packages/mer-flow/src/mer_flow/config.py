@@ -5,47 +5,31 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
-from typing import Any, get_type_hints
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, Literal, Self, get_args
 
-from mer_flow.flow.params import BACKEND_ALIASES, FLOW_BACKENDS, BackendOptions, TVL1Params
-from mer_flow.work.errors import UsageError
-from mer_flow.work.suggest import unknown
+from pydantic import Field, field_validator, model_validator
 
-ALIGN_REFERENCES = ("onset", "each")
-REGION_BACKENDS = ("auto", "mediapipe-tasks", "mediapipe-legacy", "dlib")
-REGION_FALLBACKS = ("dlib", "none")
-STABILISERS = ("similarity", "median", "none")
-AT_ONSET = ("keep", "spot", "drop")
-SPOTTERS = ("midpoint", "difference", "flow-peak")
+from mer_flow.flow.params import BACKEND_ALIASES, BackendOptions, TVL1Params
+from mer_flow.work.settings import Settings, layered, parse_sets, read_toml
+
+Spotter = Literal["midpoint", "difference", "flow-peak"]
+SPOTTERS: tuple[Spotter, ...] = get_args(Spotter)
 
 
-def _choice(key: str, value: str, known: Iterable[str]) -> None:
-    if value not in known:
-        raise unknown(f"value of {key}", value, known)
-
-
-def _range(key: str, value: float, low: float, high: float) -> None:
-    if not low <= value <= high:
-        raise UsageError(f"{key} must lie between {low} and {high}, got {value}")
-
-
-@dataclass(frozen=True, slots=True)
-class FramesConfig:
+class FramesConfig(Settings):
     """How frame files stand in for frame numbers.
 
     Attributes:
         nearest_limit: A missing frame is replaced by the nearest existing one up to so many frames away.
     """
 
-    nearest_limit: int = 2
-
-    def __post_init__(self) -> None:
-        _range("frames.nearest_limit", self.nearest_limit, 0, 1000)
+    where = "frames"
+    nearest_limit: int = Field(default=2, ge=0, le=1000)
 
 
-@dataclass(frozen=True, slots=True)
-class FacesConfig:
+class FacesConfig(Settings):
     """How a face is found (dlib HOG).
 
     Attributes:
@@ -54,44 +38,29 @@ class FacesConfig:
         crop_padding: Border, as part of the longer side, with which each try is repeated on a cropped frame.
     """
 
-    upsample: int = 1
-    min_score: float = 0.0
-    crop_padding: float = 0.25
-
-    def __post_init__(self) -> None:
-        _range("faces.upsample", self.upsample, 0, 3)
-        _range("faces.min_score", self.min_score, -1, 10)
-        _range("faces.crop_padding", self.crop_padding, 0, 2)
+    where = "faces"
+    upsample: int = Field(default=1, ge=0, le=3)
+    min_score: float = Field(default=0.0, ge=-1, le=10)
+    crop_padding: float = Field(default=0.25, ge=0, le=2)
 
 
-@dataclass(frozen=True, slots=True)
-class AlignConfig:
-    """The aligned face.
+class AlignConfig(Settings):
+    """The aligned face. One matrix, from the onset, holds for both frames, so alignment adds no motion.
 
     Attributes:
         size: Side S of the aligned face and of the flow map, px.
         eye_distance: Distance of the eye centres, as part of S.
         eye_row: Row of the eye centres, as part of S.
         margin: Border computed with the flow and cut off after it, as part of S; 0 switches it off.
-        reference: `onset`: one matrix, from the onset, for both frames, so alignment adds no motion. `each`:
-            every frame by its own landmarks, whose jitter exceeds a micro-expression; kept to be measured,
-            not to be used.
         prefilter: Area-like filter before shrinking.
     """
 
-    size: int = 224
-    eye_distance: float = 0.40
-    eye_row: float = 0.32
-    margin: float = 0.125
-    reference: str = "onset"
+    where = "align"
+    size: int = Field(default=224, ge=28, le=2048)
+    eye_distance: float = Field(default=0.40, ge=0.1, le=0.9)
+    eye_row: float = Field(default=0.32, ge=0.05, le=0.95)
+    margin: float = Field(default=0.125, ge=0, le=1)
     prefilter: bool = True
-
-    def __post_init__(self) -> None:
-        _range("align.size", self.size, 28, 2048)
-        _range("align.eye_distance", self.eye_distance, 0.1, 0.9)
-        _range("align.eye_row", self.eye_row, 0.05, 0.95)
-        _range("align.margin", self.margin, 0, 1)
-        _choice("align.reference", self.reference, ALIGN_REFERENCES)
 
     @property
     def margin_px(self) -> int:
@@ -99,43 +68,53 @@ class AlignConfig:
         return round(self.margin * self.size)
 
 
-@dataclass(frozen=True, slots=True)
-class FlowConfig(TVL1Params):
-    """The flow backend, its parameters and how it computes.
+class FlowConfig(Settings):
+    """The flow backend, and the fields of `TVL1Params` and `BackendOptions`, which check themselves.
 
     Attributes:
         backend: Name of the flow backend; `torch` and `opencv` are short for theirs.
-        border: As in `BackendOptions`, and so on.
-        device: Likewise.
-        check_every: Likewise.
-        compile: Likewise.
     """
 
-    backend: str = "opencv-tvl1"
+    where = "flow"
+    backend: Literal["opencv-tvl1", "torch-tvl1"] = "opencv-tvl1"
+    tau: float = 0.25
+    lambda_: float = 0.15
+    theta: float = 0.3
+    nscales: int = 5
+    warps: int = 5
+    epsilon: float = 0.01
+    inner_iterations: int = 30
+    outer_iterations: int = 10
+    scale_step: float = 0.8
+    gamma: float = 0.0
+    median_filtering: int = 5
     border: str = "auto"
     device: str = "auto"
     check_every: int = 0
     compile: str = "auto"
 
-    def __post_init__(self) -> None:
-        TVL1Params.__post_init__(self)
-        object.__setattr__(self, "backend", BACKEND_ALIASES.get(self.backend, self.backend))
-        _choice("flow.backend", self.backend, FLOW_BACKENDS)
-        _ = self.options  # checked there
+    @field_validator("backend", mode="before")
+    @classmethod
+    def _in_full(cls, name: Any) -> Any:
+        return BACKEND_ALIASES.get(name, name) if isinstance(name, str) else name
+
+    @model_validator(mode="after")
+    def _parts_check_themselves(self) -> Self:
+        _ = self.params, self.options
+        return self
 
     @property
     def params(self) -> TVL1Params:
         """The parameters of TV-L1 alone."""
-        return TVL1Params(**{item.name: getattr(self, item.name) for item in fields(TVL1Params)})
+        return TVL1Params(**self.model_dump(include={item.name for item in fields(TVL1Params)}))
 
     @property
     def options(self) -> BackendOptions:
         """Border, device and so on alone."""
-        return BackendOptions(**{item.name: getattr(self, item.name) for item in fields(BackendOptions)})
+        return BackendOptions(**self.model_dump(include={item.name for item in fields(BackendOptions)}))
 
 
-@dataclass(frozen=True, slots=True)
-class StabiliseConfig:
+class StabiliseConfig(Settings):
     """Removal of the head's own motion from the flow.
 
     Attributes:
@@ -144,53 +123,41 @@ class StabiliseConfig:
         seed: Seed of that draw.
     """
 
-    method: str = "similarity"
-    trials: int = 400
+    where = "stabilise"
+    method: Literal["similarity", "median", "none"] = "similarity"
+    trials: int = Field(default=400, ge=10, le=100_000)
     seed: int = 0
 
-    def __post_init__(self) -> None:
-        _choice("stabilise.method", self.method, STABILISERS)
-        _range("stabilise.trials", self.trials, 10, 100_000)
 
-
-@dataclass(frozen=True, slots=True)
-class StrainConfig:
+class StrainConfig(Settings):
     """Optical strain.
 
     Attributes:
         smooth_sigma: Gaussian smoothing of u and v before differencing, px; 0 switches it off.
     """
 
-    smooth_sigma: float = 0.0
-
-    def __post_init__(self) -> None:
-        _range("strain.smooth_sigma", self.smooth_sigma, 0, 100)
+    where = "strain"
+    smooth_sigma: float = Field(default=0.0, ge=0, le=100)
 
 
-@dataclass(frozen=True, slots=True)
-class RegionsConfig:
+class RegionsConfig(Settings):
     """The five region centres on the apex.
 
     Attributes:
-        backend: `auto`, `mediapipe-tasks`, `mediapipe-legacy` or `dlib`.
+        backend: What finds them.
         fallback: `dlib`: its points stand in where the backend fails on a sample (recorded); `none`: the
             sample fails.
         max_eye_error: Largest accepted distance of the backend's eye centres from dlib's, in inter-ocular
             distances.
     """
 
-    backend: str = "auto"
-    fallback: str = "dlib"
-    max_eye_error: float = 0.15
-
-    def __post_init__(self) -> None:
-        _choice("regions.backend", self.backend, REGION_BACKENDS)
-        _choice("regions.fallback", self.fallback, REGION_FALLBACKS)
-        _range("regions.max_eye_error", self.max_eye_error, 0, 10)
+    where = "regions"
+    backend: Literal["auto", "mediapipe-tasks", "mediapipe-legacy", "dlib"] = "auto"
+    fallback: Literal["dlib", "none"] = "dlib"
+    max_eye_error: float = Field(default=0.15, ge=0, le=10)
 
 
-@dataclass(frozen=True, slots=True)
-class ApexConfig:
+class ApexConfig(Settings):
     """Where the apex comes from.
 
     Attributes:
@@ -201,151 +168,71 @@ class ApexConfig:
             effect where `source` spots every apex.
     """
 
-    source: str = "sheet"
-    missing: str = "flow-peak"
-    at_onset: str = "keep"
-
-    def __post_init__(self) -> None:
-        _choice("apex.source", self.source, ("sheet", *SPOTTERS))
-        _choice("apex.missing", self.missing, SPOTTERS)
-        _choice("apex.at_onset", self.at_onset, AT_ONSET)
+    where = "apex"
+    source: Literal["sheet", Spotter] = "sheet"
+    missing: Spotter = "flow-peak"
+    at_onset: Literal["keep", "spot", "drop"] = "keep"
 
 
-@dataclass(frozen=True, slots=True)
-class PipelineConfig:
+class PipelineConfig(Settings):
     """Everything that decides what a store holds.
 
-    >>> config = apply_settings(PipelineConfig(), ["flow.tau=0.2", "align.size=128"])
+    >>> config = PipelineConfig(flow={"tau": 0.2}, align={"size": 128})
     >>> config.flow.tau, config.align.margin_px
     (0.2, 16)
     >>> PipelineConfig.from_dict(config.to_dict()) == config
     True
     """
 
-    frames: FramesConfig = field(default_factory=FramesConfig)
-    faces: FacesConfig = field(default_factory=FacesConfig)
-    align: AlignConfig = field(default_factory=AlignConfig)
-    flow: FlowConfig = field(default_factory=FlowConfig)
-    stabilise: StabiliseConfig = field(default_factory=StabiliseConfig)
-    strain: StrainConfig = field(default_factory=StrainConfig)
-    regions: RegionsConfig = field(default_factory=RegionsConfig)
-    apex: ApexConfig = field(default_factory=ApexConfig)
+    frames: FramesConfig = FramesConfig()
+    faces: FacesConfig = FacesConfig()
+    align: AlignConfig = AlignConfig()
+    flow: FlowConfig = FlowConfig()
+    stabilise: StabiliseConfig = StabiliseConfig()
+    strain: StrainConfig = StrainConfig()
+    regions: RegionsConfig = RegionsConfig()
+    apex: ApexConfig = ApexConfig()
 
     def to_dict(self) -> dict[str, dict[str, Any]]:
-        """Returns nested plain values, every parameter included."""
-        return asdict(self)
+        """Return nested plain values, every parameter included."""
+        return self.model_dump()
 
     def to_json(self) -> str:
-        """Returns canonical JSON: sorted keys, every parameter included."""
+        """Return canonical JSON: sorted keys, every parameter included."""
         return json.dumps(self.to_dict(), sort_keys=True)
 
     def hash(self) -> str:
-        """Returns 16 hexadecimal digits that differ as soon as one parameter does."""
+        """Return 16 hexadecimal digits that differ as soon as one parameter does."""
         return hashlib.sha256(self.to_json().encode()).hexdigest()[:16]
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> PipelineConfig:
-        """Builds a configuration from nested plain values; what is absent keeps its default.
-
-        Args:
-            values: Section -> key -> value, as `to_dict` returns and TOML gives.
-
-        Raises:
-            UsageError: An unknown section or key (with the nearest known one), or a value of a wrong type or
-                range.
-        """
-        sections = get_type_hints(cls)
-        built = {}
-        for section, entries in values.items():
-            if section not in sections:
-                raise unknown("pipeline section", section, sections)
-            if not isinstance(entries, Mapping):
-                raise UsageError(f"pipeline section '{section}' must hold keys and values, got {entries!r}")
-            hints = get_type_hints(sections[section])
-            known = [item.name for item in fields(sections[section])]
-            checked = {}
-            for key, value in entries.items():
-                if key not in known:
-                    raise unknown("pipeline key", f"{section}.{key}", [f"{section}.{name}" for name in known])
-                checked[key] = _typed(f"{section}.{key}", value, hints[key])
-            built[section] = sections[section](**checked)
-        return cls(**built)
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """Build a configuration from section -> key -> value; what is absent keeps its default."""
+        return cls(**values)
 
     @classmethod
-    def from_json(cls, text: str) -> PipelineConfig:
-        """Builds a configuration from what `to_json` wrote."""
-        return cls.from_dict(json.loads(text))
+    def from_json(cls, text: str) -> Self:
+        """Build a configuration from what `to_json` wrote."""
+        return cls(**json.loads(text))
 
 
-def _typed(key: str, value: Any, kind: type) -> Any:
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if not isinstance(value, kind) or (kind is not bool and isinstance(value, bool)):
-        raise UsageError(f"{key} must be of type {kind.__name__}, got {value!r}")
-    return value
-
-
-def _parsed(key: str, text: str, kind: type) -> Any:
-    if kind is bool:
-        words = {
-            "true": True,
-            "yes": True,
-            "on": True,
-            "1": True,
-            "false": False,
-            "no": False,
-            "off": False,
-            "0": False,
-        }
-        if text.lower() not in words:
-            raise UsageError(f"{key} must be true or false, got '{text}'")
-        return words[text.lower()]
-    try:
-        return kind(text)
-    except ValueError as error:
-        raise UsageError(f"{key} must be of type {kind.__name__}, got '{text}'") from error
-
-
-def setting_keys() -> tuple[str, ...]:
-    """Returns every dotted key, as in `flow.tau`."""
-    return tuple(
-        f"{section.name}.{item.name}"
-        for section in fields(PipelineConfig)
-        for item in fields(get_type_hints(PipelineConfig)[section.name])
-    )
-
-
-def apply_settings(config: PipelineConfig, settings: Iterable[str]) -> PipelineConfig:
-    """Overrides single parameters.
+def load_config(
+    path: Path | None = None, sets: Iterable[str] = (), flags: Mapping[str, Any] | None = None
+) -> PipelineConfig:
+    """Read a configuration file, then single settings, then flags; a later layer wins.
 
     Args:
-        config: Where to start from.
-        settings: `section.key=value` each; later ones win.
-
-    Returns:
-        A new configuration.
+        path: TOML file of sections and keys as `PipelineConfig` names them; None for the defaults.
+        sets: `section.key=value` each.
+        flags: Dotted key -> value.
 
     Raises:
-        UsageError: A setting without `=`, an unknown key (with the nearest known one), a wrong type or range.
+        UsageError: The file is missing or not TOML; a key is unknown (with the nearest known one) or of a
+            wrong type or range.
 
-    >>> apply_settings(PipelineConfig(), ["flow.tua=0.2"])
+    >>> load_config(sets=["flow.tua=0.2"])
     Traceback (most recent call last):
     ...
     mer_flow.work.errors.UsageError: unknown setting 'flow.tua'; did you mean 'flow.tau'? Known: ...
     """
-    keys = setting_keys()
-    changes: dict[str, dict[str, Any]] = {}
-    for setting in settings:
-        key, equals, text = setting.partition("=")
-        key, text = key.strip(), text.strip()
-        if not equals:
-            raise UsageError(f"setting '{setting}' lacks '='; write section.key=value, as in flow.tau=0.2")
-        if key not in keys:
-            raise unknown("setting", key, keys)
-        section, name = key.split(".")
-        part = getattr(config, section)
-        assert is_dataclass(part)
-        changes.setdefault(section, {})[name] = _parsed(key, text, get_type_hints(type(part))[name])
-    return replace(
-        config, **{name: replace(getattr(config, name), **entries) for name, entries in changes.items()}
-    )
+    return PipelineConfig(**layered(read_toml(path) if path else {}, parse_sets(sets), flags or {}))

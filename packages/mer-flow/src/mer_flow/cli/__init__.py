@@ -41,9 +41,5 @@ def cli() -> None:
 
 
 def main() -> None:
-    """Runs the command line; a mer-flow error becomes one clear message and an exit code."""
+    """Run the command line; a mer-flow error becomes one clear message and an exit code."""
     run_command_line(cli, "interrupted; what was committed is kept, the same command continues")
-
-
-if __name__ == "__main__":
-    main()

@@ -5,10 +5,22 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from mer_flow.cli.options import database_options
+from mer_flow.cli.options import database_options, given, json_option, quiet_option, workers_option
+
+if TYPE_CHECKING:
+    from mer_flow.databases.source import Source
+
+#: Options that stand for a pipeline parameter.
+FLAGS = {
+    "apex": "apex.source",
+    "apex_at_onset": "apex.at_onset",
+    "flow_backend": "flow.backend",
+    "device": "flow.device",
+}
 
 
 @click.command("build", short_help="Turn a database's sheet and frames into flow in a store.")
@@ -30,15 +42,18 @@ from mer_flow.cli.options import database_options
     help="Where the sheet puts the apex on the onset, so nothing moves: keep, spot an apex, or drop.  "
     "[default: keep]",
 )
-@click.option("--workers", type=click.IntRange(1), help="Worker processes.  [default: one per core]")
+@workers_option
 @click.option(
     "--limit",
     type=click.IntRange(1),
     help="Only the first N samples of the sheet; a later build adds the rest.",
 )
-@click.option("--keep-faces", is_flag=True, help="Keep the aligned onset and apex faces (private data).")
+@click.option(
+    "--keep-faces", "faces", is_flag=True, help="Keep the aligned onset and apex faces (private data)."
+)
 @click.option(
     "--keep-clips",
+    "clips",
     type=click.IntRange(0),
     default=0,
     metavar="K",
@@ -72,9 +87,7 @@ from mer_flow.cli.options import database_options
     help="What computes the flow: OpenCV, or PyTorch, about five times as fast.  [default: opencv]",
 )
 @click.option(
-    "--device",
-    type=click.Choice(["auto", "cpu", "cuda"]),
-    help="Where PyTorch computes it.  [default: auto]",
+    "--device", type=click.Choice(["auto", "cpu", "cuda"]), help="Where PyTorch computes it.  [default: auto]"
 )
 @click.option(
     "--dtype",
@@ -96,29 +109,17 @@ from mer_flow.cli.options import database_options
     help="Override one parameter, as in flow.tau=0.2; repeatable.",
 )
 @click.option("--retry-failed", is_flag=True, help="Try samples again that failed in an earlier build.")
-@click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
-@click.option("--quiet", is_flag=True, help="No progress.")
+@json_option
+@quiet_option
+@given("pipeline", "config", "settings", *FLAGS)
+@given("keep", "faces", "clips", "dtype", "sequence", "sequence_frames", "sequence_size")
+@given("how", "workers", "limit", "retry_failed")
 def build_command(
-    database: str,
-    root: Path | None,
+    source: Source,
     store: Path,
-    sheet: Path | None,
-    release: str,
-    apex: str | None,
-    apex_at_onset: str | None,
-    workers: int | None,
-    limit: int | None,
-    keep_faces: bool,
-    keep_clips: int,
-    sequence: str | None,
-    sequence_frames: int,
-    sequence_size: int,
-    flow_backend: str | None,
-    device: str | None,
-    dtype: str,
-    config: Path | None,
-    settings: tuple[str, ...],
-    retry_failed: bool,
+    pipeline: dict[str, Any],
+    keep: dict[str, Any],
+    how: dict[str, Any],
     as_json: bool,
     quiet: bool,
 ) -> None:
@@ -136,54 +137,14 @@ def build_command(
 
     Exit codes: 0 done, 1 built with failures (listed), 2 usage.
     """
-    from mer_flow.databases.layout import resolve_root
-    from mer_flow.extraction.build import build_store
-    from mer_flow.extraction.sample import Keep, Outcome
+    from mer_flow.config import load_config
+    from mer_flow.extraction.build import BuildOptions, build_store
+    from mer_flow.extraction.sample import Keep
     from mer_flow.work.progress import Progress
-    from mer_flow.work.settings import load_config
 
-    flags = {
-        "apex.source": apex,
-        "apex.at_onset": apex_at_onset,
-        "flow.backend": flow_backend,
-        "flow.device": device,
-    }
-    overrides = (*settings, *(f"{key}={value}" for key, value in flags.items() if value))
-    pipeline = load_config(config, overrides)
-    progress: Progress | None = None
-
-    def start(todo: int, already: int) -> None:
-        nonlocal progress
-        if already and not quiet:
-            click.echo(f"{database}: {already} samples are in the store already, {todo} to do", err=True)
-        progress = Progress(f"build {database}", todo, quiet=quiet)
-
-    def advance(outcome: Outcome) -> None:
-        assert progress is not None
-        progress.advance(outcome.sample_id)
-
-    summary = build_store(
-        database,
-        resolve_root(database, root),
-        store,
-        sheet=sheet,
-        release=release,
-        config=pipeline,
-        keep=Keep(
-            faces=keep_faces,
-            clips=keep_clips,
-            dtype=dtype,  # type: ignore[arg-type]
-            sequence=sequence or "",
-            sequence_frames=sequence_frames,
-            sequence_size=sequence_size,
-        ),
-        workers=workers,
-        limit=limit,
-        retry_failed=retry_failed,
-        on_start=start,
-        on_sample=advance,
-    )
-    if progress is not None:
-        progress.close()
+    flags = {key: pipeline[name] for name, key in FLAGS.items() if name in pipeline}
+    config = load_config(pipeline.get("config"), pipeline.get("settings", ()), flags)
+    with Progress(f"build {source.database}", quiet=quiet) as progress:
+        summary = build_store(source, store, config, Keep(**keep), BuildOptions(**how), progress)
     click.echo(json.dumps(summary.to_dict(), indent=2) if as_json else summary.text())
     sys.exit(1 if summary.failed else 0)

@@ -4,19 +4,31 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from mer_flow.cli.options import FOLDER, json_option, packed, quiet_option, workers_option
+
 if TYPE_CHECKING:
     from mer_flow.synthetic.demo import DemoSummary
+
+
+@dataclass(frozen=True)
+class Size:
+    """How large the trees are."""
+
+    subjects: int
+    clips: int
+    seed: int
 
 
 @click.command("demo")
 @click.option(
     "--out",
-    type=click.Path(path_type=Path, file_okay=False),
+    type=FOLDER,
     default=Path("demo"),
     show_default=True,
     help="Folder for trees, store and pictures.",
@@ -27,16 +39,15 @@ if TYPE_CHECKING:
 )
 @click.option("--clips", type=click.IntRange(1), default=6, show_default=True, help="Clips per subject.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of every choice.")
-@click.option("--workers", type=click.IntRange(1), help="Worker processes.  [default: one per core]")
+@workers_option
 @click.option("--trees-only", is_flag=True, help="Stop after the trees: sheets, frames, truth.")
-@click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
-@click.option("--quiet", is_flag=True, help="No progress.")
+@json_option
+@quiet_option
+@packed(Size, "size")
 def demo_command(
     out: Path,
     databases: tuple[str, ...],
-    subjects: int,
-    clips: int,
-    seed: int,
+    size: Size,
     workers: int | None,
     trees_only: bool,
     as_json: bool,
@@ -56,25 +67,22 @@ def demo_command(
 
     Exit codes: 0 done, 1 built with failures (listed), 2 usage.
     """
-    from mer_flow.extraction.build import usable_cores
     from mer_flow.synthetic.demo import build_demo, make_trees
+    from mer_flow.work.executor import usable_cores
 
     workers = workers or usable_cores()
     summary = make_trees(
         out,
         tuple(dict.fromkeys(databases)),
-        subjects=subjects,
-        clips_per_subject=clips,
-        seed=seed,
+        subjects=size.subjects,
+        clips_per_subject=size.clips,
+        seed=size.seed,
         workers=workers,
         quiet=quiet,
     )
     if not trees_only:
         build_demo(summary, workers=workers, quiet=quiet)
-    if as_json:
-        click.echo(json.dumps(summary.to_dict(), indent=2))
-    else:
-        click.echo("\n".join(_lines(summary)))
+    click.echo(json.dumps(summary.to_dict(), indent=2) if as_json else "\n".join(_lines(summary)))
     if summary.failed:
         sys.exit(1)
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import sys
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from mer_flow.cli.options import database_options
+from mer_flow.cli.options import database_options, json_option
+
+if TYPE_CHECKING:
+    from mer_flow.databases.source import Source
 
 #: Findings shown per kind unless --all is given.
 EXAMPLES = 5
@@ -25,17 +28,8 @@ EXAMPLES = 5
     "--deep", is_flag=True, help="Decode every frame from onset to offset, not only onset and apex."
 )
 @click.option("--all", "show_all", is_flag=True, help="List every finding, not only the first of each kind.")
-@click.option("--json", "as_json", is_flag=True, help="Print all findings as JSON.")
-def doctor_command(
-    database: str,
-    root: Path | None,
-    sheet: Path | None,
-    release: str,
-    max_gap: int | None,
-    deep: bool,
-    show_all: bool,
-    as_json: bool,
-) -> None:
+@json_option
+def doctor_command(source: Source, max_gap: int | None, deep: bool, show_all: bool, as_json: bool) -> None:
     """Find every problem of a database tree before any work starts, with sample, row and remedy.
 
     \b
@@ -50,34 +44,30 @@ def doctor_command(
     from mer_flow.databases.layout import resolve_root
     from mer_flow.work.progress import Progress
 
-    progress: Progress | None = None
+    with Progress(f"doctor {source.database}", quiet=as_json) as progress:
 
-    def advance(_: int, total: int) -> None:
-        nonlocal progress
-        if progress is None:
-            progress = Progress(f"doctor {database}", total, quiet=as_json)
-        progress.advance()
+        def advance(done: int, total: int) -> None:
+            if done == 1:
+                progress.expect(total)
+            progress.advance()
 
-    limit = FramesConfig().nearest_limit if max_gap is None else max_gap
-    found = examine(
-        database,
-        resolve_root(database, root),
-        sheet=sheet,
-        release=release,
-        max_gap=limit,
-        deep=deep,
-        on_sample=advance,
-    )
-    if progress is not None:
-        progress.close()
+        found = examine(
+            source.database,
+            resolve_root(source.database, source.root),
+            sheet=source.sheet,
+            release=source.release,
+            max_gap=FramesConfig().nearest_limit if max_gap is None else max_gap,
+            deep=deep,
+            on_sample=advance,
+        )
     if as_json:
         click.echo(json.dumps(found.to_dict(), indent=2))
         sys.exit(0 if found.complete else 1)
 
-    click.echo(f"{database} at {found.root}")
+    click.echo(f"{source.database} at {found.root}")
     if found.samples:
-        release_text = f", release {found.release}" if found.release else ""
-        click.echo(f"  sheet {found.sheet or 'none (folders)'}: {found.version}{release_text}")
+        release = f", release {found.release}" if found.release else ""
+        click.echo(f"  sheet {found.sheet or 'none (folders)'}: {found.version}{release}")
         click.echo(f"  {found.samples} samples, {found.subjects} subjects")
     for kind, problems in found.by_kind().items():
         severity, remedy = KINDS[kind]
@@ -89,9 +79,8 @@ def doctor_command(
             click.echo(f"  - {place}{problem.detail}")
         if len(shown) < len(problems):
             click.echo(f"  ... and {len(problems) - len(shown)} more (--all lists them)")
-    click.echo(
-        "\ncomplete: every sample can be built as it stands"
-        if found.complete
-        else "\nnot complete: see above"
+    verdict = (
+        "complete: every sample can be built as it stands" if found.complete else "not complete: see above"
     )
+    click.echo(f"\n{verdict}")
     sys.exit(0 if found.complete else 1)

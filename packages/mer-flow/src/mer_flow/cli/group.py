@@ -19,7 +19,6 @@ class LazyGroup(click.Group):
     Args:
         package: The package of the command modules; module `x` of command `c` exports `c_command`.
         table: Command name -> (module, one-line help shown without importing it), in teaching order.
-        **attributes: As for `click.Group`.
     """
 
     def __init__(self, package: str, table: Mapping[str, tuple[str, str]], **attributes: Any):
@@ -28,11 +27,11 @@ class LazyGroup(click.Group):
         self.table = table
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """Returns the command names in teaching order."""
+        """Return the command names in teaching order."""
         return list(self.table)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Imports and returns one command."""
+        """Import and return one command."""
         if cmd_name not in self.table:
             return None
         module = importlib.import_module(f"{self.package}.{self.table[cmd_name][0]}")
@@ -42,13 +41,13 @@ class LazyGroup(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Resolves a command name, suggesting the nearest one for an unknown name."""
+        """Resolve a command name, suggesting the nearest one for an unknown name."""
         if args and not args[0].startswith("-") and args[0] not in self.table:
             raise click.UsageError(str(unknown("command", args[0], self.table)), ctx)
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Lists the commands without importing any."""
+        """List the commands without importing any."""
         with formatter.section("Commands"):
             formatter.write_dl([(name, text) for name, (_, text) in self.table.items()])
 
@@ -59,7 +58,7 @@ def run_command_line(
     errors: tuple[type[Exception], ...] = (MerFlowError,),
     usage_errors: tuple[type[Exception], ...] = (UsageError,),
 ) -> None:
-    """Runs a command line and exits: 0 done, 1 incomplete or failed, 2 usage, 130 interrupted.
+    """Run a command line and exits: 0 done, 1 incomplete or failed, 2 usage, 130 interrupted.
 
     Args:
         group: The commands.

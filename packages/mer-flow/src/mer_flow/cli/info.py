@@ -8,6 +8,8 @@ from typing import Any
 
 import click
 
+from mer_flow.cli.options import json_option
+
 #: Failures that the text lists per database; `--json` has them all.
 SHOWN_FAILURES = 10
 
@@ -15,7 +17,7 @@ SHOWN_FAILURES = 10
 @click.command("info", short_help="Show what a store holds.")
 @click.argument("store", type=click.Path(path_type=Path))
 @click.option("--scheme", help="Count the classes of this label scheme only.  [default: every fitting one]")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@json_option
 def info_command(store: Path, scheme: str | None, as_json: bool) -> None:
     """Show samples, subjects and classes per database, fallbacks, failures and parameters of STORE."""
     from mer_flow.store.reader import FlowStore

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
 import click
+
+from mer_flow.cli.options import json_option
 
 
 @click.group("models", short_help="Fetch and verify landmark model files.")
@@ -21,7 +22,7 @@ def models_command() -> None:
 
 
 @models_command.command("list")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@json_option
 def list_models(as_json: bool) -> None:
     """Show every model file: where it is, what for, under which licence, and the region backend in use."""
     from mer_flow.faces.model_files import MODEL_FILES
@@ -34,14 +35,13 @@ def list_models(as_json: bool) -> None:
         return
     for row in rows:
         click.echo(f"{row['name']}: {row['status']}, {row['size'] / 1e6:.1f} MB, {row['path']}")
-        click.echo(f"  for {row['purpose']}; licence: {row['licence']}")
-        click.echo(f"  from {row['source']}")
+        click.echo(f"  for {row['purpose']}; licence: {row['licence']}\n  from {row['source']}")
     click.echo(f"region backend: {backend} ({reason})")
 
 
 @models_command.command("verify")
 @click.argument("names", nargs=-1)
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@json_option
 def verify_models(names: tuple[str, ...], as_json: bool) -> None:
     """Read every byte of the model files NAMES (all, if none is named) and compare size and SHA-256.
 
@@ -49,15 +49,14 @@ def verify_models(names: tuple[str, ...], as_json: bool) -> None:
     """
     from mer_flow.faces.model_files import MODEL_FILES
 
-    rows = [_described(_known(name), verify=True) for name in names or MODEL_FILES]
+    rows = [_described(name, verify=True) for name in names or MODEL_FILES]
     if as_json:
         click.echo(json.dumps(rows, indent=2))
     else:
         for row in rows:
             click.echo(f"{row['name']}: {row['status']}" + (f": {row['problem']}" if row["problem"] else ""))
-    bad = [row for row in rows if row["status"] == "wrong" or (names and row["status"] != "correct")]
-    if bad:
-        sys.exit(1)
+    if any(row["status"] == "wrong" or (names and row["status"] != "correct") for row in rows):
+        raise click.exceptions.Exit(1)
 
 
 @models_command.command("fetch")
@@ -74,40 +73,27 @@ def verify_models(names: tuple[str, ...], as_json: bool) -> None:
 @click.option("--force", is_flag=True, help="Fetch even where a correct file is present.")
 def fetch_model(name: str, source: Path | None, timeout: float, force: bool) -> None:
     """Bring the model file NAME (default: face-landmarker) into the cache, its SHA-256 checked first."""
-    from mer_flow.faces.model_files import MODEL_FILES, check, fetch, model_path
-    from mer_flow.work.errors import ModelFileError
+    from mer_flow.faces.model_files import MODEL_FILES, fetch
 
-    model = MODEL_FILES[_known(name)]
-    if not force:
-        path = model_path(model)
-        try:
-            check(model, path)
-        except ModelFileError:
-            pass
-        else:
-            click.echo(f"{model.name}: already there and correct: {path}")
-            return
+    present = _described(name, verify=True)
+    if present["status"] == "correct" and not force:
+        click.echo(f"{name}: already there and correct: {present['path']}")
+        return
+    model = MODEL_FILES[name]
     path = fetch(model, source=source, timeout=timeout)
-    click.echo(f"{model.name}: {model.size} bytes, SHA-256 as expected: {path}")
-    click.echo(f"licence: {model.licence}")
+    click.echo(f"{name}: {model.size} bytes, SHA-256 as expected: {path}\nlicence: {model.licence}")
     click.echo(
         "note: MediaPipe's Tasks interface reports its use (never the images) to Google over the network"
     )
 
 
-def _known(name: str) -> str:
-    from mer_flow.faces.model_files import MODEL_FILES
+def _described(name: str, verify: bool) -> dict[str, Any]:
+    from mer_flow.faces.model_files import MODEL_FILES, check, model_path
+    from mer_flow.work.errors import MissingDependencyError, ModelFileError
     from mer_flow.work.suggest import unknown
 
     if name not in MODEL_FILES:
         raise unknown("model file", name, MODEL_FILES)
-    return name
-
-
-def _described(name: str, verify: bool) -> dict[str, Any]:
-    from mer_flow.faces.model_files import MODEL_FILES, check, model_path
-    from mer_flow.work.errors import MissingDependencyError, ModelFileError
-
     model = MODEL_FILES[name]
     row: dict[str, Any] = {
         "name": name,
@@ -123,14 +109,11 @@ def _described(name: str, verify: bool) -> dict[str, Any]:
     try:
         path = model_path(model)
         row["path"] = str(path)
-        if path.exists():
-            row["status"] = "present"
+        row["status"] = "present" if path.exists() else "missing"
         if verify:
             check(model, path)
             row["status"] = "correct"
-    except MissingDependencyError as error:
-        row["problem"] = str(error)
-    except ModelFileError as error:
+    except (MissingDependencyError, ModelFileError) as error:
         row["problem"] = str(error)
         if row["status"] == "present":
             row["status"] = "wrong"

@@ -1,16 +1,27 @@
-"""Options that several commands take, and how a command receives many of them as one typed object."""
+"""Options that several commands take, and how a command receives many of them as one object."""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Iterable
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
+from mer_flow.databases.source import Source
+
 _Command = TypeVar("_Command", bound=Callable[..., Any])
+
+FILE = click.Path(path_type=Path, dir_okay=False)
+FOLDER = click.Path(path_type=Path, file_okay=False)
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+quiet_option = click.option("--quiet", is_flag=True, help="No progress.")
+workers_option = click.option(
+    "--workers", type=click.IntRange(1), help="Worker processes.  [default: one per core]"
+)
 
 
 def packed(kind: type, parameter: str) -> Callable[[_Command], _Command]:
@@ -23,16 +34,8 @@ def packed(kind: type, parameter: str) -> Callable[[_Command], _Command]:
     Returns:
         A decorator, to stand below the options.
     """
-
-    def decorate(command: _Command) -> _Command:
-        @functools.wraps(command)
-        def call(**values: Any) -> Any:
-            values[parameter] = kind(**{field.name: values.pop(field.name) for field in fields(kind)})
-            return command(**values)
-
-        return call  # type: ignore[return-value]
-
-    return decorate
+    names = [field.name for field in fields(kind)]
+    return _gathered(parameter, names, lambda values: kind(**values))
 
 
 def given(parameter: str, *names: str) -> Callable[[_Command], _Command]:
@@ -45,12 +48,18 @@ def given(parameter: str, *names: str) -> Callable[[_Command], _Command]:
     Returns:
         A decorator, to stand below the options.
     """
+    return _gathered(
+        parameter, names, lambda values: {n: value for n, value in values.items() if value not in (None, ())}
+    )
 
+
+def _gathered(
+    parameter: str, names: Iterable[str], make: Callable[[dict[str, Any]], Any]
+) -> Callable[[_Command], _Command]:
     def decorate(command: _Command) -> _Command:
         @functools.wraps(command)
         def call(**values: Any) -> Any:
-            taken = {name: values.pop(name) for name in names}
-            values[parameter] = {name: value for name, value in taken.items() if value not in (None, ())}
+            values[parameter] = make({name: values.pop(name) for name in names})
             return command(**values)
 
         return call  # type: ignore[return-value]
@@ -58,37 +67,15 @@ def given(parameter: str, *names: str) -> Callable[[_Command], _Command]:
     return decorate
 
 
-@dataclass(frozen=True)
-class Source:
-    """A copy of a database.
-
-    Attributes:
-        database: Registered name, as in `samm`.
-        root: Its tree; None for the environment's or the config file's.
-        sheet: Annotation sheet; None to search for it in the tree.
-        release: `auto`, or the release to read.
-    """
-
-    database: str
-    root: Path | None = None
-    sheet: Path | None = None
-    release: str = "auto"
-
-
 def database_options(command: _Command) -> _Command:
     """Add the options that name a copy of a database; the command receives them as `source`."""
     command = packed(Source, "source")(command)
+    path = click.Path(path_type=Path)
     for option in (
         click.option("--release", default="auto", show_default=True, help="Which release to read."),
+        click.option("--sheet", type=path, help="Annotation sheet; searched in the tree unless given."),
         click.option(
-            "--sheet",
-            type=click.Path(path_type=Path),
-            help="Annotation sheet; searched in the tree unless given.",
-        ),
-        click.option(
-            "--root",
-            type=click.Path(path_type=Path),
-            help="The database's tree; else MER_FLOW_<DB>_ROOT, else the config file.",
+            "--root", type=path, help="The database's tree; else MER_FLOW_<DB>_ROOT, else the config file."
         ),
         click.option("--db", "database", required=True, help="Database; `mer-flow databases` lists them."),
     ):

@@ -3,22 +3,34 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+
+from mer_flow.cli.options import FILE, FOLDER, json_option, packed
 
 if TYPE_CHECKING:
     from mer_flow.samples import Sample
     from mer_flow.store.reader import FlowStore
 
 
+@dataclass(frozen=True)
+class Choice:
+    """Which samples are drawn; empty lists are all."""
+
+    sample_ids: tuple[str, ...]
+    databases: tuple[str, ...]
+    subjects: tuple[str, ...]
+    classes: tuple[str, ...]
+    scheme: str
+    limit: int
+
+
 @click.command("show")
-@click.argument("store", type=click.Path(path_type=Path, dir_okay=False))
-@click.option(
-    "--out", required=True, type=click.Path(path_type=Path, file_okay=False), help="Folder for the pictures."
-)
+@click.argument("store", type=FILE)
+@click.option("--out", required=True, type=FOLDER, help="Folder for the pictures.")
 @click.option(
     "--sample", "sample_ids", multiple=True, help="Sample id, as samm/006/006_1_2; may be given again."
 )
@@ -43,16 +55,12 @@ if TYPE_CHECKING:
 @click.option(
     "--maps", "with_maps", is_flag=True, help="Also write each sample's flow as a plain coloured picture."
 )
-@click.option("--json", "as_json", is_flag=True, help="Print what was written as JSON.")
+@json_option
+@packed(Choice, "choice")
 def show_command(
     store: Path,
     out: Path,
-    sample_ids: tuple[str, ...],
-    databases: tuple[str, ...],
-    subjects: tuple[str, ...],
-    classes: tuple[str, ...],
-    scheme: str,
-    limit: int,
+    choice: Choice,
     per_page: int,
     view: str,
     scale: str,
@@ -68,7 +76,7 @@ def show_command(
     from mer_flow.store.reader import FlowStore
 
     with FlowStore(store) as opened:
-        chosen, found = _choose(opened, sample_ids, databases, subjects, classes, scheme, limit)
+        chosen, found = _choose(opened, choice)
         in_px = opened.values == "px"
         shared = common_scale(opened, chosen, view) if scale == "shared" and in_px else None
         pages = [chosen[first : first + per_page] for first in range(0, len(chosen), per_page)]
@@ -80,66 +88,50 @@ def show_command(
         if with_maps:
             written += flow_maps(opened, chosen, out / "maps")
     if as_json:
-        click.echo(
-            json.dumps({"samples": chosen, "found": found, "files": [str(p) for p in written]}, indent=2)
-        )
+        told = {"samples": chosen, "found": found, "files": [str(path) for path in written]}
+        click.echo(json.dumps(told, indent=2))
         return
     click.echo(f"{len(chosen)} sample(s) on {len(pages)} sheet(s) in {out}")
     if found > len(chosen):
-        click.echo(f"{found - len(chosen)} more fit; raise --limit (now {limit}) to draw them")
+        click.echo(f"{found - len(chosen)} more fit; raise --limit (now {choice.limit}) to draw them")
     if with_maps:
         click.echo(f"plain flow maps and their legend in {out / 'maps'}")
 
 
-def _choose(
-    store: FlowStore,
-    sample_ids: tuple[str, ...],
-    databases: tuple[str, ...],
-    subjects: tuple[str, ...],
-    classes: tuple[str, ...],
-    scheme: str,
-    limit: int,
-) -> tuple[list[str], int]:
-    """Returns the ids to draw, and how many fit.
-
-    Raises:
-        UsageError: A name is unknown, or nothing fits.
-    """
+def _choose(store: FlowStore, choice: Choice) -> tuple[list[str], int]:
+    """Return the ids to draw, and how many fit."""
     from mer_flow.labels import get_scheme
     from mer_flow.work.errors import UsageError
     from mer_flow.work.suggest import unknown
 
     table = store.table()
-    labelling = get_scheme(scheme)
+    labelling = get_scheme(choice.scheme)
 
-    def class_of(sample: Sample) -> str:
+    asked = choice.sample_ids, choice.databases, choice.subjects, choice.classes
+    kinds = "sample", "database", "subject", "class or emotion"
+    known = set[str](), set(store.databases), set[str](), set(labelling.classes)
+
+    def names(sample: Sample) -> tuple[set[str], ...]:
         label = labelling.label(sample)
-        return labelling.classes[label] if isinstance(label, int) else ""
+        its_class = {labelling.classes[label]} if isinstance(label, int) else set()
+        bare = sample.subject.split("/", 1)[-1]
+        return {sample.sample_id}, {sample.database}, {sample.subject, bare}, {sample.emotion} | its_class
 
-    def check(kind: str, asked: tuple[str, ...], known: set[str]) -> None:
-        for name in asked:
-            if name not in known:
-                raise unknown(f"{kind} in {store.path}", name, known)
-
-    bare: Callable[[Sample], str] = lambda sample: sample.subject.split("/", 1)[-1]  # noqa: E731
-    check("sample", sample_ids, set(table.sample_ids))
-    check("database", databases, set(store.databases))
-    check("subject", subjects, {s.subject for s in table} | {bare(s) for s in table})
-    check("class or emotion", classes, {*labelling.classes, *(s.emotion for s in table)})
-    if sample_ids:
-        wanted = table.select(list(dict.fromkeys(sample_ids)))
-    else:
-        wanted = table
+    for sample in table:
+        for every, own in zip(known, names(sample), strict=True):
+            every |= own
+    for kind, wanted, every in zip(kinds, asked, known, strict=True):
+        for name in wanted:
+            if name not in every:
+                raise unknown(f"{kind} in {store.path}", name, every)
     fitting = [
         sample.sample_id
-        for sample in wanted
-        if (not databases or sample.database in databases)
-        and (not subjects or sample.subject in subjects or bare(sample) in subjects)
-        and (not classes or sample.emotion in classes or class_of(sample) in classes)
+        for sample in (table.select(list(dict.fromkeys(choice.sample_ids))) if choice.sample_ids else table)
+        if all(not wanted or own & set(wanted) for wanted, own in zip(asked, names(sample), strict=True))
     ]
     if not fitting:
         raise UsageError(
             f"no sample of {store.path} fits. Loosen --sample, --db, --subject or --class; "
             f"`mer-flow info {store.path}` lists what it holds."
         )
-    return (fitting if sample_ids else fitting[:limit]), len(fitting)
+    return (fitting if choice.sample_ids else fitting[: choice.limit]), len(fitting)

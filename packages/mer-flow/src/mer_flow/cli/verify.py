@@ -8,10 +8,12 @@ from pathlib import Path
 
 import click
 
+from mer_flow.cli.options import json_option
+
 
 @click.command("verify", short_help="Check every checksum, shape and value of a store.")
 @click.argument("store", type=click.Path(path_type=Path))
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@json_option
 def verify_command(store: Path, as_json: bool) -> None:
     """Read all of STORE and list every problem; exit code 1 if there is any."""
     from mer_flow.store.verify import verify_store

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from mer_flow.config import SPOTTERS, AlignConfig, StabiliseConfig
 from mer_flow.work.errors import FrameError
 from mer_flow.work.suggest import unknown
+
+if TYPE_CHECKING:
+    from mer_flow.databases.clips import ClipFrames
+    from mer_flow.extraction.extractor import Extractor, FoundFace
 
 #: Landmarks around which skin moves: brows outer and inner, nose wings, lip corners, upper and lower lip.
 #: Eyes are left out, because a blink outweighs every micro-expression.
@@ -28,25 +32,10 @@ FOLLOWED = 3
 SMOOTHING = 0.1
 
 
-@dataclass(frozen=True, slots=True)
-class Spotted:
-    """A spotted apex.
-
-    Attributes:
-        index: Position in the clip; 0 is the onset.
-        curve: float32 (K,), what the method maximised; for `midpoint` the nearness to the middle.
-        method: Its name.
-    """
-
-    index: int
-    curve: np.ndarray
-    method: str
-
-
 def spot_apex(
     frames: Sequence[np.ndarray], method: str = "flow-peak", landmarks: np.ndarray | None = None
-) -> Spotted:
-    """Finds the frame of the strongest expression.
+) -> int:
+    """Find the frame of the strongest expression.
 
     Args:
         frames: K aligned grey frames, uint8 (S, S), onset first, offset last, all by the onset's matrix.
@@ -58,13 +47,13 @@ def spot_apex(
         landmarks: (68, 2) px on the aligned onset; None takes the places that the alignment gives.
 
     Returns:
-        The index, 1 or later where there are two frames or more, and the curve.
+        Its position in the clip, 1 or later where there are two frames or more.
 
     Raises:
         UsageError: An unknown method.
         FrameError: No frames, or frames of different shapes.
 
-    >>> spot_apex([np.zeros((32, 32), np.uint8)] * 9, "midpoint").index
+    >>> spot_apex([np.zeros((32, 32), np.uint8)] * 9, "midpoint")
     4
     """
     if method not in SPOTTERS:
@@ -76,22 +65,42 @@ def spot_apex(
         )
     count = len(frames)
     if method == "midpoint" or count < 3:
-        index = min(count // 2, count - 1)
-        place = np.arange(count) - index
-        return Spotted(index, (1 - np.abs(place) / max(count, 1)).astype(np.float32), method)
+        return min(count // 2, count - 1)
     boxes = region_boxes(frames[0].shape[0], landmarks)
     if method == "difference":
         curve = _smooth(difference_curves(frames, boxes).mean(axis=1))
-        return Spotted(1 + int(np.argmax(curve[1:])), curve.astype(np.float32), method)
-    curve = follow(flow_curves(frames, boxes, landmarks))
-    return Spotted(divide_and_conquer(curve), curve.astype(np.float32), method)
+        return 1 + int(np.argmax(curve[1:]))
+    return divide_and_conquer(follow(flow_curves(frames, boxes, landmarks)))
+
+
+def spot_clip(clip: ClipFrames, methods: Sequence[str], engine: Extractor, face: FoundFace) -> dict[str, int]:
+    """Spot the apex of one clip on disk by several methods, reading it once.
+
+    Returns:
+        Method -> apex as a number of the sheet.
+
+    Raises:
+        FrameError: Fewer than two frames exist, or one is unreadable.
+    """
+    numbers = clip.numbers()
+    frames: list[np.ndarray] = [np.zeros((1, 1), np.uint8)] * len(numbers)
+    landmarks = None
+    if any(method != "midpoint" for method in methods):  # which needs no pixels
+        from mer_flow.faces.align import to_grey, transform
+        from mer_flow.faces.landmarks import find_landmarks
+
+        if face.detected:
+            landmarks = transform(face.matrix, find_landmarks(clip.read_exact(numbers[0]), face.box))
+        aligned = engine.align_clip((clip.read_exact(number) for number in numbers), face)
+        frames = [to_grey(frame) for frame in aligned]
+    return {method: numbers[spot_apex(frames, method, landmarks)] for method in methods}
 
 
 def region_boxes(size: int, landmarks: np.ndarray | None = None) -> list[tuple[slice, slice]]:
-    """Returns rows and columns of the ten facial regions.
+    """Return rows and columns of the ten facial regions of an aligned face of `size` px.
 
     Args:
-        size: Side of the aligned face, px.
+        size: Its side.
         landmarks: (68, 2) px on it; None takes the places that the default alignment gives.
     """
     align = AlignConfig(size=max(size, 28))
@@ -109,7 +118,7 @@ def region_boxes(size: int, landmarks: np.ndarray | None = None) -> list[tuple[s
 
 
 def difference_curves(frames: Sequence[np.ndarray], boxes: list[tuple[slice, slice]]) -> np.ndarray:
-    """Returns (K, regions): mean absolute grey difference to the onset, overall brightness matched."""
+    """Return (K, regions): mean absolute grey difference to the onset, overall brightness matched."""
     onset = frames[0].astype(np.float32)
     level = max(float(onset.mean()), 1.0)
     curves = np.zeros((len(frames), len(boxes)))
@@ -122,7 +131,7 @@ def difference_curves(frames: Sequence[np.ndarray], boxes: list[tuple[slice, sli
 def flow_curves(
     frames: Sequence[np.ndarray], boxes: list[tuple[slice, slice]], landmarks: np.ndarray | None = None
 ) -> np.ndarray:
-    """Returns (K, regions): mean length of the flow from the onset, head motion removed, px."""
+    """Return (K, regions): mean length of the flow from the onset, head motion removed, px."""
     from mer_flow.faces.landmarks import face_mask
     from mer_flow.flow.stabilise import stabilise
     from mer_flow.work.libraries import load_cv2
@@ -146,27 +155,17 @@ def flow_curves(
 
 
 def follow(curves: np.ndarray) -> np.ndarray:
-    """Joins region curves into one: the smoothed mean over the regions that move most.
-
-    Args:
-        curves: (K, regions).
-
-    Returns:
-        float64 (K,).
-    """
+    """Join (K, regions) curves into one (K,): the smoothed mean over the regions that move most."""
     smoothed = np.stack([_smooth(curve) for curve in curves.T], axis=1)
     strongest = np.argsort(-smoothed.max(axis=0), kind="stable")[:FOLLOWED]
     return np.asarray(smoothed[:, strongest].mean(axis=1))
 
 
 def divide_and_conquer(curve: np.ndarray) -> int:
-    """Searches a peak: keeps the half of larger mean, down to one frame, then climbs to the top beside it.
+    """Search a peak: keep the half of larger mean, down to one frame, then climb to the top beside it.
 
     Args:
         curve: (K,), K at least 2; the first frame is the onset and never the answer.
-
-    Returns:
-        The index of the peak.
 
     >>> divide_and_conquer(np.array([0, 1, 2, 5, 9, 4, 1, 0.0]))
     4
@@ -185,7 +184,7 @@ def divide_and_conquer(curve: np.ndarray) -> int:
 
 
 def _smooth(curve: np.ndarray) -> np.ndarray:
-    """Smooths with a Hann window of a tenth of the clip on each side, edges repeated."""
+    """Smooth with a Hann window of a tenth of the clip on each side, edges repeated."""
     radius = max(1, round(SMOOTHING * len(curve)))
     taps = np.hanning(2 * radius + 3)[1:-1]
     return np.convolve(np.pad(curve, radius, mode="edge"), taps / taps.sum(), mode="valid")

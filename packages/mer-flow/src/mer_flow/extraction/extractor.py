@@ -6,16 +6,14 @@ Importing this loads neither OpenCV nor dlib nor MediaPipe; the first extraction
 from __future__ import annotations
 
 import functools
-import time
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from dataclasses import fields, replace
+import os
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mer_flow.config import PipelineConfig, apply_settings, setting_keys
-from mer_flow.extraction.extracted import Extracted, FoundFace, PreparedPair
+from mer_flow.config import PipelineConfig
 from mer_flow.work.errors import FrameError
 from mer_flow.work.libraries import load_cv2, load_torch, versions
 
@@ -23,54 +21,87 @@ if TYPE_CHECKING:
     from mer_flow.flow.base import FlowBackend
     from mer_flow.flow.stabilise import HeadMotion
 
-__all__ = [
-    "Extracted",
-    "Extractor",
-    "FoundFace",
-    "PipelineConfig",
-    "PreparedPair",
-    "align_clip",
-    "apply_settings",
-    "extract_pair",
-    "extractor",
-    "flow_backend",
-    "pipeline_record",
-    "prepare_worker",
-    "resolve",
-    "setting_keys",
-]
+
+@dataclass(frozen=True)
+class FoundFace:
+    """The face of an onset frame and the alignment that follows from it.
+
+    Attributes:
+        matrix: float64 (2, 3), frame px to aligned px; holds for every frame of the clip.
+        box: Left, top, right, bottom, px of the frame: where landmarks are looked for.
+        detected: Whether a detector found it; otherwise the crop as a whole stands in.
+        notes: What is recorded about it.
+    """
+
+    matrix: np.ndarray
+    box: tuple[int, int, int, int]
+    detected: bool
+    notes: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class PreparedPair:
+    """A pair that lacks its flow only; S is `align.size`.
+
+    Attributes:
+        grey: uint8 (2, S + 2 margin, S + 2 margin): onset and apex, between which the flow is.
+        landmarks: float32 (68, 2) px, on the aligned apex.
+        regions: float32 (5, 2) px, on the aligned apex: left eye, right eye, nose, left lip corner, right
+            lip corner, the subject's own sides.
+        alignment: float64 (2, 3), onset px to aligned px.
+        onset_face: uint8 (S, S) or (S, S, 3).
+        apex_face: The same shape.
+        notes: What happened, plain values; `fallbacks` lists every deviation from the first choice.
+    """
+
+    grey: np.ndarray
+    landmarks: np.ndarray
+    regions: np.ndarray
+    alignment: np.ndarray
+    onset_face: np.ndarray
+    apex_face: np.ndarray
+    notes: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Extracted(PreparedPair):
+    """What one onset and apex pair gives; S is `align.size`.
+
+    Attributes:
+        flow: float32 (3, S, S): u (+x right), v (+y down) in px of the aligned face, strain dimensionless.
+    """
+
+    flow: np.ndarray
 
 
 class Extractor:
-    """The pipeline with its models loaded; one per process.
+    """The pipeline with its models loaded; `extractor` gives one per process and configuration.
 
-    Attributes:
-        config: The parameters, region backend resolved.
+    Args:
+        config: The parameters, resolved.
     """
 
     def __init__(self, config: PipelineConfig) -> None:
         from mer_flow.faces.regions import get_region_backend
-        from mer_flow.flow import get_backend
 
-        self.config = resolve(config)
-        self._flow = get_backend(self.config.flow.backend, self.config.flow.params, self.config.flow.options)
-        self._regions = get_region_backend(self.config.regions.backend)
+        self.config = config
+        self._regions = get_region_backend(config.regions.backend)
 
     @functools.cached_property
     def flow(self) -> FlowBackend:
         """The flow backend, loaded when first asked for: where another process computes the flow, never."""
-        return flow_backend(self.config)
+        from mer_flow.flow import get_backend
+
+        flow = self.config.flow
+        return get_backend(flow.backend, flow.params, flow.options)
 
     def find_face(self, frame: np.ndarray, cropped: bool = False) -> FoundFace:
-        """Finds the face of a frame, normally the onset, and its alignment.
+        """Find the face of a frame, normally the onset, and its alignment.
 
         Args:
             frame: uint8 (H, W) or (H, W, 3) RGB.
             cropped: The frame comes from a cropped release: where no face is found in it, the whole crop is
                 aligned canonically and that is recorded.
-
-        Returns:
-            The face.
 
         Raises:
             FaceError: No face in a frame that is not cropped.
@@ -108,61 +139,35 @@ class Extractor:
         notes["outside"] = round(outside_share(frame.shape, matrix, self.config.align), 4)
         return FoundFace(matrix, box, found is not None, notes)
 
-    def align_clip(self, frames: Iterable[np.ndarray], face: FoundFace) -> list[np.ndarray]:
-        """Aligns frames of one clip with one matrix.
-
-        Args:
-            frames: uint8 (H, W) or (H, W, 3) each.
-            face: The face of the clip's onset.
+    def align_clip(self, frames: Iterable[np.ndarray], face: FoundFace, margin: int = 0) -> list[np.ndarray]:
+        """Align frames of one clip, uint8 (H, W) or (H, W, 3) each, with the onset's matrix.
 
         Returns:
-            uint8 (S, S) or (S, S, 3) each.
+            uint8 (S + 2 margin, S + 2 margin) or with 3 channels each.
         """
         from mer_flow.faces.align import warp
 
-        return [warp(frame, face.matrix, self.config.align) for frame in frames]
-
-    def align_grey(self, frames: Iterable[np.ndarray], face: FoundFace) -> list[np.ndarray]:
-        """Aligns frames of one clip for flow between them.
-
-        Args:
-            frames: uint8 (H, W) or (H, W, 3) each.
-            face: The face of the clip's onset.
-
-        Returns:
-            uint8 (S + 2 margin, S + 2 margin) each.
-        """
-        from mer_flow.faces.align import to_grey, warp
-
-        align = self.config.align
-        return [to_grey(warp(frame, face.matrix, align, align.margin_px)) for frame in frames]
+        return [warp(frame, face.matrix, self.config.align, margin) for frame in frames]
 
     def extract_pair(self, onset: np.ndarray, apex: np.ndarray, cropped: bool = False) -> Extracted:
-        """Computes everything that a store keeps of one sample.
+        """Compute everything that a store keeps of one sample.
 
         Args:
             onset: uint8 (H, W) or (H, W, 3) RGB.
             apex: The same shape.
             cropped: The frames come from a cropped release.
 
-        Returns:
-            Flow, landmarks, regions, alignment, faces, notes and times.
-
         Raises:
             FrameError: The frames are no uint8 images or differ in shape.
             FaceError: No face was found, or the regions failed without a fallback.
             FlowError: The flow failed.
         """
-        pair = self.prepare_pair(onset, apex, cropped)
-        start = time.perf_counter()
-        flow = self.flow.compute(pair.grey[:1], pair.grey[1:])[0]
-        seconds = time.perf_counter() - start
-        found = self.finish_pair(pair, flow)
-        return replace(found, seconds=found.seconds | {"flow": seconds})
+        pair = self.prepare_pair(onset, apex, self.find_face(onset, cropped))
+        return self.finish_pair(pair, self.flow.compute(pair.grey[:1], pair.grey[1:])[0])
 
-    def prepare_pair(self, onset: np.ndarray, apex: np.ndarray, cropped: bool = False) -> PreparedPair:
-        """Does what comes before the flow; see `extract_pair`, which this is the first part of."""
-        from mer_flow.faces.align import to_grey, transform, warp
+    def prepare_pair(self, onset: np.ndarray, apex: np.ndarray, face: FoundFace) -> PreparedPair:
+        """Do what comes between the onset's face and the flow; see `extract_pair`."""
+        from mer_flow.faces.align import to_grey, transform
         from mer_flow.faces.landmarks import find_landmarks
         from mer_flow.faces.regions import locate_regions
 
@@ -173,21 +178,11 @@ class Extractor:
                 "must have one shape: copy the clip again from the release"
             )
         align, margin = self.config.align, self.config.align.margin_px
-        watch = _Watch({})
-        with watch("detect"):
-            face = self.find_face(onset, cropped)
-            matrix, apex_face = face.matrix, face
-            if align.reference == "each":
-                apex_face = self.find_face(apex, cropped)
-        with watch("landmarks"):
-            landmarks = transform(apex_face.matrix, find_landmarks(apex, apex_face.box)).astype(np.float32)
-        with watch("align"):
-            onset_wide = warp(onset, matrix, align, margin)
-            apex_wide = warp(apex, apex_face.matrix, align, margin)
-        with watch("mesh"):
-            regions = locate_regions(
-                self._regions, apex_wide, landmarks + margin, self.config.regions, check_eyes=face.detected
-            )
+        landmarks = transform(face.matrix, find_landmarks(apex, face.box)).astype(np.float32)
+        wide = self.align_clip((onset, apex), face, margin)
+        regions = locate_regions(
+            self._regions, wide[1], landmarks + margin, self.config.regions, check_eyes=face.detected
+        )
         notes = dict(face.notes, fallbacks=list(face.notes["fallbacks"]), region_backend=regions.backend)
         if np.isfinite(regions.eye_error):
             notes["region_eye_error"] = round(regions.eye_error, 4)
@@ -195,61 +190,42 @@ class Extractor:
             notes["fallbacks"].append("regions-dlib")
             notes["region_fallback"] = regions.fallback
         inner = slice(margin, margin + align.size)
+        faces = [np.ascontiguousarray(frame[inner, inner]) for frame in wide]
         return PreparedPair(
-            grey=np.stack([to_grey(onset_wide), to_grey(apex_wide)]),
+            grey=np.stack([to_grey(frame) for frame in wide]),
             landmarks=landmarks,
             regions=(regions.centres - margin).astype(np.float32),
-            alignment=matrix,
-            onset_face=np.ascontiguousarray(onset_wide[inner, inner]),
-            apex_face=np.ascontiguousarray(apex_wide[inner, inner]),
+            alignment=face.matrix,
+            onset_face=faces[0],
+            apex_face=faces[1],
             notes=notes,
-            seconds=watch.seconds,
         )
 
     def finish_pair(self, pair: PreparedPair, flow: np.ndarray) -> Extracted:
-        """Does what comes after the flow.
+        """Do what comes after the flow.
 
         Args:
             pair: From `prepare_pair`.
             flow: float32 (2, S + 2 margin, S + 2 margin) px, between its grey frames.
-
-        Returns:
-            As `extract_pair`.
 
         Raises:
             FlowError: The head's motion cannot be fitted.
         """
         from mer_flow.flow.strain import optical_strain, smooth
 
-        margin, size = self.config.align.margin_px, self.config.align.size
-        watch, notes = _Watch(pair.seconds), dict(pair.notes)
-        with watch("stabilise"):
-            flow, motion = self.without_head(flow, pair.landmarks)
-        with watch("strain"):
-            strain = optical_strain(smooth(flow, self.config.strain.smooth_sigma))
-            inner = slice(margin, margin + size)
-            maps = np.concatenate([flow, strain[None]])[:, inner, inner].astype(np.float32)
+        align = self.config.align
+        still, motion = self.without_head(flow, pair.landmarks)
+        strain = optical_strain(smooth(still, self.config.strain.smooth_sigma))
+        inner = slice(align.margin_px, align.margin_px + align.size)
+        maps = np.concatenate([still, strain[None]])[:, inner, inner].astype(np.float32)
+        notes = dict(pair.notes)
         if motion is not None:
-            notes["head_motion"] = {
-                "dx": round(motion.dx, 4),
-                "dy": round(motion.dy, 4),
-                "rotation": round(motion.rotation, 5),
-                "scale": round(motion.scale, 6),
-                "inliers": round(motion.inliers, 4),
-            }
-        return Extracted(
-            flow=maps,
-            landmarks=pair.landmarks,
-            regions=pair.regions,
-            alignment=pair.alignment,
-            onset_face=pair.onset_face,
-            apex_face=pair.apex_face,
-            notes=notes,
-            seconds=watch.seconds,
-        )
+            digits = {"dx": 4, "dy": 4, "rotation": 5, "scale": 6, "inliers": 4}
+            notes["head_motion"] = {name: round(getattr(motion, name), n) for name, n in digits.items()}
+        return Extracted(**(vars(pair) | {"notes": notes}), flow=maps)
 
     def without_head(self, flow: np.ndarray, landmarks: np.ndarray) -> tuple[np.ndarray, HeadMotion | None]:
-        """Removes the head's own motion from a flow, margin included; `landmarks` as in `Extracted`."""
+        """Remove the head's own motion from a flow, margin included; `landmarks` as in `Extracted`."""
         from mer_flow.faces.landmarks import face_mask
         from mer_flow.flow.stabilise import stabilise
 
@@ -257,20 +233,8 @@ class Extractor:
         return stabilise(flow, mask, self.config.stabilise)
 
 
-class _Watch:
-    def __init__(self, seconds: dict[str, float]) -> None:
-        self.seconds = dict(seconds)
-
-    @contextmanager
-    def __call__(self, stage: str) -> Iterator[None]:
-        start = time.perf_counter()
-        yield
-        self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - start
-
-
 def _shape(frame: np.ndarray) -> str:
-    kind = "grey" if frame.ndim == 2 else "colour"
-    return f"{frame.shape[1]}x{frame.shape[0]} px {kind}"
+    return f"{frame.shape[1]}x{frame.shape[0]} px {'grey' if frame.ndim == 2 else 'colour'}"
 
 
 def _check_frame(frame: np.ndarray, label: str) -> None:
@@ -278,58 +242,30 @@ def _check_frame(frame: np.ndarray, label: str) -> None:
         raise FrameError(f"{label} must be uint8 (H, W) or (H, W, 3) RGB, got {frame.dtype} {frame.shape}")
 
 
-def resolve(config: PipelineConfig) -> PipelineConfig:
-    """Replaces every `auto` by what it means here: the region backend, and the flow's border and device.
-
-    Args:
-        config: Any configuration.
-
-    Returns:
-        One whose hash names what is really used.
-
-    Raises:
-        UsageError: The flow backend or this machine cannot meet an option.
-        MissingDependencyError: A library is absent or broken.
-    """
-    from mer_flow.faces.regions import resolve_backend
-    from mer_flow.flow.factory import resolve_options
-
-    name, _ = resolve_backend(config.regions.backend)
-    options = resolve_options(config.flow.backend, config.flow.options)
-    flow = replace(config.flow, **{item.name: getattr(options, item.name) for item in fields(options)})
-    return replace(config, regions=replace(config.regions, backend=name), flow=flow)
-
-
-def flow_backend(config: PipelineConfig) -> FlowBackend:
-    """Builds the flow backend of a configuration; see `mer_flow.flow.get_backend`."""
-    from mer_flow.flow import get_backend
-
-    return get_backend(config.flow.backend, config.flow.params, config.flow.options)
-
-
 def extractor(config: PipelineConfig) -> Extractor:
-    """Returns this process's extractor for a configuration, its models loaded once."""
+    """Return this process's extractor for a configuration, its models loaded once."""
     return _extractor(resolve(config))
 
 
+_extractor = functools.lru_cache(maxsize=2)(Extractor)
+
+
 @functools.lru_cache(maxsize=2)
-def _extractor(config: PipelineConfig) -> Extractor:
-    return Extractor(config)
-
-
-def prepare_worker(config: PipelineConfig, flow: bool = True) -> Extractor:
-    """Readies a worker process: one thread per library, models loaded.
+def worker_extractor(config: PipelineConfig, flow: bool = True) -> Extractor:
+    """Return the extractor of a worker process: one thread per library, models loaded.
 
     Args:
-        config: The configuration it will work with.
+        config: Any configuration.
         flow: Whether it will compute flow, so that the backend is loaded too.
 
-    Returns:
-        Its extractor.
+    Raises:
+        MissingDependencyError: A library is absent or broken.
+        ModelFileError: A model file is missing or wrong.
     """
     from mer_flow.faces.detect import load_detector
     from mer_flow.faces.landmarks import load_predictor
 
+    os.environ["OMP_NUM_THREADS"] = "1"
     cv2 = load_cv2()
     cv2.setNumThreads(1)
     cv2.ocl.setUseOpenCL(False)
@@ -346,23 +282,29 @@ def prepare_worker(config: PipelineConfig, flow: bool = True) -> Extractor:
 def extract_pair(
     onset: np.ndarray, apex: np.ndarray, config: PipelineConfig | None = None, cropped: bool = False
 ) -> Extracted:
-    """Computes flow, strain, landmarks and regions of one pair; see `Extractor.extract_pair`."""
+    """Compute flow, strain, landmarks and regions of one pair; see `Extractor.extract_pair`."""
     return extractor(config or PipelineConfig()).extract_pair(onset, apex, cropped)
 
 
-def align_clip(
-    frames: Iterable[np.ndarray],
-    onset: np.ndarray,
-    config: PipelineConfig | None = None,
-    cropped: bool = False,
-) -> list[np.ndarray]:
-    """Aligns frames of one clip with the onset's matrix; see `Extractor.align_clip`."""
-    engine = extractor(config or PipelineConfig())
-    return engine.align_clip(frames, engine.find_face(onset, cropped))
+def resolve(config: PipelineConfig) -> PipelineConfig:
+    """Replace every `auto` by what it means here, so that the hash names what is really used.
+
+    Raises:
+        UsageError: The flow backend or this machine cannot meet an option.
+        MissingDependencyError: A library is absent or broken.
+    """
+    from mer_flow.faces.regions import resolve_backend
+    from mer_flow.flow.factory import resolve_options
+
+    name, _ = resolve_backend(config.regions.backend)
+    options = resolve_options(config.flow.backend, config.flow.options)
+    return config.changed(
+        regions=config.regions.changed(backend=name), flow=config.flow.changed(**asdict(options))
+    )
 
 
 def pipeline_record(config: PipelineConfig) -> dict[str, Any]:
-    """Returns what a store writes down about its making.
+    """Return what a store writes down about its making.
 
     Args:
         config: Any configuration; `auto` is resolved.
@@ -377,12 +319,8 @@ def pipeline_record(config: PipelineConfig) -> dict[str, Any]:
     from mer_flow.flow.factory import backend_version as flow_version
 
     config = resolve(config)
-    return {
-        "config": config.to_dict(),
-        "hash": config.hash(),
-        "versions": versions()
-        | {
-            "flow_backend": flow_version(config.flow.backend, config.flow.options),
-            "region_backend": region_version(config.regions.backend),
-        },
+    backends = {
+        "flow_backend": flow_version(config.flow.backend, config.flow.options),
+        "region_backend": region_version(config.regions.backend),
     }
+    return {"config": config.to_dict(), "hash": config.hash(), "versions": versions() | backends}

@@ -2,82 +2,69 @@
 
 from __future__ import annotations
 
-import os
-import time
 import traceback
-from collections import defaultdict
 from collections.abc import Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+from pydantic import Field
 
 from mer_flow.config import ApexConfig, PipelineConfig
-from mer_flow.databases.clips import ClipFrames, ClipTask
-from mer_flow.extraction.clip_apex import spot_methods
-from mer_flow.extraction.extracted import FoundFace, PreparedPair
-from mer_flow.extraction.extractor import Extractor
-from mer_flow.extraction.extractor import prepare_worker as load_extractor
-from mer_flow.extraction.sequence import SEQUENCES, reduced_sequence, sequence_pairs
+from mer_flow.databases.clips import ClipTask
+from mer_flow.extraction.apex import spot_clip
+from mer_flow.extraction.extractor import Extractor, PreparedPair, worker_extractor
+from mer_flow.extraction.sequence import reduced_sequence, sequence_pairs
 from mer_flow.samples import UNKNOWN_FRAME, Sample
 from mer_flow.store.encode import EncodeOptions, SampleRecord, encode_sample
-from mer_flow.work.errors import ApexError, FaceError, FlowError, FrameError, MerFlowError, UsageError
-from mer_flow.work.executor import peak_memory_mb
-from mer_flow.work.suggest import unknown
+from mer_flow.work.clock import Clock, peak_memory_mb
+from mer_flow.work.errors import (
+    ApexError,
+    FaceError,
+    FlowError,
+    FrameError,
+    MerFlowError,
+    MissingDependencyError,
+    ModelFileError,
+    WorkerError,
+)
+from mer_flow.work.settings import Settings
+
+#: Errors that name the stage by themselves.
+_STAGES: dict[type[Exception], str] = {
+    ApexError: "apex", FrameError: "frames", FaceError: "face", FlowError: "flow"
+}  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True)
-class Keep:
+class Keep(Settings):
     """What a store keeps of each sample besides landmarks, and how.
 
     Attributes:
         faces: Keep the aligned onset and apex faces (private data).
         clips: Keep this many aligned frames per sample, evenly spaced from onset to offset; 0 for none.
-        dtype: Of the flow, `float16` or `float32`.
-        compression: gzip level, 0 to 9.
+        dtype: Of the flow.
+        compression: gzip level.
         sequence: Keep flow along the clip too: `consecutive` from each frame to the next, `onset` from the
             onset to each later frame; empty for none.
         sequence_frames: Frames of the clip that it runs over, evenly spaced from onset to offset.
         sequence_size: Side of its maps, px.
     """
 
+    where = "keep"
     faces: bool = False
-    clips: int = 0
+    clips: int = Field(default=0, ge=0)
     dtype: Literal["float16", "float32"] = "float16"
-    compression: int = 4
-    sequence: str = ""
-    sequence_frames: int = 16
+    compression: int = Field(default=4, ge=0, le=9)
+    sequence: Literal["", "consecutive", "onset"] = ""
+    sequence_frames: int = Field(default=16, ge=2)
     sequence_size: int = 112
 
-    def __post_init__(self) -> None:
-        if self.sequence not in ("", *SEQUENCES):
-            raise unknown("flow sequence", self.sequence, SEQUENCES)
-        if self.sequence_frames < 2:
-            raise UsageError(f"a flow sequence needs at least 2 frames, got {self.sequence_frames}")
-
-    def to_dict(self) -> dict[str, Any]:
-        """Returns the options as part of a store's parameters."""
-        return {"keep": asdict(self)}
-
     def encoding(self) -> EncodeOptions:
-        """Returns how records are encoded."""
+        """Return how records are encoded."""
         return EncodeOptions(dtype=self.dtype, compression=self.compression)
-
-
-@dataclass
-class Outcome:
-    """What became of one sample: a payload to commit, or a stage and a reason."""
-
-    sample_id: str
-    payload: bytes | None = None
-    stage: str = ""
-    reason: str = ""
-    fallbacks: tuple[str, ...] = ()
-    seconds: dict[str, float] = field(default_factory=dict)
-    wall: float = 0.0
-    peak_mb: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,90 +87,73 @@ class PreparedSample:
     notes: dict[str, Any]
 
     def pairs(self, mode: str) -> np.ndarray:
-        """Returns the frames that flow is wanted between: uint8 (M, 2, H, W), onset and apex first."""
+        """Return the frames that flow is wanted between: uint8 (M, 2, H, W), onset and apex first."""
         main = self.pair.grey[None]
         return main if self.sequence is None else np.concatenate([main, sequence_pairs(self.sequence, mode)])
 
 
-class Clock:
-    """Adds up the seconds spent in each named stage."""
+@dataclass
+class Outcome:
+    """What became of one sample: a payload to commit, or a stage and a reason.
 
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = defaultdict(float)
-        self.stage = "start"
-
-    @contextmanager
-    def __call__(self, stage: str) -> Iterator[None]:
-        """Times a block as part of a stage."""
-        self.stage = stage
-        start = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.seconds[stage] += time.perf_counter() - start
-
-
-#: Set once per worker process by `prepare_worker`; a task then carries only its sample.
-_settings: tuple[Extractor, Keep] | None = None
-
-
-def prepare_worker(config: PipelineConfig, keep: Keep, flow: bool = True) -> None:
-    """Sets a worker process up: one thread per library, models loaded once; `flow`: it computes flow too."""
-    global _settings
-    os.environ["OMP_NUM_THREADS"] = "1"
-    _settings = load_extractor(config, flow), keep
-
-
-def _ready() -> tuple[Extractor, Keep]:
-    if _settings is None:
-        raise RuntimeError("prepare_worker was not called in this process")
-    return _settings
-
-
-def extract_sample(task: ClipTask) -> Outcome:
-    """Extracts and encodes one sample; whatever goes wrong becomes its outcome.
-
-    Args:
-        task: The sample and its folder.
-
-    Returns:
-        The payload to commit, or the stage and reason of the failure.
+    Attributes:
+        prepared: The sample while another process computes its flow.
+        seconds: Seconds per stage.
+        peak_mb: Peak resident memory of the processes that worked on it, MB.
     """
-    engine, keep = _ready()
+
+    sample_id: str
+    payload: bytes | None = None
+    stage: str = ""
+    reason: str = ""
+    fallbacks: tuple[str, ...] = ()
+    prepared: PreparedSample | None = None
+    seconds: dict[str, float] = field(default_factory=dict)
+    peak_mb: float = 0.0
+
+
+def outcome_of(sample_id: str, future: Future[Outcome]) -> Outcome:
+    """Return what a worker made of a sample; one that workers died over fails alone."""
+    try:
+        return future.result()
+    except WorkerError as error:
+        return Outcome(sample_id, stage="worker", reason=str(error))
+
+
+def extract_sample(task: ClipTask, config: PipelineConfig, keep: Keep) -> Outcome:
+    """Extract and encode one sample; whatever goes wrong with it becomes its outcome.
+
+    Raises:
+        MerFlowError: This machine lacks a library or a model, so that no sample can be extracted.
+    """
+    engine = worker_extractor(config)
     outcome = Outcome(task.sample.sample_id)
     with _accounted(outcome) as clock:
         _encode(outcome, extract_record(task, engine, keep, clock), keep, clock)
     return outcome
 
 
-def prepare_sample(task: ClipTask) -> tuple[Outcome, PreparedSample | None]:
-    """Does what comes before the flow, where another process computes it.
-
-    Args:
-        task: The sample and its folder.
-
-    Returns:
-        The outcome so far, and the sample; None where it failed.
-    """
-    engine, keep = _ready()
-    outcome, prepared = Outcome(task.sample.sample_id), None
+def prepare_sample(task: ClipTask, config: PipelineConfig, keep: Keep) -> Outcome:
+    """Do what comes before the flow, where another process computes it."""
+    engine = worker_extractor(config, flow=False)
+    outcome = Outcome(task.sample.sample_id)
     with _accounted(outcome) as clock:
-        prepared = prepare_record(task, engine, keep, clock)
-    return outcome, prepared
+        outcome.prepared = prepare_record(task, engine, keep, clock)
+    return outcome
 
 
-def finish_sample(outcome: Outcome, prepared: PreparedSample, flows: np.ndarray) -> Outcome:
-    """Does what comes after the flow.
+def finish_sample(task: tuple[Outcome, np.ndarray], config: PipelineConfig, keep: Keep) -> Outcome:
+    """Do what comes after the flow.
 
     Args:
-        outcome: From `prepare_sample`.
-        prepared: Likewise.
-        flows: float32 (M, 2, H, W) px, of `prepared.pairs`.
-
-    Returns:
-        The outcome, whole.
+        task: From `prepare_sample`, and float32 (M, 2, H, W) px, the flow of `PreparedSample.pairs`.
+        config: The pipeline.
+        keep: What to keep.
     """
-    engine, keep = _ready()
+    engine = worker_extractor(config, flow=False)
+    outcome, flows = task
+    prepared, outcome.prepared = outcome.prepared, None
+    assert prepared is not None
     with _accounted(outcome) as clock:
         _encode(outcome, finish_record(prepared, flows, engine, keep, clock), keep, clock)
     return outcome
@@ -191,30 +161,22 @@ def finish_sample(outcome: Outcome, prepared: PreparedSample, flows: np.ndarray)
 
 @contextmanager
 def _accounted(outcome: Outcome) -> Iterator[Clock]:
-    """Writes times, memory and whatever goes wrong into an outcome."""
-    clock = Clock()
-    start = time.perf_counter()
+    """Write times, memory and whatever goes wrong into an outcome."""
+    clock = Clock(outcome.seconds)
     try:
         yield clock
-    except ApexError as error:
-        outcome.stage, outcome.reason = "apex", str(error)
-    except FrameError as error:
-        outcome.stage, outcome.reason = "frames", str(error)
-    except FaceError as error:
-        outcome.stage, outcome.reason = "face", str(error)
-    except FlowError as error:
-        outcome.stage, outcome.reason = "flow", str(error)
+    except (MissingDependencyError, ModelFileError):
+        raise
     except (MerFlowError, MemoryError) as error:
-        outcome.stage, outcome.reason = clock.stage, f"{type(error).__name__}: {error}"
+        stage = _STAGES.get(type(error))
+        outcome.stage = stage or clock.stage
+        outcome.reason = str(error) if stage else f"{type(error).__name__}: {error}"
     except Exception as error:  # a defect must cost one sample, not the build; the reason says where it broke
         where = traceback.extract_tb(error.__traceback__)[-1]
         outcome.stage = clock.stage
         outcome.reason = (
             f"unexpected {type(error).__name__}: {error} ({Path(where.filename).name}:{where.lineno})"
         )
-    for stage, seconds in clock.seconds.items():
-        outcome.seconds[stage] = outcome.seconds.get(stage, 0.0) + seconds
-    outcome.wall += time.perf_counter() - start
     outcome.peak_mb = max(outcome.peak_mb, peak_memory_mb())
 
 
@@ -225,16 +187,7 @@ def _encode(outcome: Outcome, record: SampleRecord, keep: Keep, clock: Clock) ->
 
 
 def extract_record(task: ClipTask, engine: Extractor, keep: Keep, clock: Clock) -> SampleRecord:
-    """Extracts one sample.
-
-    Args:
-        task: The sample and its folder.
-        engine: The pipeline.
-        keep: What to keep.
-        clock: Gets the seconds of every stage.
-
-    Returns:
-        The record; its notes list every fallback.
+    """Extract one sample; its notes list every fallback, the clock gets the seconds of every stage.
 
     Raises:
         ApexError: The apex is the onset, and `apex.at_onset` drops such samples or cannot spot another.
@@ -250,27 +203,25 @@ def extract_record(task: ClipTask, engine: Extractor, keep: Keep, clock: Clock) 
 
 
 def prepare_record(task: ClipTask, engine: Extractor, keep: Keep, clock: Clock) -> PreparedSample:
-    """Does what comes before the flow; see `extract_record`, which this is the first part of."""
+    """Do what comes before the flow; see `extract_record`, which this is the first part of."""
+    from mer_flow.faces.align import to_grey
+
     sample, config = task.sample, engine.config
     spotted = _spotter(sample, config.apex)
     clip = task.open(config.frames.nearest_limit)
     with clock("decode"):
         onset = clip.read_onset()
-
-    face: FoundFace | None = None
-    if spotted or keep.clips or keep.sequence:
-        with clock("face"):
-            face = engine.find_face(onset, task.cropped)
+    with clock("face"):
+        face = engine.find_face(onset, task.cropped)
     if spotted:
-        assert face is not None
         with clock("face"):
-            number = spot_methods(clip, (spotted,), engine, face)[spotted]
+            number = spot_clip(clip, (spotted,), engine, face)[spotted]
         source = "midpoint" if spotted == "midpoint" else f"spotted:{spotted}"
         sample = replace(sample, apex=number, apex_source=source)
     with clock("decode"):
         apex = clip.read("apex", sample.apex)
     with clock("face"):
-        pair = engine.prepare_pair(onset, apex, task.cropped)
+        pair = engine.prepare_pair(onset, apex, face)
 
     notes: dict[str, Any] = dict(pair.notes)
     fallbacks = list(notes.get("fallbacks", ()))
@@ -283,44 +234,26 @@ def prepare_record(task: ClipTask, engine: Extractor, keep: Keep, clock: Clock) 
         fallbacks.append("apex-at-onset-spotted")
     notes["fallbacks"] = sorted(set(fallbacks))
 
-    clips = sequence = None
-    if keep.clips and face is not None:
-        numbers, frames = _read_spread(clip, keep.clips, clock)
+    def along(count: int, margin: int, name: str) -> list[np.ndarray]:
+        with clock("decode"):
+            numbers = clip.spread(count)
+            frames = [clip.read_exact(number) for number in numbers]
+        notes[name] = list(numbers)
         with clock("face"):
-            clips = np.stack(engine.align_clip(frames, face))
-        notes["clip_frames"] = list(numbers)
-    if keep.sequence and face is not None:
-        numbers, frames = _read_spread(clip, keep.sequence_frames, clock)
-        with clock("face"):
-            sequence = np.stack(engine.align_grey(frames, face))
-        notes["sequence_frames"] = list(numbers)
+            return engine.align_clip(frames, face, margin)
+
+    clips = np.stack(along(keep.clips, 0, "clip_frames")) if keep.clips else None
+    sequence = None
+    if keep.sequence:
+        wide = along(keep.sequence_frames, config.align.margin_px, "sequence_frames")
+        sequence = np.stack([to_grey(frame) for frame in wide])
     return PreparedSample(sample, pair, sequence, clips, notes)
-
-
-def _read_spread(clip: ClipFrames, count: int, clock: Clock) -> tuple[list[int], list[np.ndarray]]:
-    with clock("decode"):
-        numbers = clip.spread(count)
-        return numbers, [clip.read_exact(number) for number in numbers]
 
 
 def finish_record(
     prepared: PreparedSample, flows: np.ndarray, engine: Extractor, keep: Keep, clock: Clock
 ) -> SampleRecord:
-    """Does what comes after the flow.
-
-    Args:
-        prepared: From `prepare_record`.
-        flows: float32 (M, 2, H, W) px, of `prepared.pairs`.
-        engine: The pipeline.
-        keep: What to keep.
-        clock: Gets the seconds of every stage.
-
-    Returns:
-        The record.
-
-    Raises:
-        FlowError: The head's motion cannot be fitted.
-    """
+    """Do what comes after the flow; `flows` is float32 (M, 2, H, W) px, of `prepared.pairs`."""
     with clock("stabilise"):
         found = engine.finish_pair(prepared.pair, flows[0])
         sequence = None
@@ -341,11 +274,7 @@ def finish_record(
 
 
 def _spotter(sample: Sample, config: ApexConfig) -> str:
-    """Returns the spotter that finds a sample's apex; empty where the sheet's is taken.
-
-    Raises:
-        ApexError: The apex is the onset, and such samples are dropped or have no interval to search.
-    """
+    """Return the spotter that finds a sample's apex; empty where the sheet's is taken."""
     if config.source != "sheet":
         return config.source
     if sample.apex == UNKNOWN_FRAME:

@@ -11,16 +11,13 @@ from mer_flow.views.resample import resize_flow
 if TYPE_CHECKING:
     from mer_flow.extraction.extractor import Extractor
 
-#: Between which frames: each and the next, or the onset and each later one.
-SEQUENCES = ("consecutive", "onset")
-
 
 def sequence_pairs(frames: np.ndarray, mode: str) -> np.ndarray:
-    """Pairs the frames of a clip.
+    """Pair the frames of a clip.
 
     Args:
         frames: (K, H, W), onset first.
-        mode: One of `SEQUENCES`.
+        mode: `consecutive`: each and the next; `onset`: the onset and each later one.
 
     Returns:
         (K - 1, 2, H, W): from, to.
@@ -33,7 +30,7 @@ def sequence_pairs(frames: np.ndarray, mode: str) -> np.ndarray:
 
 
 def reduced_sequence(flows: np.ndarray, landmarks: np.ndarray, engine: Extractor, size: int) -> np.ndarray:
-    """Removes the head's motion and the margin, and reduces by area.
+    """Remove the head's motion and the margin, and reduce by area.
 
     Args:
         flows: float32 (K - 1, 2, S + 2 margin, S + 2 margin) px of the aligned face.

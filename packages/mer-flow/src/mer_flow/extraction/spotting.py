@@ -2,36 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
 from mer_flow.config import SPOTTERS, PipelineConfig
 from mer_flow.databases import get_database
 from mer_flow.databases.clips import ClipTask
-from mer_flow.extraction.build import usable_cores
-from mer_flow.extraction.clip_apex import spot_methods
-from mer_flow.extraction.extractor import Extractor, prepare_worker
+from mer_flow.databases.layout import resolve_root
+from mer_flow.databases.source import Source
+from mer_flow.extraction.apex import spot_clip
+from mer_flow.extraction.extractor import worker_extractor
 from mer_flow.samples import UNKNOWN_FRAME
-from mer_flow.work.errors import MerFlowError
-from mer_flow.work.executor import run_all
+from mer_flow.work.errors import MerFlowError, WorkerError
+from mer_flow.work.executor import LocalProcesses, run_all, usable_cores
+from mer_flow.work.progress import Progress
 from mer_flow.work.suggest import unknown
 
 
 @dataclass(frozen=True, slots=True)
 class SpottedSample:
-    """The apexes that the spotters found for one sample.
+    """The apexes that the spotters found for one sample; frames are numbered as in its sheet.
 
     Attributes:
-        sample_id: The sample.
-        onset: The sheet's onset.
-        apex: The sheet's apex; `UNKNOWN_FRAME` where it has none.
-        offset: The sheet's offset.
-        found: Spotter -> frame number, as the sheet counts.
+        apex: The sheet's; `UNKNOWN_FRAME` where it has none.
+        found: Spotter -> frame number.
         failure: Why the sample could not be spotted; empty where it could.
     """
 
@@ -42,18 +40,13 @@ class SpottedSample:
     found: dict[str, int]
     failure: str = ""
 
-    def to_dict(self) -> dict[str, Any]:
-        """Returns the row for `--json`."""
-        return asdict(self)
-
 
 @dataclass(frozen=True, slots=True)
 class SpotterScore:
     """How far one spotter lies from the sheet.
 
     Attributes:
-        method: The spotter.
-        samples: Samples compared.
+        samples: How many were compared.
         mean_error: Mean absolute error, frames.
         median_error: Median absolute error, frames.
         relative_error: Mean absolute error as part of the clip's length.
@@ -69,33 +62,22 @@ class SpotterScore:
 
 
 def spot_database(
-    database: str,
-    root: Path,
+    source: Source,
     methods: Sequence[str] = SPOTTERS,
-    *,
-    sheet: Path | None = None,
-    release: str = "auto",
-    config: PipelineConfig | None = None,
     workers: int | None = None,
     limit: int | None = None,
     only_with_apex: bool = False,
-    on_start: Callable[[int], None] | None = None,
-    on_sample: Callable[[SpottedSample], None] | None = None,
+    progress: Progress | None = None,
 ) -> list[SpottedSample]:
-    """Runs apex spotters over a database's clips.
+    """Run apex spotters over a database's clips.
 
     Args:
-        database: Registered name.
-        root: Its tree.
-        methods: Spotters to run.
-        sheet: Annotation sheet; searched in the tree unless given.
-        release: `auto` or the release to read.
-        config: Parameters of the pipeline.
+        source: The copy of the database.
+        methods: Some of `SPOTTERS`.
         workers: Worker processes; one per usable core unless given.
         limit: The first so many samples only.
         only_with_apex: Skip samples whose sheet has no apex.
-        on_start: Called with the number of samples.
-        on_sample: Called with each sample, in order of completion.
+        progress: Told of every sample.
 
     Returns:
         One row per sample, in the sheet's order; a sample that fails carries its reason.
@@ -108,25 +90,44 @@ def spot_database(
     for method in methods:
         if method not in SPOTTERS:
             raise unknown("apex spotter", method, SPOTTERS)
-    source = get_database(database)
-    reading = source.read(root, sheet)
-    locator = source.locate(root, release)
-    samples = [s for s in reading.table if not only_with_apex or s.apex != UNKNOWN_FRAME][:limit]
-    if on_start:
-        on_start(len(samples))
+    root = resolve_root(source.database, source.root)
+    database = get_database(source.database)
+    table = database.read(root, source.sheet).table
+    locator = database.locate(root, source.release)
+    samples = [s for s in table if not only_with_apex or s.apex != UNKNOWN_FRAME][:limit]
+    progress = progress or Progress("spot", quiet=True)
+    progress.expect(len(samples))
     tasks = [ClipTask.of(locator, sample) for sample in samples]
+    spot = partial(_spot_one, methods=tuple(methods))
     found: dict[str, SpottedSample] = {}
-    arguments = (config or PipelineConfig(), tuple(methods))
-    with closing(run_all(_spot_one, tasks, workers or usable_cores(), _prepare, arguments)) as rows:
-        for row in rows:
-            found[row.sample_id] = row
-            if on_sample:
-                on_sample(row)
+    with LocalProcesses(workers or usable_cores()) as pool, closing(run_all(pool, spot, tasks)) as running:
+        for task, future in running:
+            sample_id = task.sample.sample_id
+            try:
+                found[sample_id] = future.result()
+            except WorkerError as error:
+                found[sample_id] = _row(task, {}, str(error))
+            progress.advance(note=sample_id)
     return [found[sample.sample_id] for sample in samples]
 
 
+def _spot_one(task: ClipTask, methods: tuple[str, ...]) -> SpottedSample:
+    engine = worker_extractor(PipelineConfig(), flow=False)
+    try:
+        clip = task.open(engine.config.frames.nearest_limit)
+        face = engine.find_face(clip.read_onset(), task.cropped)
+        return _row(task, spot_clip(clip, methods, engine, face))
+    except MerFlowError as error:
+        return _row(task, {}, str(error))
+
+
+def _row(task: ClipTask, found: dict[str, int], failure: str = "") -> SpottedSample:
+    sample = task.sample
+    return SpottedSample(sample.sample_id, sample.onset, sample.apex, sample.offset, found, failure)
+
+
 def score(rows: Sequence[SpottedSample]) -> list[SpotterScore]:
-    """Compares spotted apexes with the sheet's.
+    """Compare spotted apexes with the sheet's.
 
     Args:
         rows: What `spot_database` returned; rows without an apex or with a failure do not count.
@@ -140,40 +141,11 @@ def score(rows: Sequence[SpottedSample]) -> list[SpotterScore]:
     1.5
     """
     compared = [row for row in rows if row.apex != UNKNOWN_FRAME and not row.failure]
+    lengths = np.array([max(1, row.offset - row.onset + 1) for row in compared])
     scores = []
     for method in dict.fromkeys(name for row in compared for name in row.found):
         errors = np.array([row.found[method] - row.apex for row in compared], dtype=np.float64)
-        lengths = np.array([max(1, row.offset - row.onset + 1) for row in compared])
-        scores.append(
-            SpotterScore(
-                method,
-                len(compared),
-                float(np.abs(errors).mean()),
-                float(np.median(np.abs(errors))),
-                float((np.abs(errors) / lengths).mean()),
-                float(errors.mean()),
-            )
-        )
+        apart = np.abs(errors)
+        figures = (apart.mean(), np.median(apart), (apart / lengths).mean(), errors.mean())
+        scores.append(SpotterScore(method, len(compared), *map(float, figures)))
     return sorted(scores, key=lambda item: item.mean_error)
-
-
-_settings: tuple[Extractor, tuple[str, ...]] | None = None
-
-
-def _prepare(config: PipelineConfig, methods: tuple[str, ...]) -> None:
-    global _settings
-    _settings = prepare_worker(config), methods
-
-
-def _spot_one(task: ClipTask) -> SpottedSample:
-    assert _settings is not None
-    engine, methods = _settings
-    sample = task.sample
-    found: dict[str, int] = {}
-    failure = ""
-    try:
-        clip = task.open(engine.config.frames.nearest_limit)
-        found = spot_methods(clip, methods, engine, engine.find_face(clip.read_onset(), task.cropped))
-    except MerFlowError as error:
-        failure = str(error)
-    return SpottedSample(sample.sample_id, sample.onset, sample.apex, sample.offset, found, failure)

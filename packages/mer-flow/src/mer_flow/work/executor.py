@@ -1,4 +1,4 @@
-"""Where work runs: in this process, in processes beside it, or wherever a `concurrent.futures.Executor` sends it.
+"""Where work runs: here, in processes beside this one, or wherever a `concurrent.futures.Executor` sends it.
 
 Tasks are small and whole in themselves (a clip, a fold), so that any executor may run them, and run one again
 whose worker was lost.
@@ -16,7 +16,6 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, ProcessPoolExecutor, wait
 from contextlib import contextmanager
 from multiprocessing.context import SpawnContext, SpawnProcess
-from pathlib import Path
 from typing import Any, TypeVar
 
 from mer_flow.work.errors import WorkerError
@@ -26,8 +25,6 @@ _Result = TypeVar("_Result")
 
 #: Tasks per worker that wait in the queue: enough to keep it busy, few enough to bound memory.
 QUEUE_PER_WORKER = 3
-#: How often a task is given to a worker before it counts as failed, where workers die over it.
-TRIES = 2
 #: Seconds between two looks at the progress within tasks.
 _LOOK_EVERY = 0.25
 
@@ -67,7 +64,7 @@ class InThisProcess(Executor):
 
 
 class LocalProcesses(Executor):
-    """Run tasks in spawned processes that leave Ctrl-C to their parent and end when it does, even by `kill -9`.
+    """Run tasks in spawned processes that leave Ctrl-C to their parent, and end with it, even by `kill -9`.
 
     A pool that broke, because a worker died, is replaced by a fresh one at the next `submit`. Leaving the
     `with` block by an error ends the workers at once, whatever they are doing.
@@ -101,29 +98,29 @@ class LocalProcesses(Executor):
 
     def cause_of_death(self) -> str:
         """Say how the worker ended that broke the pool, as in `was killed by SIGKILL`."""
-        for process in self._context.started:
-            process.join(1.0)
+        self._pool.shutdown(wait=True)  # until then exit codes are missing
         codes = [process.exitcode for process in self._context.started if process.exitcode]
         # The pool ends the other workers by SIGTERM.
         own = [code for code in codes if code != -signal.SIGTERM] or codes
         if not own:
             return "ended without a result"
-        return (
-            f"was killed by {signal.Signals(-own[0]).name}"
-            if own[0] < 0
-            else f"ended with exit code {own[0]}"
-        )
+        if own[0] > 0:
+            return f"ended with exit code {own[0]}"
+        return f"was killed by {signal.Signals(-own[0]).name}"
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Let the workers end once their tasks are done."""
         self._pool.shutdown(wait, cancel_futures=cancel_futures)
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None:
-        if error is not None:
-            self._pool.shutdown(wait=False, cancel_futures=True)
-            for process in self._context.started:
-                process.terminate()
-        self._pool.shutdown(wait=True)
+        if error is None:
+            self._pool.shutdown(wait=True)
+            return
+        self._pool.shutdown(wait=False, cancel_futures=True)
+        for process in self._context.started:
+            process.terminate()
+        for process in self._context.started:
+            process.join()
 
 
 def local_executor(workers: int | None = None) -> InThisProcess | LocalProcesses:
@@ -157,31 +154,33 @@ def run_all(
         Each task with its future, which is done, in order of completion. The future of a task that workers
         died over twice raises WorkerError.
     """
-    waiting = deque((task, 1) for task in tasks)
-    suspects: deque[tuple[_Task, int]] = deque()
-    pending: dict[Future[_Result], tuple[_Task, int]] = {}
+    waiting, suspects = deque(tasks), deque[_Task]()
+    pending: dict[Future[_Result], _Task] = {}
+    retried: Future[_Result] | None = None
     workers = getattr(executor, "workers", usable_cores())
     most = 1 if isinstance(executor, InThisProcess) else workers * QUEUE_PER_WORKER
     ticks = getattr(executor, "ticks", None) if on_tick else None
     try:
         while waiting or suspects or pending:
             if suspects and not pending:
-                task, tried = suspects.popleft()
-                pending[executor.submit(function, task)] = task, tried
-            while waiting and not suspects and len(pending) < most:
-                task, tried = waiting.popleft()
-                pending[executor.submit(function, task)] = task, tried
+                task = suspects.popleft()
+                retried = executor.submit(function, task)
+                pending[retried] = task
+            while waiting and not suspects and retried is None and len(pending) < most:
+                task = waiting.popleft()
+                pending[executor.submit(function, task)] = task
             done, _ = wait(pending, _LOOK_EVERY if ticks else None, FIRST_COMPLETED)
             if ticks and on_tick:
                 on_tick(ticks())
             for future in done:
-                task, tried = pending.pop(future)
+                task = pending.pop(future)
+                again, retried = future is retried, None
                 if not isinstance(future.exception(), BrokenExecutor):
                     yield task, future
-                elif tried < TRIES:
-                    suspects.append((task, tried + 1))
-                else:
+                elif again:
                     yield task, _lost(executor)
+                else:
+                    suspects.append(task)
     finally:
         for future in pending:
             future.cancel()
@@ -191,10 +190,7 @@ def _lost(executor: Executor) -> Future[Any]:
     cause = executor.cause_of_death() if isinstance(executor, LocalProcesses) else "was lost"
     future: Future[Any] = Future()
     future.set_exception(
-        WorkerError(
-            f"its worker process {cause}, {TRIES} times; if memory ran out, use fewer --workers. "
-            "What was committed is kept: the same command continues"
-        )
+        WorkerError(f"its worker process {cause}, twice; if memory ran out, use fewer --workers")
     )
     return future
 
@@ -215,19 +211,17 @@ class _Remembering(SpawnContext):
     """Spawned processes, remembered for their exit codes; each counts ticks in a cell of its own.
 
     spawn: forked children would inherit the HDF5 handles and thread pools of this process. A cell has one
-    writer, so that a worker killed while it writes holds up nobody.
+    writer at a time, so that a worker killed while it writes holds up nobody.
     """
 
     def __init__(self, workers: int) -> None:
         super().__init__()
         self.started: list[SpawnProcess] = []
-        self.ticks: Sequence[int] = multiprocessing.get_context("spawn").RawArray("q", 64 * workers)
-        self._count = 0
+        self.ticks: Sequence[int] = self.RawArray("q", workers)
 
     def Process(self, *args: Any, **kwargs: Any) -> SpawnProcess:  # type: ignore[override]
         process = SpawnProcess(*args, **kwargs)
-        process.name = f"worker {self._count % len(self.ticks)}"
-        self._count += 1
+        process.name = f"worker {len(self.started) % len(self.ticks)}"
         self.started.append(process)
         return process
 
@@ -235,10 +229,8 @@ class _Remembering(SpawnContext):
 def _begin(ticks: Any) -> None:
     """Set a worker up."""
     global _tick
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        # An orphan would wait for tasks for ever, a few hundred megabytes large.
-        threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+    # An orphan would wait for tasks for ever, a few hundred megabytes large.
+    threading.Thread(target=_end_with, args=(multiprocessing.parent_process(),), daemon=True).start()
     cell = int(multiprocessing.current_process().name.rpartition(" ")[2])
     _tick = functools.partial(_count_in, ticks, cell)
 
@@ -263,19 +255,3 @@ def _interrupts_held() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def peak_memory_mb() -> float:
-    """Return the peak resident memory of this process, MB; 0 where the system does not tell.
-
-    On Linux `getrusage` would report the parent's peak for a child that was just forked from it.
-    """
-    status = Path("/proc/self/status")
-    if status.exists():
-        peaks = [line.split()[1] for line in status.read_text().splitlines() if line.startswith("VmHWM")]
-        return int(peaks[0]) / 2**10 if peaks else 0.0
-    try:
-        import resource
-    except ImportError:  # Windows
-        return 0.0
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # macOS counts bytes

@@ -17,13 +17,9 @@ _NO_FOLDER_SYNC = (errno.EACCES, errno.EINVAL, errno.ENOTSUP)
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Writes a file so that it exists whole or not at all, also after a power cut.
+    """Write a file so that it exists whole or not at all, also after a power cut.
 
     Meanwhile `<name>.tmp` lies beside it; only a kill leaves that behind.
-
-    Args:
-        path: The file; a present one is replaced.
-        content: Its bytes.
 
     Raises:
         OSError: The disk is full or the file cannot be written; a present file is kept.
@@ -43,7 +39,7 @@ def write_whole(path: Path, content: bytes) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Makes renames inside a folder durable, where the file system can."""
+    """Make renames inside a folder durable, where the file system can."""
     try:
         descriptor = os.open(folder, os.O_RDONLY)
         try:
@@ -57,14 +53,11 @@ def sync_folder(folder: Path) -> None:
 
 @contextmanager
 def new_file(out: Path, overwrite: bool = False) -> Iterator[Path]:
-    """Gives a temporary path that becomes `out` when the block ends well, and vanishes when it does not.
+    """Give a temporary path that becomes `out` when the block ends well, and vanishes when it does not.
 
     Args:
-        out: The file to make; missing folders above it are made.
+        out: Missing folders above it are made.
         overwrite: Replace a present file.
-
-    Yields:
-        Where to write meanwhile.
 
     Raises:
         UsageError: `out` exists and is not to be replaced, or is a folder.
@@ -85,13 +78,9 @@ def new_file(out: Path, overwrite: bool = False) -> Iterator[Path]:
 
 @contextmanager
 def new_folder(out: Path) -> Iterator[Path]:
-    """Gives a temporary folder that becomes `out` when the block ends well, and vanishes when it does not.
+    """Give a temporary folder that becomes `out` when the block ends well, and vanishes when it does not.
 
-    Args:
-        out: The folder to make; missing folders above it are made.
-
-    Yields:
-        Where to write meanwhile.
+    Missing folders above it are made.
 
     Raises:
         UsageError: `out` exists and is not an empty folder.

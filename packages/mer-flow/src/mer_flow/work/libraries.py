@@ -26,7 +26,7 @@ FACES_MEND = "pip install 'mer-flow[faces]'"
 
 
 def installed(names: tuple[str, ...]) -> dict[str, str]:
-    """Returns distribution name -> version for those of the names that are installed."""
+    """Return distribution name -> version for those of the names that are installed."""
     found = {}
     for name in names:
         try:
@@ -38,10 +38,7 @@ def installed(names: tuple[str, ...]) -> dict[str, str]:
 
 @functools.cache
 def load_cv2() -> Any:
-    """Imports OpenCV after making sure that exactly one distribution provides it and that TV-L1 is in it.
-
-    Returns:
-        The module `cv2`.
+    """Import OpenCV after making sure that exactly one distribution provides it and that TV-L1 is in it.
 
     Raises:
         MissingDependencyError: None or several providers, a missing system library, or a build without TV-L1;
@@ -71,11 +68,7 @@ def load_cv2() -> Any:
 
 @functools.cache
 def load_dlib() -> Any:
-    """Imports dlib.
-
-    Raises:
-        MissingDependencyError: dlib is absent, or two distributions provide it.
-    """
+    """Import dlib; MissingDependencyError where it is absent or two distributions provide it."""
     providers = installed(DLIB_PROVIDERS)
     if len(providers) > 1:
         raise MissingDependencyError(
@@ -90,11 +83,7 @@ def load_dlib() -> Any:
 
 @functools.cache
 def load_torch() -> Any:
-    """Imports PyTorch.
-
-    Raises:
-        MissingDependencyError: It is absent or does not load.
-    """
+    """Import PyTorch; MissingDependencyError where it is absent or does not load."""
     try:
         return importlib.import_module("torch")
     except ImportError as error:
@@ -102,11 +91,7 @@ def load_torch() -> Any:
 
 
 def torch_version() -> str:
-    """Returns PyTorch's version without importing it, as in `2.13.0+cpu`.
-
-    Raises:
-        MissingDependencyError: It is not installed.
-    """
+    """Return PyTorch's version without importing it, as in `2.13.0+cpu`; it must be installed."""
     try:
         return metadata.version("torch")
     except metadata.PackageNotFoundError as error:
@@ -121,7 +106,7 @@ def _without_torch(reason: str) -> MissingDependencyError:
 
 
 def mediapipe_version() -> tuple[int, ...] | None:
-    """Returns mediapipe's version without importing it; None where it is absent."""
+    """Return mediapipe's version without importing it; None where it is absent."""
     found = installed(("mediapipe",))
     if not found:
         return None
@@ -129,6 +114,6 @@ def mediapipe_version() -> tuple[int, ...] | None:
 
 
 def versions() -> dict[str, str]:
-    """Returns the versions that a store records: they decide the last digits of its maps."""
+    """Return the versions that a store records: they decide the last digits of its maps."""
     names = ("numpy", "pillow", "mediapipe", "face_recognition_models", *CV2_PROVIDERS, *DLIB_PROVIDERS)
     return installed(names)

@@ -18,10 +18,7 @@ def hold(path: Path) -> Iterator[None]:
     """Hold a lock file without waiting, and remove it afterwards.
 
     Args:
-        path: The lock file, in a folder that exists. It names its holder while it is held.
-
-    Yields:
-        Nothing.
+        path: The lock file; it names its holder while it is held.
 
     Raises:
         LockHeldError: Another process, or another place in this one, holds it; the message names the holder.
@@ -41,11 +38,7 @@ def hold(path: Path) -> Iterator[None]:
 
 
 def holder(path: Path) -> str | None:
-    """Return who holds a lock file, as in `pid 4711 on host`; None where nobody does.
-
-    Args:
-        path: The lock file.
-    """
+    """Return who holds a lock file, as in `pid 4711 on host`; None where nobody does."""
     lock = FileLock(path, timeout=0)
     try:
         text = path.read_text(encoding="utf-8").strip()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 import time
-from types import TracebackType
 from typing import Any, Self, TextIO
 
 #: Seconds between two plain lines where the output is no terminal.
@@ -30,22 +29,38 @@ class Progress:
 
     Args:
         label: What is being done, as in "build samm".
-        total: Steps to do.
+        total: Steps to do; who does the work says it by `expect` unless given.
         unit: What a step is, as in "fold-epochs".
         stream: Where to write; standard error unless given.
         quiet: Write nothing.
     """
 
     def __init__(
-        self, label: str, total: int, unit: str = "", stream: TextIO | None = None, quiet: bool = False
+        self,
+        label: str,
+        total: int | None = None,
+        unit: str = "",
+        stream: TextIO | None = None,
+        quiet: bool = False,
     ):
-        self.label, self.total, self.unit = label, total, unit
-        self.done = 0
+        self.label, self.unit, self.quiet = label, unit, quiet
+        self.done, self.total = 0, 0
         self.note = ""
         self._stream = stream or sys.stderr
-        self._quiet = quiet
         self._start = self._last = time.monotonic()
-        self._bar = None if quiet or not self._stream.isatty() else self._live()
+        self._bar: tuple[Any, Any] | None = None
+        if total is not None:
+            self.expect(total)
+
+    def expect(self, total: int, already: int = 0) -> None:
+        """Say how many steps there are to do, and how many an earlier call did; the work begins now."""
+        if already and not self.quiet:
+            print(f"{self.label}: {already:,} are there already, {total:,} to do", file=self._stream)
+        self.close()
+        self.total = total
+        self._start = self._last = time.monotonic()
+        if not self.quiet and self._stream.isatty():
+            self._bar = self._live()
 
     def _live(self) -> tuple[Any, Any]:
         from rich.console import Console
@@ -54,10 +69,11 @@ class Progress:
         from rich.table import Column
 
         text = Column(no_wrap=True, overflow="ellipsis", ratio=4)
-        columns = TextColumn("{task.description}", markup=False, table_column=text), BarColumn()
-        live = Live(
-            *columns, console=Console(file=self._stream), expand=True, transient=True, refresh_per_second=4
+        columns = (
+            TextColumn("{task.description}", markup=False, table_column=text),
+            BarColumn(None, table_column=Column(ratio=1)),
         )
+        live = Live(*columns, console=Console(file=self._stream), expand=True, transient=True)
         live.start()
         return live, live.add_task(self.line(), total=self.total or None)
 
@@ -72,7 +88,7 @@ class Progress:
         if self._bar:
             live, task = self._bar
             live.update(task, completed=done, description=self.line())
-        elif not self._quiet and now - self._last >= PLAIN_INTERVAL:
+        elif not self.quiet and now - self._last >= PLAIN_INTERVAL:
             self._last = now
             print(self.line(), file=self._stream, flush=True)
 
@@ -96,7 +112,5 @@ class Progress:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()

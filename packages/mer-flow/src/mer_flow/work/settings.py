@@ -1,19 +1,18 @@
 """Settings: pydantic models that say in one line what is wrong, and the layers that they are filled from.
 
-A model checks itself where it is built; layers (defaults, a TOML file, `--set`, flags) are merged by `layered`.
+A model checks itself where it is built; layers (a TOML file, `--set`, flags) are merged by `layered`.
 """
 
 from __future__ import annotations
 
 import tomllib
 import types
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self, Union, get_args, get_origin
 
 import annotated_types
 from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
-from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from mer_flow.work.errors import UsageError
@@ -37,7 +36,7 @@ class Settings(BaseModel):
     >>> Align(sise=3)
     Traceback (most recent call last):
     ...
-    mer_flow.work.errors.UsageError: unknown setting 'align.sise'; did you mean 'align.size'? Known: align.size
+    mer_flow.work.errors.UsageError: unknown setting 'align.sise'; did you mean 'align.size'? Known: ...
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
@@ -76,16 +75,23 @@ def _kinds(annotation: Any) -> tuple[Any, ...]:
     return get_args(annotation) if union else (annotation,)
 
 
+def _keys(model: type[BaseModel], prefix: str) -> Iterator[str]:
+    """Yield the keys of a model, those of models within it dotted."""
+    for name, field in model.model_fields.items():
+        yield prefix + name
+        for kind in _kinds(field.annotation):
+            if isinstance(kind, type) and issubclass(kind, BaseModel):
+                yield from _keys(kind, f"{prefix}{name}.")
+
+
 def _told(fault: ErrorDetails, model: type[Settings]) -> str:
-    """Word the first fault of a model: the key, what is accepted, what was given."""
-    path = [str(step) for step in fault["loc"]]
-    owner, field = _field(model, path)
-    key = ".".join([*([model.where] if model.where else []), *(step for step in path if not step.isdigit())])
+    """Word a fault: the key, what is accepted, what was given. A model within this one has told its own."""
+    steps = [str(step) for step in fault["loc"] if not isinstance(step, int)]
+    field = model.model_fields.get(steps[0]) if steps else None
+    key = ".".join([*([model.where] if model.where else []), *steps])
     kind, given = fault["type"], fault["input"]
     if kind == "extra_forbidden":
-        prefix = key.rpartition(".")[0]
-        known = [f"{prefix}.{name}" if prefix else name for name in owner.model_fields]
-        return str(unknown(model.what, key, known))
+        return str(unknown(model.what, key, _keys(model, model.where and f"{model.where}.")))
     if kind == "literal_error" and field is not None:
         choices = [str(c) for k in _kinds(field.annotation) if get_origin(k) is Literal for c in get_args(k)]
         return str(unknown(f"value of {key}", str(given), choices))
@@ -98,24 +104,11 @@ def _told(fault: ErrorDetails, model: type[Settings]) -> str:
         return f"{key} is missing"
     if kind == "value_error":
         return f"{key}: {fault['ctx']['error']}" if key else str(fault["ctx"]["error"])
-    expected = {"int": "int", "float": "float", "bool": "bool", "string": "str", "tuple": "list"}
-    named = next((name for start, name in expected.items() if kind.startswith(start)), "")
     if kind.startswith("model"):
         return f"{key} must be a table of key = value, got {given!r}"
+    expected = {"int": "int", "float": "float", "bool": "bool", "string": "str", "tuple": "list"}
+    named = next((name for start, name in expected.items() if kind.startswith(start)), "")
     return f"{key}: expected {named}, got {given!r}" if named else f"{key}: {fault['msg']}, got {given!r}"
-
-
-def _field(model: type[Settings], path: Sequence[str]) -> tuple[type[BaseModel], FieldInfo | None]:
-    """Return the model that owns the field at a path, and the field."""
-    owner: type[BaseModel] = model
-    field = None
-    for step in path:
-        if step not in owner.model_fields:
-            break
-        field = owner.model_fields[step]
-        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            owner = field.annotation
-    return owner, field
 
 
 def _bounds_told(context: Mapping[str, Any]) -> str:
@@ -129,12 +122,15 @@ def _bounds_told(context: Mapping[str, Any]) -> str:
 def _bounds(rules: Iterable[Any]) -> str:
     low = high = ""
     for rule in rules:
-        if isinstance(rule, (annotated_types.Ge, annotated_types.Gt)):
-            closed = isinstance(rule, annotated_types.Ge)
-            low = f"{'[' if closed else '('}{rule.ge if closed else rule.gt}"  # type: ignore[union-attr]
-        if isinstance(rule, (annotated_types.Le, annotated_types.Lt)):
-            closed = isinstance(rule, annotated_types.Le)
-            high = f"{rule.le if closed else rule.lt}{']' if closed else ')'}"  # type: ignore[union-attr]
+        match rule:
+            case annotated_types.Ge(ge=bound):
+                low = f"[{bound}"
+            case annotated_types.Gt(gt=bound):
+                low = f"({bound}"
+            case annotated_types.Le(le=bound):
+                high = f"{bound}]"
+            case annotated_types.Lt(lt=bound):
+                high = f"{bound})"
     if low and high:
         return f"lie in {low}, {high}"
     if low:
@@ -162,14 +158,7 @@ def layered(*layers: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def parse_sets(pairs: Iterable[str], error: type[Exception] = UsageError) -> dict[str, str]:
-    """Split the `key=value` texts of `--set`.
-
-    Args:
-        pairs: The texts, in order.
-        error: What a fault raises.
-
-    Raises:
-        Exception: Of the given kind: one has no `=`, or a key is given twice.
+    """Split the `key=value` texts of `--set`; a text without `=`, or a key given twice, raises `error`.
 
     >>> parse_sets(["flow.tau=0.2"])
     {'flow.tau': '0.2'}
@@ -187,15 +176,7 @@ def parse_sets(pairs: Iterable[str], error: type[Exception] = UsageError) -> dic
 
 
 def read_toml(path: Path, error: type[Exception] = UsageError) -> dict[str, Any]:
-    """Read a configuration file.
-
-    Args:
-        path: The TOML file.
-        error: What a fault raises.
-
-    Raises:
-        Exception: Of the given kind: it cannot be read or is not TOML.
-    """
+    """Read a configuration file; one that cannot be read, or is not TOML, raises `error`."""
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as fault:

@@ -12,15 +12,12 @@ LISTED = 60
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> UsageError:
-    """Builds the error for a name that is not one of the known ones.
+    """Build the error for an unknown name: the nearest is suggested, the valid ones are listed, many cut short.
 
     Args:
         kind: What the name stands for, as in "label scheme".
         name: What was asked for.
         known: Every valid spelling.
-
-    Returns:
-        The error to raise; it suggests the nearest spelling and lists the valid ones, a long list cut short.
 
     >>> str(unknown("database", "casme", ["casme2", "samm"]))
     "unknown database 'casme'; did you mean 'casme2'? Known: casme2, samm"
