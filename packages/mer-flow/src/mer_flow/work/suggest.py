@@ -12,7 +12,7 @@ LISTED = 60
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> UsageError:
-    """Build the error for an unknown name: the nearest is suggested, the valid ones are listed, many cut short.
+    """Build the error for an unknown name: suggest the nearest, list the valid ones, a long list cut short.
 
     Args:
         kind: What the name stands for, as in "label scheme".
