@@ -93,7 +93,7 @@ def spot_clip(clip: ClipFrames, methods: Sequence[str], engine: Extractor, face:
             landmarks = transform(face.matrix, find_landmarks(clip.read_exact(numbers[0]), face.box))
         aligned = engine.align_clip((clip.read_exact(number) for number in numbers), face)
         frames = [to_grey(frame) for frame in aligned]
-    return {method: numbers[spot_apex(frames, method, landmarks)] - clip.shift for method in methods}
+    return {method: numbers[spot_apex(frames, method, landmarks)] for method in methods}
 
 
 def region_boxes(size: int, landmarks: np.ndarray | None = None) -> list[tuple[slice, slice]]:

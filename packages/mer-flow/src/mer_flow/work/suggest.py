@@ -12,7 +12,7 @@ LISTED = 60
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> UsageError:
-    """Build the error for an unknown name: the nearest is suggested, the valid ones are listed, many cut short.
+    """Build the error for an unknown name: it suggests the nearest and lists the valid ones, up to a limit.
 
     Args:
         kind: What the name stands for, as in "label scheme".
