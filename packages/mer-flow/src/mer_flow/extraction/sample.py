@@ -238,7 +238,7 @@ def prepare_record(task: ClipTask, engine: Extractor, keep: Keep, clock: Clock) 
         with clock("decode"):
             numbers = clip.spread(count)
             frames = [clip.read_exact(number) for number in numbers]
-        notes[name] = numbers
+        notes[name] = list(numbers)
         with clock("face"):
             return engine.align_clip(frames, face, margin)
 
