@@ -28,21 +28,21 @@ COMMAND = [sys.executable, "-m", "mer_flow.cli", "build", "--json", "--quiet"]
 
 
 def start(database: str, root: Path, store: Path, workers: int, backend: str) -> subprocess.Popen[str]:
-    """Starts one build as its own process."""
+    """Start one build as its own process."""
     arguments = ["--db", database, "--root", str(root), "--store", str(store), "--workers", str(workers)]
     arguments += ["--flow-backend", backend]
     return subprocess.Popen([*COMMAND, *arguments], stdout=subprocess.PIPE, text=True)
 
 
 def finish(build: subprocess.Popen[str]) -> dict[str, Any]:
-    """Waits for a build and returns its summary."""
+    """Wait for a build and return its summary."""
     output, _ = build.communicate()
     summary: dict[str, Any] = json.loads(output)
     return summary
 
 
 def compare_backends(tree: Path, folder: Path, rounds: int) -> None:
-    """Prints samples per second of both backends, and where the time of each goes."""
+    """Print samples per second of both backends, and where the time of each goes."""
     wall: dict[str, list[float]] = {"opencv": [], "torch": []}
     cpu: dict[str, list[float]] = {"opencv": [], "torch": []}
     stages: dict[str, Counter[str]] = {"opencv": Counter(), "torch": Counter()}
@@ -75,7 +75,7 @@ def compare_backends(tree: Path, folder: Path, rounds: int) -> None:
 
 
 def main() -> None:
-    """Measures and prints."""
+    """Measure and print."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -11,15 +11,10 @@ from mer_flow.work.errors import MissingDependencyError
 
 #: Distributions that all install the module `cv2`, over one another.
 CV2_PROVIDERS = (
-    "opencv-contrib-python",
-    "opencv-contrib-python-headless",
-    "opencv-python",
-    "opencv-python-headless",
+    *("opencv-contrib-python", "opencv-contrib-python-headless"),
+    *("opencv-python", "opencv-python-headless"),
 )
-CV2_MEND = (
-    "pip uninstall -y opencv-python opencv-python-headless opencv-contrib-python "
-    "opencv-contrib-python-headless; pip install opencv-contrib-python"
-)
+CV2_MEND = f"pip uninstall -y {' '.join(CV2_PROVIDERS)}; pip install opencv-contrib-python"
 DLIB_PROVIDERS = ("dlib-bin", "dlib")
 TORCH_MEND = "pip install 'mer-flow[torch]'"
 FACES_MEND = "pip install 'mer-flow[faces]'"

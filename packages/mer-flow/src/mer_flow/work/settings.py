@@ -11,12 +11,14 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self, Union, get_args, get_origin
 
-import annotated_types
 from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from mer_flow.work.errors import UsageError
 from mer_flow.work.suggest import unknown
+
+#: The bounds of a field, as pydantic names them.
+_BOUNDS = ("ge", "gt", "le", "lt")
 
 
 class Settings(BaseModel):
@@ -95,7 +97,9 @@ def _told(fault: ErrorDetails, model: type[Settings]) -> str:
     if kind == "literal_error" and field is not None:
         choices = [str(c) for k in _kinds(field.annotation) if get_origin(k) is Literal for c in get_args(k)]
         return str(unknown(f"value of {key}", str(given), choices))
-    bounds = _bounds(field.metadata if field else ()) or _bounds_told(fault.get("ctx", {}))
+    metadata = field.metadata if field else ()
+    rules = {name: getattr(rule, name) for rule in metadata for name in _BOUNDS if hasattr(rule, name)}
+    bounds = _bounds(rules or fault.get("ctx", {}))  # of the field, or of an item of its list
     if kind.startswith(("greater_than", "less_than")):
         return f"{key} must {bounds}, got {given}"
     if kind == "finite_number":
@@ -107,30 +111,13 @@ def _told(fault: ErrorDetails, model: type[Settings]) -> str:
     if kind.startswith("model"):
         return f"{key} must be a table of key = value, got {given!r}"
     expected = {"int": "int", "float": "float", "bool": "bool", "string": "str", "tuple": "list"}
-    named = next((name for start, name in expected.items() if kind.startswith(start)), "")
+    named = expected.get(kind.partition("_")[0], "")
     return f"{key}: expected {named}, got {given!r}" if named else f"{key}: {fault['msg']}, got {given!r}"
 
 
-def _bounds_told(context: Mapping[str, Any]) -> str:
-    """Word the one bound that a fault tells of, as of an item of a list."""
-    rules = {
-        "ge": annotated_types.Ge, "gt": annotated_types.Gt, "le": annotated_types.Le, "lt": annotated_types.Lt
-    }  # fmt: skip
-    return _bounds([rules[name](bound) for name, bound in context.items() if name in rules])
-
-
-def _bounds(rules: Iterable[Any]) -> str:
-    low = high = ""
-    for rule in rules:
-        match rule:
-            case annotated_types.Ge(ge=bound):
-                low = f"[{bound}"
-            case annotated_types.Gt(gt=bound):
-                low = f"({bound}"
-            case annotated_types.Le(le=bound):
-                high = f"{bound}]"
-            case annotated_types.Lt(lt=bound):
-                high = f"{bound})"
+def _bounds(rules: Mapping[str, Any]) -> str:
+    low = "".join(f"{mark}{rules[name]}" for name, mark in (("ge", "["), ("gt", "(")) if name in rules)
+    high = "".join(f"{rules[name]}{mark}" for name, mark in (("le", "]"), ("lt", ")")) if name in rules)
     if low and high:
         return f"lie in {low}, {high}"
     if low:

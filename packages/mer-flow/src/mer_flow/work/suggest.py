@@ -12,7 +12,7 @@ LISTED = 60
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> UsageError:
-    """Build the error for an unknown name: suggest the nearest, list the valid ones, a long list cut short.
+    """Build the error for an unknown name: it suggests the nearest and lists the valid ones, up to a limit.
 
     Args:
         kind: What the name stands for, as in "label scheme".
