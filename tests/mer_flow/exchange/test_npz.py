@@ -16,8 +16,8 @@ from mer_flow.exchange.npz import export_npz, import_npz, read_npz
 from mer_flow.exchange.parquet import export_parquet
 from mer_flow.exchange.selection import Selection
 from mer_flow.samples import COLUMNS, Sample, SampleTable
-from mer_flow.store.reader import FlowStore
 from mer_flow.store.encode import EncodeOptions, SampleRecord, encode_sample
+from mer_flow.store.reader import FlowStore
 from mer_flow.store.writer import StoreWriter
 from mer_flow.work.errors import ExchangeError, MissingDependencyError, UsageError
 

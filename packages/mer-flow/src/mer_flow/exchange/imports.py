@@ -124,7 +124,8 @@ def fill_store(
                     if isinstance(found, ImportProblem):
                         if found not in summary.problems:
                             summary.problems.append(found)
-                        reason = f"{found.where}: {found.detail}; {found.remedy}"
+                        where = "" if found.where == sample.sample_id else f"{found.where}: "
+                        reason = f"{where}{found.detail}; {found.remedy}"
                         writer.fail(sample.sample_id, "import", reason)
                         continue
                     writer.commit(sample.sample_id, encode_sample(found, options))

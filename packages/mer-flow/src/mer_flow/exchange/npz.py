@@ -57,9 +57,10 @@ def export_npz(
         "source_digest": data.source_digest,
         **{name: table.column(name) for name in COLUMNS},
     }
-    for name, array in arrays.items():
-        if np.asarray(array).dtype.kind in "OU":  # text of fixed width needs no pickle
-            arrays[name] = np.array(array, dtype=np.str_)
+    for name, value in arrays.items():
+        array = np.asarray(value)
+        if array.dtype.kind in "OU":  # text of fixed width needs no pickle
+            arrays[name] = np.array(array.tolist(), dtype=np.str_)
     with new_file(out, overwrite) as part, part.open("wb") as stream:
         np.savez_compressed(stream, **arrays)
     return {

@@ -260,10 +260,8 @@ def read_table(group: h5py.Group, kind: type[_Row]) -> list[_Row]:
     missing = [name for name in names if name not in group]
     if missing:
         raise StoreError(f"{group.name}: columns {missing} are missing. Rebuild the store.")
-    columns = [
-        group[name][()].tolist() if group[name].dtype.kind in "if" else read_text(group[name])
-        for name in names
-    ]
+    datasets = [group[name] for name in names]
+    columns = [data[()].tolist() if data.dtype.kind in "if" else read_text(data) for data in datasets]
     lengths = dict(zip(names, map(len, columns), strict=True))
     if len(set(lengths.values())) > 1:
         raise StoreError(f"{group.name}: columns differ in length: {lengths}. Rebuild the store.")
