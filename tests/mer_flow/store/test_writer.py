@@ -270,12 +270,15 @@ def test_a_folder_without_permission(tmp_path: Path) -> None:
         folder.chmod(stat.S_IRWXU)
 
 
-def test_a_damaged_part_is_named(tmp_path: Path) -> None:
+@pytest.mark.parametrize("length", [0, 100, -100])
+def test_a_damaged_part_is_named(tmp_path: Path, length: int) -> None:
     path = tmp_path / "store.h5"
     with StoreWriter(path, PIPELINE) as writer:
         writer.begin("samm", SampleTable([row(0)]))
         writer.commit(ZERO, encoded(0))
     part = next(tmp_path.rglob("*.part"))
-    part.write_bytes(b"x" * 100)
+    part.write_bytes(part.read_bytes()[:length])
     with pytest.raises(StoreError, match=rf"{part.name} is damaged .* Delete it"):
         write(path, [row(0)])
+    part.unlink()
+    assert write(path, [row(0)]) == set()

@@ -116,7 +116,6 @@ def import_npz(path: Path, store: Path) -> ImportSummary:
 
     Raises:
         ExchangeError: Keys are missing, shapes disagree, or the maps are no whole maps in known units.
-        StoreMismatchError: The store exists and holds something else.
     """
     arrays = read_npz(path)
     _check(path, arrays)

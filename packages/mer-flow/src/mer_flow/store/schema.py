@@ -16,7 +16,7 @@ import numpy as np
 from pydantic import Field
 
 from mer_flow.samples import Sample
-from mer_flow.work.errors import StoreError
+from mer_flow.work.errors import StoreError, StoreMismatchError
 from mer_flow.work.settings import Settings
 
 #: Raised whenever a reader of the former version could misread a store.
@@ -45,6 +45,9 @@ KEPT_BY = {
     "flow_sequence": "--keep-flow-sequence consecutive",
 }
 
+#: Differing parameters that a message lists.
+SHOWN = 12
+
 #: Order of the five region centres. Left and right are the subject's own: the subject's left eye lies on the
 #: image's right.
 REGIONS = ("left eye", "right eye", "nose", "left lip corner", "right lip corner")
@@ -69,11 +72,7 @@ class MapKind(Settings):
 
     @classmethod
     def of(cls, pipeline: Mapping[str, Any]) -> MapKind:
-        """Read the kind from a pipeline description.
-
-        Raises:
-            StoreError: `map_kind` is missing or invalid.
-        """
+        """Read the kind from a pipeline description."""
         message = "pipeline['map_kind'] must hold kind, map_size and values: {}"
         with explained(message, KeyError, TypeError):
             return cls(**pipeline["map_kind"])
@@ -168,6 +167,26 @@ def differing_keys(stored: Mapping[str, Any], asked: Mapping[str, Any]) -> list[
     left, right = dict(_flat(stored)), dict(_flat(asked))
     both = [(key, left.get(key, "absent"), right.get(key, "absent")) for key in sorted(left | right)]
     return [(key, a, b) for key, a, b in both if canonical_json(a) != canonical_json(b)]
+
+
+def refuse_other(stored: Mapping[str, Any], asked: Mapping[str, Any], where: str, remedy: str) -> None:
+    """Refuse to mix flow of two pipelines in one store, naming every parameter that differs."""
+    differing = differing_keys(stored, asked)
+    if not differing:
+        return
+    kinds = [item.get("map_kind", {}).get("kind") for item in (stored, asked)]
+    if kinds[0] != kinds[1]:
+        raise StoreMismatchError(
+            f"{where} holds {kinds[0]} maps, and {kinds[1]} ones are to be added. Imported and "
+            f"computed maps are not mixed in one store: {remedy}."
+        )
+    listed = "; ".join(f"{key}: {old!r} there, {new!r} now" for key, old, new in differing[:SHOWN])
+    if len(differing) > SHOWN:
+        listed += f"; and {len(differing) - SHOWN} more"
+    raise StoreMismatchError(
+        f"{where} was made with other parameters ({len(differing)} differ): {listed}. Flow of "
+        f"different parameters is not mixed in one store: ask for the same parameters, or {remedy}."
+    )
 
 
 def _flat(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
