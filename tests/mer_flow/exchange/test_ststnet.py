@@ -51,6 +51,10 @@ def write_list(path: Path, rows=ROWS) -> Path:
     return path
 
 
+def lines(path: Path | str) -> list[bytes]:
+    return sorted(Path(path).read_bytes().splitlines())
+
+
 @pytest.fixture
 def flat(tmp_path: Path) -> Path:
     folder = tmp_path / "maps"

@@ -16,48 +16,29 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tests.mer_flow.store.stores import PIPELINE, SIDE, record, row
 
 from mer_flow.samples import Sample, SampleTable
+from mer_flow.store.encode import encode_sample
 from mer_flow.store.reader import FlowStore
 from mer_flow.store.verify import verify_store
-from mer_flow.store.writer import SampleRecord, StoreWriter, encode_sample
+from mer_flow.store.writer import StoreWriter
 from mer_flow.work.errors import StoreBusyError, StoreError
 
-SIDE = 16
-PIPELINE = {"map_kind": {"kind": "computed", "map_size": SIDE, "values": "px"}, "flow": {"tau": 0.25}}
 FAILING = 4
 
 
-def table_of(database: str, count: int) -> SampleTable:
-    return SampleTable(
-        Sample(
-            f"{database}/s{i % 3}/c_{i}",
-            database,
-            f"{database}/s{i % 3}",
-            f"c_{i}",
-            1,
-            5,
-            9,
-            "sheet",
-            "anger",
-            "4",
-            0,
-            200.0,
-        )
-        for i in range(count)
-    )
+def payload_of(sample: Sample) -> bytes:
+    rng = np.random.default_rng(0)
+    faces = rng.integers(0, 255, (2, SIDE, SIDE), dtype=np.uint8)
+    points, regions = rng.uniform(0, SIDE, (68, 2)), rng.uniform(0, SIDE, (5, 2))
+    return encode_sample(record(sample, landmarks=points, regions=regions, faces=faces))
 
 
-def payload_of(sample: Sample, side: int = SIDE) -> bytes:
-    rng = np.random.default_rng(int(sample.clip.split("_")[1]))
-    flow = rng.normal(size=(3, side, side)) ** 2
-    faces = rng.integers(0, 255, (2, side, side), dtype=np.uint8)
-    return encode_sample(
-        SampleRecord(sample, flow, rng.uniform(0, side, (68, 2)), rng.uniform(0, side, (5, 2)), None, faces)
-    )
-
-
-TABLES = {"casme2": table_of("casme2", 3), "samm": table_of("samm", 6)}
+TABLES = {
+    database: SampleTable(row(i, database) for i in range(count))
+    for database, count in (("casme2", 3), ("samm", 6))
+}
 PAYLOADS = {s.sample_id: payload_of(s) for table in TABLES.values() for s in table}
 
 
@@ -97,24 +78,30 @@ def in_child(work: Callable[[], Any]) -> tuple[int, Any]:
     return status, pickle.loads(content) if content else None
 
 
-def killing_at(event: int, work: Callable[[], Any]) -> Callable[[], int]:
-    """Wraps work so that SIGKILL hits at its n-th call or return, Python's or C's; never for n < 0."""
+def killing_at(event: int, work: Callable[[], Any]) -> Callable[[], dict[str, int]]:
+    """Wraps work so that SIGKILL hits at its n-th call or return, Python's or C's; never for n < 0.
 
-    def run() -> int:
+    The answer says at which event the writer's methods were first called, and how many there were.
+    """
+
+    def run() -> dict[str, int]:
         count = 0
+        first: dict[str, int] = {}
 
         def profile(frame: Any, kind: str, argument: Any) -> None:
             nonlocal count
             count += 1
             if count == event:
                 os.kill(os.getpid(), signal.SIGKILL)
+            if kind == "call":
+                first.setdefault(frame.f_code.co_qualname, count)
 
         sys.setprofile(profile)
         try:
             work()
         finally:
             sys.setprofile(None)
-        return count
+        return {**first, "end": count}
 
     return run
 
@@ -134,11 +121,11 @@ def test_killed_anywhere_then_resumed_gives_the_same_bytes(tmp_path: Path, refer
     build(first, "casme2")
     counted = tmp_path / "counted.h5"
     counted.write_bytes(first.read_bytes())
-    status, total = in_child(killing_at(-1, lambda: build(counted, "samm")))
+    status, at = in_child(killing_at(-1, lambda: build(counted, "samm")))
     assert status == 0
-    assert total > 5000
-    # the last third is mostly the assembly; both it and the commits are hit
-    points = sorted(rng.sample(range(1, total), 40) + rng.sample(range(2 * total // 3, total), 20))
+    commit, finish, end = at["StoreWriter.commit"], at["StoreWriter.finish"], at["end"]
+    spans = ((1, commit, 8), (commit, finish, 24), (finish, end, 24))
+    points = [point for start, stop, count in spans for point in rng.sample(range(start, stop), count)]
     killed = 0
     for point in points:
         folder = tmp_path / f"at{point}"
@@ -159,7 +146,7 @@ def test_killed_anywhere_then_resumed_gives_the_same_bytes(tmp_path: Path, refer
         assert set(log.read_text().split()) <= build(path, "samm"), (
             f"a commit was lost by the kill at event {point}"
         )
-        assert path.read_bytes() == reference, f"kill at event {point} of {total}"
+        assert path.read_bytes() == reference, f"kill at event {point} of {at}"
         assert sorted(p.name for p in folder.iterdir()) == ["log", "store.h5"]
     assert killed >= 0.9 * len(points)
 
@@ -168,8 +155,8 @@ def test_killed_again_and_again(tmp_path: Path, reference: bytes) -> None:
     rng = random.Random(1)
     path = tmp_path / "store.h5"
     for database in ("casme2", "samm"):
-        for _ in range(12):
-            in_child(killing_at(rng.randrange(200, 9000), partial(build, path, database)))
+        for last in (8_000, 40_000) * 6:
+            in_child(killing_at(rng.randrange(200, last), partial(build, path, database)))
         build(path, database)
     assert path.read_bytes() == reference
 

@@ -10,31 +10,17 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+from tests.mer_flow.store.stores import PIPELINE, SIDE, row
 
 from mer_flow.samples import Sample, SampleTable
+from mer_flow.store.encode import SampleRecord, encode_sample
 from mer_flow.store.reader import FlowStore
-from mer_flow.store.writer import SampleRecord, StoreWriter, encode_sample
+from mer_flow.store.writer import StoreWriter
 from mer_flow.work.errors import StoreError, UsageError
-
-SIDE = 16
-PIPELINE = {"map_kind": {"kind": "computed", "map_size": SIDE, "values": "px"}}
 
 
 def sample_of(database: str, i: int) -> Sample:
-    return Sample(
-        f"{database}/s1/ü_{i}",
-        database,
-        f"{database}/s1",
-        f"ü_{i}",
-        1,
-        5,
-        9,
-        "sheet",
-        "anger",
-        "4+L10",
-        0,
-        100.0,
-    )
+    return row(i, database, clip=f"ü_{i}", sample_id=f"{database}/006/ü_{i}")
 
 
 def flow_of(i: int) -> np.ndarray:

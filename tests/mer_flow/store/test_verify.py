@@ -11,24 +11,20 @@ import h5py
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from tests.mer_flow.store.stores import PIPELINE, SIDE, row
 
 from mer_flow.cli import cli
-from mer_flow.samples import Sample, SampleTable
+from mer_flow.samples import SampleTable
+from mer_flow.store.encode import SampleRecord, encode_sample
 from mer_flow.store.verify import verify_store
-from mer_flow.store.writer import SampleRecord, StoreWriter, encode_sample
-
-SIDE = 16
-PIPELINE = {"map_kind": {"kind": "computed", "map_size": SIDE, "values": "px"}}
+from mer_flow.store.writer import StoreWriter
 
 
 @pytest.fixture(scope="module")
 def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("sound") / "flows.h5"
     rng = np.random.default_rng(0)
-    table = SampleTable(
-        Sample(f"samm/006/c_{i}", "samm", "samm/006", f"c_{i}", 1, 5, 9, "sheet", "anger", "4", 1, 200.0)
-        for i in range(4)
-    )
+    table = SampleTable(row(i) for i in range(4))
     with StoreWriter(path, PIPELINE) as writer:
         writer.begin("samm", table)
         for sample in list(table)[:3]:
@@ -56,6 +52,14 @@ def delete(name: str) -> Callable[[h5py.File], None]:
     return edit
 
 
+def exchange_for_group(name: str) -> Callable[[h5py.File], None]:
+    def edit(file: h5py.File) -> None:
+        del file[name]
+        file.create_group(name)
+
+    return edit
+
+
 def truncate(name: str, rows: int) -> Callable[[h5py.File], None]:
     def edit(file: h5py.File) -> None:
         values = file[name][:rows]
@@ -72,63 +76,45 @@ def set_attribute(name: str, value: object) -> Callable[[h5py.File], None]:
     return edit
 
 
+def sample(i: int, *kinds: str) -> set[tuple[str, str]]:
+    return {(kind, f"samm/006/c_{i}") for kind in kinds}
+
+
+#: What is planted, and the (kind, where) that verify must say of it.
 PLANTED = {
-    "flow not finite": (
-        set_item("samm/flow", (1, 0, 3, 3), np.inf),
-        {("value", "samm/006/c_1"), ("digest", "samm/006/c_1")},
-    ),
-    "flow exchanged": (set_item("samm/flow", (2, 0, 3, 3), 1.5), {("digest", "samm/006/c_2")}),
-    "flow too large": (
-        set_item("samm/flow", (0, 1, 0, 0), 300),
-        {("value", "samm/006/c_0"), ("digest", "samm/006/c_0")},
-    ),
-    "negative strain": (
-        set_item("samm/flow", (0, 2, 0, 0), -1),
-        {("value", "samm/006/c_0"), ("digest", "samm/006/c_0")},
-    ),
-    "face exchanged": (set_item("samm/faces", (0, 1), 7), {("digest", "samm/006/c_0")}),
-    "landmark far outside": (
-        set_item("samm/landmarks", (1, 30), 99),
-        {("value", "samm/006/c_1"), ("digest", "samm/006/c_1")},
-    ),
-    "region outside": (
-        set_item("samm/regions", (1, 2), -1),
-        {("value", "samm/006/c_1"), ("digest", "samm/006/c_1")},
-    ),
-    "half a landmark": (
-        set_item("samm/landmarks", (1, 30, 0), np.nan),
-        {("value", "samm/006/c_1"), ("digest", "samm/006/c_1")},
-    ),
-    "duplicate sample": (
-        set_item("samm/samples/sample_id", 1, b"samm/006/c_0"),
-        {("duplicate", "samm/006/c_0")},
-    ),
-    "other database": (set_item("samm/samples/database", 1, b"smic"), {("reference", "samm/006/c_1")}),
+    "flow not finite": (set_item("samm/flow", (1, 0, 3, 3), np.inf), sample(1, "value", "digest")),
+    "flow exchanged": (set_item("samm/flow", (2, 0, 3, 3), 1.5), sample(2, "digest")),
+    "flow too large": (set_item("samm/flow", (0, 1, 0, 0), 300), sample(0, "value", "digest")),
+    "negative strain": (set_item("samm/flow", (0, 2, 0, 0), -1), sample(0, "value", "digest")),
+    "face exchanged": (set_item("samm/faces", (0, 1), 7), sample(0, "digest")),
+    "landmark far outside": (set_item("samm/landmarks", (1, 30), 99), sample(1, "value", "digest")),
+    "region outside": (set_item("samm/regions", (1, 2), -1), sample(1, "value", "digest")),
+    "half a landmark": (set_item("samm/landmarks", (1, 30, 0), np.nan), sample(1, "value", "digest")),
+    "duplicate sample": (set_item("samm/samples/sample_id", 1, b"samm/006/c_0"), sample(0, "duplicate")),
+    "other database": (set_item("samm/samples/database", 1, b"smic"), sample(1, "reference")),
     "other order": (
         set_item("samm/samples/sample_id", slice(0, 2), [b"samm/006/c_1", b"samm/006/c_0"]),
         {("schema", "samm")},
     ),
     "committed and failed": (
-        set_item("samm/failures/sample_id", 0, b"samm/006/c_2"),
-        {("reference", "samm/006/c_2")},
+        set_item("samm/failures/sample_id", 0, b"samm/006/c_2"), sample(2, "reference")
     ),
     "no flow": (
         delete("samm/flow"),
-        {("schema", "samm"), *(("digest", f"samm/006/c_{i}") for i in range(3))},
+        {("schema", "samm")} | sample(0, "digest") | sample(1, "digest") | sample(2, "digest"),
     ),
+    "a folder for faces": (exchange_for_group("samm/faces"), {("checksum", "samm/faces")}),
     "no emotions": (delete("samm/samples/emotion"), {("unreadable", "samm")}),
     "no failures": (delete("samm/failures"), {("unreadable", "samm/failures")}),
     "short flow": (truncate("samm/flow", 2), {("shape", "samm/flow"), ("schema", "samm/flow")}),
     "short landmarks": (truncate("samm/landmarks", 2), {("shape", "samm/landmarks")}),
+    "short notes": (truncate("samm/notes", 2), {("shape", "samm/notes")}),
     "short emotions": (truncate("samm/samples/emotion", 2), {("unreadable", "samm")}),
     "notes no JSON": (set_item("samm/notes", 0, b"{"), {("unreadable", "samm/notes")}),
-    "other pipeline": (
-        set_attribute("pipeline", json.dumps({**PIPELINE, "x": 1})),
-        {("pipeline", "")},
-    ),
+    "other pipeline": (set_attribute("pipeline", json.dumps({**PIPELINE, "x": 1})), {("pipeline", "")}),
     "no pipeline": (set_attribute("pipeline", "?"), {("pipeline", "")}),
     "other schema": (set_attribute("schema_version", 7), {("unreadable", "")}),
-}
+}  # fmt: skip
 
 
 def test_a_sound_store_has_no_problems(sound: Path) -> None:

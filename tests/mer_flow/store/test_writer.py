@@ -11,52 +11,23 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+from tests.mer_flow.store.stores import PIPELINE, SIDE, encoded, record, row, write
 
-from mer_flow.samples import Sample, SampleTable
-from mer_flow.store.encode import EncodeOptions
+from mer_flow.samples import SampleTable
+from mer_flow.store.encode import EncodeOptions, encode_sample
 from mer_flow.store.reader import FlowStore
 from mer_flow.store.verify import verify_store
-from mer_flow.store.writer import SampleRecord, StoreWriter, encode_sample
+from mer_flow.store.writer import StoreWriter
 from mer_flow.work.errors import StoreError, StoreMismatchError
 
-SIDE = 16
-PIPELINE = {
-    "map_kind": {"kind": "computed", "map_size": SIDE, "values": "px"},
-    "flow": {"tau": 0.25, "warps": 5},
-    "versions": {"cv2": "4.11"},
-}
-
-
-def row(i: int, **changes: object) -> Sample:
-    sample = Sample(f"samm/006/c_{i}", "samm", "samm/006", f"c_{i}", 1, 5, 9, "sheet", "anger", "4", 1, 200.0)
-    return replace(sample, **changes)  # type: ignore[arg-type]
-
-
-def record(sample: Sample, value: float = 0.0, **changes: object) -> SampleRecord:
-    rng = np.random.default_rng(int(sample.clip[2:]))
-    flow = np.abs(rng.normal(size=(3, SIDE, SIDE))) + value
-    return replace(SampleRecord(sample, flow, notes={"fallbacks": []}), **changes)  # type: ignore[arg-type]
-
-
-def encoded(i: int) -> bytes:
-    return encode_sample(record(row(i)))
-
-
-def write(path: Path, samples: list[Sample], pipeline: dict = PIPELINE, value: float = 0.0) -> set[str]:
-    with StoreWriter(path, pipeline) as writer:
-        done = writer.begin("samm", SampleTable(samples))
-        for sample in samples:
-            if sample.sample_id not in done:
-                writer.commit(sample.sample_id, encode_sample(record(sample, value)))
-        writer.finish()
-    return done
+ZERO, ONE = row(0).sample_id, row(1).sample_id
 
 
 def test_a_second_run_does_nothing(tmp_path: Path) -> None:
     path = tmp_path / "store.h5"
     write(path, [row(0), row(1)])
     before, stamp = path.read_bytes(), path.stat().st_mtime_ns
-    assert write(path, [row(0), row(1)]) == {"samm/006/c_0", "samm/006/c_1"}
+    assert write(path, [row(0), row(1)]) == {ZERO, ONE}
     assert path.read_bytes() == before
     assert path.stat().st_mtime_ns == stamp
     assert [item.name for item in tmp_path.iterdir()] == ["store.h5"]
@@ -66,7 +37,7 @@ def test_finish_says_whether_it_wrote(tmp_path: Path) -> None:
     with StoreWriter(tmp_path / "store.h5", PIPELINE) as writer:
         writer.begin("samm", SampleTable([row(0)]))
         assert not writer.finish()
-        writer.commit("samm/006/c_0", encoded(0))
+        writer.commit(ZERO, encoded(0))
         assert writer.finish()
         assert not writer.finish()
 
@@ -110,21 +81,21 @@ def test_parts_of_another_pipeline_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "store.h5"
     with StoreWriter(path, PIPELINE) as writer:
         writer.begin("samm", SampleTable([row(0)]))
-        writer.commit("samm/006/c_0", encoded(0))
+        writer.commit(ZERO, encoded(0))
     with pytest.raises(
         StoreMismatchError, match=r"unfinished build in .*store\.h5\.parts .*warps: 5 there, 2 now"
     ):
         write(path, [row(0)], {**PIPELINE, "flow": {"tau": 0.25, "warps": 2}})
-    assert write(path, [row(0)]) == {"samm/006/c_0"}
+    assert write(path, [row(0)]) == {ZERO}
 
 
 def test_a_changed_sheet_row_is_computed_again(tmp_path: Path) -> None:
     path = tmp_path / "store.h5"
     write(path, [row(0), row(1)])
     changed = [row(0), row(1, apex=6)]
-    assert write(path, changed, value=1.0) == {"samm/006/c_0"}
+    assert write(path, changed, value=1.0) == {ZERO}
     with FlowStore(path) as store:
-        assert store.samples("samm")["samm/006/c_1"].apex == 6
+        assert store.samples("samm")[ONE].apex == 6
         assert store.read_flow("samm", 1).min() >= 1.0 > store.read_flow("samm", 0).min()
     assert verify_store(path) == []
 
@@ -146,19 +117,19 @@ def test_failures_are_kept_retried_and_replaced(tmp_path: Path) -> None:
     path, samples = tmp_path / "store.h5", SampleTable([row(0), row(1)])
     with StoreWriter(path, PIPELINE) as writer:
         writer.begin("samm", samples)
-        writer.commit("samm/006/c_0", encoded(0))
-        writer.fail("samm/006/c_1", "frames", "onset frame 1 is missing")
-        assert writer.failed("samm") == {"samm/006/c_1"}
+        writer.commit(ZERO, encoded(0))
+        writer.fail(ONE, "frames", "onset frame 1 is missing")
+        assert writer.failed("samm") == {ONE}
         writer.finish()
     with StoreWriter(path, PIPELINE) as writer:
-        assert writer.begin("samm", samples) == {"samm/006/c_0"}
-        assert writer.failures("samm") == [("samm/006/c_1", "frames", "onset frame 1 is missing")]
+        assert writer.begin("samm", samples) == {ZERO}
+        assert writer.failures("samm") == [(ONE, "frames", "onset frame 1 is missing")]
         with pytest.raises(StoreError, match="committed already"):
-            writer.fail("samm/006/c_0", "face", "?")
-        assert writer.begin("samm", SampleTable([row(0), row(1, onset=2)])) == {"samm/006/c_0"}
+            writer.fail(ZERO, "face", "?")
+        assert writer.begin("samm", SampleTable([row(0), row(1, onset=2)])) == {ZERO}
         assert writer.failed("samm") == set(), "a changed row is tried again"
         writer.begin("samm", samples)
-        writer.commit("samm/006/c_1", encoded(1))
+        writer.commit(ONE, encoded(1))
         assert writer.failures("samm") == []
         writer.finish()
     with FlowStore(path) as store:
@@ -172,10 +143,10 @@ def test_a_sample_that_fails_with_its_new_row_loses_its_old_flow(tmp_path: Path)
     for _ in range(2):  # the second time from the file
         with StoreWriter(path, PIPELINE) as writer:
             writer.begin("samm", SampleTable([row(0), row(1, apex=8)]))
-            writer.fail("samm/006/c_1", "frames", "apex frame 8 is missing")
+            writer.fail(ONE, "frames", "apex frame 8 is missing")
             writer.finish()
         with FlowStore(path) as store:
-            assert store.samples("samm").sample_ids == ("samm/006/c_0",)
+            assert store.samples("samm").sample_ids == (ZERO,)
             assert [item.reason for item in store.failures("samm")] == ["apex frame 8 is missing"]
     assert verify_store(path) == []
 
@@ -184,7 +155,7 @@ def test_all_samples_failed(tmp_path: Path) -> None:
     path = tmp_path / "store.h5"
     with StoreWriter(path, PIPELINE) as writer:
         writer.begin("samm", SampleTable([row(0)]))
-        writer.fail("samm/006/c_0", "face", "kein Gesicht: 臉")
+        writer.fail(ZERO, "face", "kein Gesicht: 臉")
         assert writer.finish()
     with FlowStore(path) as store:
         assert len(store.samples("samm")) == 0
@@ -200,12 +171,8 @@ def test_layout_of_the_file(tmp_path: Path) -> None:
     with h5py.File(path) as file:
         flow = file["samm/flow"]
         assert (flow.shape, flow.dtype, flow.chunks) == ((2, 3, SIDE, SIDE), np.float16, (1, 3, SIDE, SIDE))
-        assert (flow.shuffle, flow.compression, flow.compression_opts, flow.fletcher32) == (
-            True,
-            "gzip",
-            4,
-            True,
-        )
+        filters = flow.shuffle, flow.compression, flow.compression_opts, flow.fletcher32
+        assert filters == (True, "gzip", 4, True)
         text = h5py.check_string_dtype(file["samm/samples/sample_id"].dtype)
         assert (text.encoding, file["samm/samples/sample_id"].fletcher32) == ("utf-8", True)
         assert file["samm/samples/sample_id"][()].tolist() == [b"samm/006/c_9", b"samm/006/c_10"]
@@ -216,7 +183,7 @@ def test_float32_is_kept_whole(tmp_path: Path) -> None:
     path, options = tmp_path / "store.h5", EncodeOptions(dtype="float32", compression=1)
     with StoreWriter(path, PIPELINE, options) as writer:
         writer.begin("samm", SampleTable([row(0)]))
-        writer.commit("samm/006/c_0", encode_sample(record(row(0)), options))
+        writer.commit(ZERO, encode_sample(record(row(0)), options))
         writer.finish()
     with FlowStore(path) as store:
         assert np.array_equal(store.read_flow("samm", 0), record(row(0)).flow.astype(np.float32))
@@ -247,22 +214,22 @@ def test_a_payload_that_does_not_fit_is_refused(tmp_path: Path) -> None:
         with pytest.raises(StoreError, match="was not begun"):
             writer.failed("samm")
         with pytest.raises(StoreError, match="is in no table"):
-            writer.commit("samm/006/c_0", encoded(0))
+            writer.commit(ZERO, encoded(0))
         with pytest.raises(StoreError, match="got rows of samm"):
             writer.begin("smic", SampleTable([row(0)]))
         writer.begin("samm", SampleTable([row(0), row(1)]))
         with pytest.raises(StoreError, match="not an encoded sample"):
-            writer.commit("samm/006/c_0", b"nonsense")
+            writer.commit(ZERO, b"nonsense")
         with pytest.raises(StoreError, match=r"committed as samm/006/c_0 is of samm/006/c_1"):
-            writer.commit("samm/006/c_0", encoded(1))
+            writer.commit(ZERO, encoded(1))
         with pytest.raises(StoreMismatchError, match="expected"):
-            writer.commit("samm/006/c_0", encode_sample(record(row(0), flow=np.zeros((3, 8, 8)))))
+            writer.commit(ZERO, encode_sample(record(row(0), flow=np.zeros((3, 8, 8)))))
         with pytest.raises(StoreError, match="float32"):
-            writer.commit("samm/006/c_0", encode_sample(record(row(0)), EncodeOptions(dtype="float32")))
-        writer.commit("samm/006/c_0", encoded(0))
+            writer.commit(ZERO, encode_sample(record(row(0)), EncodeOptions(dtype="float32")))
+        writer.commit(ZERO, encoded(0))
         clip = np.zeros((5, SIDE, SIDE), np.uint8)
         with pytest.raises(StoreMismatchError, match="--keep-clips"):
-            writer.commit("samm/006/c_1", encode_sample(record(row(1), clips=clip)))
+            writer.commit(ONE, encode_sample(record(row(1), clips=clip)))
 
 
 def test_needs_a_context_and_a_map_kind(tmp_path: Path) -> None:
@@ -303,12 +270,15 @@ def test_a_folder_without_permission(tmp_path: Path) -> None:
         folder.chmod(stat.S_IRWXU)
 
 
-def test_a_damaged_part_is_named(tmp_path: Path) -> None:
+@pytest.mark.parametrize("length", [0, 100, -100])
+def test_a_damaged_part_is_named(tmp_path: Path, length: int) -> None:
     path = tmp_path / "store.h5"
     with StoreWriter(path, PIPELINE) as writer:
         writer.begin("samm", SampleTable([row(0)]))
-        writer.commit("samm/006/c_0", encoded(0))
+        writer.commit(ZERO, encoded(0))
     part = next(tmp_path.rglob("*.part"))
-    part.write_bytes(b"x" * 100)
+    part.write_bytes(part.read_bytes()[:length])
     with pytest.raises(StoreError, match=rf"{part.name} is damaged .* Delete it"):
         write(path, [row(0)])
+    part.unlink()
+    assert write(path, [row(0)]) == set()

@@ -22,7 +22,6 @@ class ImportProblem:
         kind: Short name of the fault, as in `unreadable`, `no-file`, `no-label`.
         where: The file, list row or sample it concerns.
         detail: What was expected and what was found.
-        remedy: What to do.
         sample_id: The sample that cannot be imported because of it; empty where none is lost.
         harmless: True for a note that takes nothing away, as a skipped `Thumbs.db`.
     """
@@ -61,15 +60,11 @@ class ImportSummary:
     """What one import did.
 
     Attributes:
-        source: The folder or file that was read.
-        store: The store written.
-        layout: What the source was recognised as.
         samples: Samples asked for, per database.
         imported: Samples that the store now holds, per database.
         already: How many of them it held before.
-        subjects: Subjects imported, per database.
-        classes: Samples imported per class.
-        problems: What was wrong or worth knowing.
+        subjects: Their subjects, per database.
+        classes: Samples imported, per class.
     """
 
     source: Path
@@ -100,14 +95,9 @@ def fill_store(
     read: Callable[[Sample], SampleRecord | ImportProblem],
     options: EncodeOptions | None = None,
 ) -> None:
-    """Write samples into the summary's store, those that cannot be read as failures; count both.
+    """Write samples into the summary's store and count them; one that `read` has a problem with has failed.
 
-    Args:
-        summary: Filled in.
-        pipeline: Of the store, `map_kind` among it.
-        samples: What the source should hold; the store's table has these rows.
-        read: Called with each sample that the store does not hold already.
-        options: Flow dtype and gzip level.
+    `samples` are the rows of the source's whole table; what the store holds of them already is not read.
     """
     from mer_flow.store.encode import encode_sample
     from mer_flow.store.writer import StoreWriter
@@ -124,7 +114,8 @@ def fill_store(
                     if isinstance(found, ImportProblem):
                         if found not in summary.problems:
                             summary.problems.append(found)
-                        reason = f"{found.where}: {found.detail}; {found.remedy}"
+                        where = "" if found.where == sample.sample_id else f"{found.where}: "
+                        reason = f"{where}{found.detail}; {found.remedy}"
                         writer.fail(sample.sample_id, "import", reason)
                         continue
                     writer.commit(sample.sample_id, encode_sample(found, options))

@@ -25,7 +25,6 @@ class ListRow:
     Attributes:
         line: Line of the file, from 1.
         sample: The sample it names; the list says nothing of frames, action units or frame rate.
-        label: Class number.
     """
 
     line: int

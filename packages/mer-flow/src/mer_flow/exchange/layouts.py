@@ -50,10 +50,7 @@ class Scan:
     """What a folder holds.
 
     Attributes:
-        folder: The folder.
-        layout: `flat` or `loso`.
         maps: Every usable map by `stem_key` of its name; of the LOSO layout its place in `u_test`.
-        problems: Everything else.
         spoilt: `stem_key` of maps that exist but contradict themselves -> why.
     """
 

@@ -57,9 +57,10 @@ def export_npz(
         "source_digest": data.source_digest,
         **{name: table.column(name) for name in COLUMNS},
     }
-    for name, array in arrays.items():
-        if np.asarray(array).dtype.kind in "OU":  # text of fixed width needs no pickle
-            arrays[name] = np.array(array, dtype=np.str_)
+    for name, value in arrays.items():
+        array = np.asarray(value)
+        if array.dtype.kind in "OU":  # text of fixed width needs no pickle
+            arrays[name] = np.array(array.tolist(), dtype=np.str_)
     with new_file(out, overwrite) as part, part.open("wb") as stream:
         np.savez_compressed(stream, **arrays)
     return {
@@ -115,7 +116,6 @@ def import_npz(path: Path, store: Path) -> ImportSummary:
 
     Raises:
         ExchangeError: Keys are missing, shapes disagree, or the maps are no whole maps in known units.
-        StoreMismatchError: The store exists and holds something else.
     """
     arrays = read_npz(path)
     _check(path, arrays)

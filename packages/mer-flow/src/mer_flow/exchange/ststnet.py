@@ -65,8 +65,6 @@ def import_ststnet(
 
     Raises:
         ExchangeError: The folder or the list is unusable, or not one file belongs to a row of the list.
-        StoreMismatchError: The store exists and holds something else.
-        StoreBusyError: Another process writes the store.
     """
     from mer_flow.databases.completeness import directory
     from mer_flow.databases.registry import database_names

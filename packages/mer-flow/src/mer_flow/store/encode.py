@@ -128,11 +128,7 @@ def with_head(head: Mapping[str, Any], image: bytes = b"") -> bytes:
 
 
 def read_head(stream: BinaryIO) -> dict[str, Any]:
-    """Read the head of a payload or part; its image is what is left of the stream.
-
-    Raises:
-        ValueError: The stream begins with something else.
-    """
+    """Read the head of a payload or part, or raise ValueError; its image is what is left of the stream."""
     head = json.loads(stream.readline())
     if not isinstance(head, dict):
         raise ValueError(f"the head is {head!r}")
@@ -140,11 +136,7 @@ def read_head(stream: BinaryIO) -> dict[str, Any]:
 
 
 def part_heads(store: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
-    """Yield every file of a store's parts folder with its head: a sample's has the key `sample`.
-
-    Raises:
-        StoreError: A file is damaged.
-    """
+    """Yield every file of a store's parts folder with its head: a sample's has the key `sample`."""
     for path in sorted(schema.parts_folder(store).glob("*/*.part")):
         with _damaged(path), path.open("rb") as stream:
             head = read_head(stream)
@@ -152,11 +144,7 @@ def part_heads(store: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
 
 
 def open_part(path: Path) -> h5py.File:
-    """Open the arrays of a part: ingredient -> `(1, ...)`.
-
-    Raises:
-        StoreError: The file is damaged.
-    """
+    """Open the arrays of a part: ingredient -> `(1, ...)`."""
     with _damaged(path), path.open("rb") as stream:
         read_head(stream)
         return h5py.File(io.BytesIO(stream.read()), "r")

@@ -16,7 +16,7 @@ import numpy as np
 from pydantic import Field
 
 from mer_flow.samples import Sample
-from mer_flow.work.errors import StoreError
+from mer_flow.work.errors import StoreError, StoreMismatchError
 from mer_flow.work.settings import Settings
 
 #: Raised whenever a reader of the former version could misread a store.
@@ -45,6 +45,9 @@ KEPT_BY = {
     "flow_sequence": "--keep-flow-sequence consecutive",
 }
 
+#: Differing parameters that a message lists.
+SHOWN = 12
+
 #: Order of the five region centres. Left and right are the subject's own: the subject's left eye lies on the
 #: image's right.
 REGIONS = ("left eye", "right eye", "nose", "left lip corner", "right lip corner")
@@ -69,11 +72,7 @@ class MapKind(Settings):
 
     @classmethod
     def of(cls, pipeline: Mapping[str, Any]) -> MapKind:
-        """Read the kind from a pipeline description.
-
-        Raises:
-            StoreError: `map_kind` is missing or invalid.
-        """
+        """Read the kind from a pipeline description."""
         message = "pipeline['map_kind'] must hold kind, map_size and values: {}"
         with explained(message, KeyError, TypeError):
             return cls(**pipeline["map_kind"])
@@ -170,6 +169,26 @@ def differing_keys(stored: Mapping[str, Any], asked: Mapping[str, Any]) -> list[
     return [(key, a, b) for key, a, b in both if canonical_json(a) != canonical_json(b)]
 
 
+def refuse_other(stored: Mapping[str, Any], asked: Mapping[str, Any], where: str, remedy: str) -> None:
+    """Refuse to mix flow of two pipelines in one store, naming every parameter that differs."""
+    differing = differing_keys(stored, asked)
+    if not differing:
+        return
+    kinds = [item.get("map_kind", {}).get("kind") for item in (stored, asked)]
+    if kinds[0] != kinds[1]:
+        raise StoreMismatchError(
+            f"{where} holds {kinds[0]} maps, and {kinds[1]} ones are to be added. Imported and "
+            f"computed maps are not mixed in one store: {remedy}."
+        )
+    listed = "; ".join(f"{key}: {old!r} there, {new!r} now" for key, old, new in differing[:SHOWN])
+    if len(differing) > SHOWN:
+        listed += f"; and {len(differing) - SHOWN} more"
+    raise StoreMismatchError(
+        f"{where} was made with other parameters ({len(differing)} differ): {listed}. Flow of "
+        f"different parameters is not mixed in one store: ask for the same parameters, or {remedy}."
+    )
+
+
 def _flat(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     for key, item in value.items():
         if isinstance(item, Mapping) and item:
@@ -260,10 +279,8 @@ def read_table(group: h5py.Group, kind: type[_Row]) -> list[_Row]:
     missing = [name for name in names if name not in group]
     if missing:
         raise StoreError(f"{group.name}: columns {missing} are missing. Rebuild the store.")
-    columns = [
-        group[name][()].tolist() if group[name].dtype.kind in "if" else read_text(group[name])
-        for name in names
-    ]
+    datasets = [group[name] for name in names]
+    columns = [data[()].tolist() if data.dtype.kind in "if" else read_text(data) for data in datasets]
     lengths = dict(zip(names, map(len, columns), strict=True))
     if len(set(lengths.values())) > 1:
         raise StoreError(f"{group.name}: columns differ in length: {lengths}. Rebuild the store.")

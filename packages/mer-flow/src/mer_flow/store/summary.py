@@ -17,9 +17,6 @@ def summarise(store: FlowStore, scheme: str | None = None) -> dict[str, Any]:
 
     Returns:
         JSON-able, with the keys that docs/store-format.md lists under `mer-flow info --json`.
-
-    Raises:
-        UsageError: There is no such scheme.
     """
     if scheme is not None:
         get_scheme(scheme)

@@ -47,8 +47,6 @@ __all__ = ["EncodeOptions", "SampleRecord", "StoreWriter", "encode_sample"]
 
 #: Says in a parts folder what the build was begun with.
 MANIFEST = "manifest.json"
-#: Differing parameters that a message lists.
-SHOWN = 12
 #: Room that metadata may take beyond the chunks when the free space is checked.
 SLACK_BYTES = 4 << 20
 _SCHEMA = {"schema_version": schema.SCHEMA_VERSION}
@@ -205,7 +203,7 @@ class StoreWriter:
         if self.path.exists():
             with FlowStore(self.path) as store:
                 remedy = "write to another store, or delete this one to build it anew"
-                self._refuse_other({**store.pipeline, **_SCHEMA}, str(self.path), remedy)
+                schema.refuse_other(store.pipeline, self.pipeline, str(self.path), remedy)
                 for database in store.databases:
                     self._load_database(store, database)
         manifest = self._parts / MANIFEST
@@ -214,7 +212,8 @@ class StoreWriter:
         message = f"{manifest} is damaged ({{}}). Delete {self._parts} and build again."
         with schema.explained(message, ValueError, TypeError):
             begun = dict(json.loads(manifest.read_text(encoding="utf-8")))
-        self._refuse_other(begun, f"the unfinished build in {self._parts}", "delete that folder")
+        where = f"the unfinished build in {self._parts}"
+        schema.refuse_other(begun, {**self.pipeline, **_SCHEMA}, where, "delete that folder")
         for path, head in part_heads(self.path):
             sample_id = head["sample"]["sample_id"] if "sample" in head else head["sample_id"]
             entry = _held(head, path) if "sample" in head else Failure(**head)
@@ -230,24 +229,6 @@ class StoreWriter:
             for place, (sample, *row) in enumerate(zip(store.samples(database), *texts, strict=True)):
                 entries[sample.sample_id] = _Held(place, types, sample, *row)
         self._entries[database] = entries
-
-    def _refuse_other(self, stored: Mapping[str, Any], where: str, remedy: str) -> None:
-        differing = schema.differing_keys(stored, {**self.pipeline, **_SCHEMA})
-        if not differing:
-            return
-        kinds = [item.get("map_kind", {}).get("kind") for item in (stored, self.pipeline)]
-        if kinds[0] != kinds[1]:
-            raise StoreMismatchError(
-                f"{where} holds {kinds[0]} maps, and {kinds[1]} ones are to be added. Imported and "
-                f"computed maps are not mixed in one store: {remedy}."
-            )
-        listed = "; ".join(f"{key}: {old!r} there, {new!r} now" for key, old, new in differing[:SHOWN])
-        if len(differing) > SHOWN:
-            listed += f"; and {len(differing) - SHOWN} more"
-        raise StoreMismatchError(
-            f"{where} was made with other parameters ({len(differing)} differ): {listed}. Flow of "
-            f"different parameters is not mixed in one store: ask for the same parameters, or {remedy}."
-        )
 
     def _check_fit(self, database: str, sample_id: str, types: dict[str, str]) -> None:
         side = self.map_kind.map_size
