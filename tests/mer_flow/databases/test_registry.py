@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import os
 import subprocess
 import sys
-from importlib.metadata import EntryPoint
 
 import pytest
 
 from mer_flow.databases import get_database
 from mer_flow.databases.layout import resolve_root
-from mer_flow.databases.registry import GROUP, database_names, database_title
-from mer_flow.databases.samm import Samm
-from mer_flow.labels import SCHEMES, apply_scheme
+from mer_flow.databases.registry import database_names, database_title
 from mer_flow.work.errors import UsageError
-from mer_flow.work.plugins import Plugins
 
 #: Name, frame rate, whether its sheets give an apex, title.
 OURS = [
@@ -55,61 +53,39 @@ print([m for m in ("pandas", "numpy", "openpyxl", "xlrd", "cv2", "torch") if m i
     assert done.stdout.splitlines() == ["[]", "[]"]
 
 
-def plugins(make, **points):
-    return Plugins("group", "thing", make, points=[EntryPoint(n, v, "group") for n, v in points.items()])
+def test_a_broken_package_is_named_and_the_others_work(tmp_path):
+    info = tmp_path / "stranger-1.2.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: stranger\nVersion: 1.2\n")
+    (info / "entry_points.txt").write_text("""
+[mer_flow.databases]
+absent = no_such_module:X
+number = math:pi
+hollow = mer_flow.databases.base:Database
+double = mer_flow.databases.samm:Samm
+[mer_flow.schemes]
+strange = mer_flow.labels:get_scheme
+""")
 
+    def run(code):
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])}
+        return subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
 
-def test_a_broken_plug_in_is_named_and_the_others_work():
-    found = plugins(
-        lambda name, thing: thing(4),
-        good="math:sqrt",
-        absent="no_such_module:X",
-        no_attribute="math:no_such_function",
-        refused="math:pi",
-    )
-    assert list(found) == ["absent", "good", "no_attribute", "refused"]
-    assert dict(found.usable()) == {"good": 2.0}
+    listed = run("from mer_flow.cli import cli; cli(['databases', '--json'])")
+    assert listed.returncode == 1
+    entries = {entry["name"]: entry for entry in json.loads(listed.stdout)}
+    assert [name for name in entries if "error" not in entries[name]] == ["casme2", "casme3", "samm", "smic"]
     for name, reason in (
         ("absent", "ModuleNotFoundError: No module named 'no_such_module'"),
-        ("no_attribute", "AttributeError"),
-        ("refused", "TypeError: 'float' object is not callable"),
+        ("number", "TypeError: expected a subclass of mer_flow.databases.base.Database, got 3.14"),
+        ("hollow", "TypeError: Can't instantiate abstract class Database"),
+        ("double", "ValueError: the class calls itself 'samm'; give both the same name"),
     ):
-        with pytest.raises(
-            UsageError, match=f"thing '{name}' of an unknown package cannot be used: {reason}"
-        ):
-            found[name]
-    with pytest.raises(UsageError, match="unknown thing 'goood'; did you mean 'good'"):
-        found["goood"]
+        assert f"database '{name}' of stranger 1.2 cannot be used: {reason}" in entries[name]["error"]
 
-
-def test_a_name_that_two_packages_claim_is_nobodys():
-    points = [EntryPoint("one", value, "group") for value in ("math:sqrt", "math:sin")]
-    found = Plugins("group", "thing", lambda name, thing: thing, points=points)
-    assert list(found) == ["one"] and not dict(found.usable())
-    with pytest.raises(UsageError, match=r"thing 'one' is registered 2 times.*uninstall one of them"):
-        found["one"]
-
-
-@pytest.mark.parametrize(
-    ("value", "reason"),
-    [
-        ("math:pi", "expected a subclass of mer_flow.databases.base.Database, got 3.14"),
-        ("mer_flow.databases.base:Database", "abstract"),
-        ("mer_flow.databases.samm:Samm", "the class calls itself 'samm'; give both the same name"),
-    ],
-)
-def test_what_is_no_database_is_refused(value, reason):
-    from mer_flow.databases.registry import DATABASES
-
-    found = Plugins(GROUP, "database", DATABASES._make, points=[EntryPoint("mine", value, GROUP)])
-    with pytest.raises(UsageError, match=f"database 'mine' .*{reason}"):
-        found["mine"]
-
-
-def test_schemes_of_other_packages_must_be_schemes_of_that_name():
-    points = [EntryPoint("mine", value, "x") for value in ("mer_flow.labels:get_scheme",)]
-    found = Plugins("x", "label scheme", SCHEMES._make, points=points)
-    with pytest.raises(UsageError, match=r"label scheme 'mine' .*expected a LabelScheme of that name"):
-        found["mine"]
-    assert {"megc3", "objective-5"} <= set(SCHEMES) and isinstance(get_database("samm"), Samm)
-    assert apply_scheme((), "megc3").counts() == (0, 0, 0)
+    schemes = run(
+        "from mer_flow.labels import SCHEMES, get_scheme\n"
+        "print('strange' in SCHEMES, len(dict(SCHEMES.usable()))); get_scheme('strange')"
+    )
+    assert schemes.stdout.split() == ["True", "7"]
+    assert "label scheme 'strange' of stranger 1.2 cannot be used: TypeError" in schemes.stderr

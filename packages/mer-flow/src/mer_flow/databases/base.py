@@ -70,8 +70,6 @@ class Database(ABC):
     example: ClassVar[str]
     synthetic: ClassVar[str] = ""
 
-    # What a database says of itself.
-
     @abstractmethod
     def names(self, row: int, values: dict[str, Any], notes: Notes) -> tuple[str, str]:
         """Return a row's subject and clip in their stable form, as `sub01` and `EP02_01f`.
@@ -118,8 +116,6 @@ class Database(ABC):
     def row_count(self, match: SheetMatch) -> int:
         """Count the rows by which the manifest knows a sheet."""
         return sum(1 for _, values in match.data() if text(values["filename"]))
-
-    # Reading.
 
     def read(self, root: Path | None, sheet: Path | None) -> SheetReading:
         """Read the samples of a copy of the database.
@@ -335,8 +331,6 @@ class Database(ABC):
             f"{path} is no known version of {self.title}'s sheet: expected the columns {self._columns()}. "
             f"{explain_mismatch(grids, self.forms)} Use the authors' file, or restore the column."
         )
-
-    # Frames.
 
     def locate(self, root: Path, release: str = "auto") -> ClipLocator:
         """Scan a copy's folders once and say where each clip's frames lie.

@@ -19,47 +19,38 @@ from mer_flow.work.errors import FrameError, LayoutError, SheetError, UsageError
 
 Severity = Literal["error", "warning", "note"]
 
-#: Kind -> (severity, what to do about it). An error costs samples, a warning builds with a recorded fallback.
-KINDS: dict[str, tuple[Severity, str]] = {
-    "sheet": (
-        "error",
-        "Give the sheet with --sheet, or put it below the root; it is recognised by its columns.",
-    ),
-    "layout": ("error", "Point --root at the folder that holds one of the releases named above."),
-    "incomplete": (
-        "warning",
-        "Compare your copy with the authors' list; a partial copy builds, but its scores are not comparable.",
-    ),
-    "row-dropped": ("warning", "Mend the row in the sheet, or accept that the sample is missing."),
-    "row-without-sample": (
-        "note",
-        "Nothing to do; the published sheet has this row, and it gives no sample.",
-    ),
-    "reading": ("note", "Nothing to do; the reader says how it took the sheet."),
-    "correction": ("note", "Nothing to do; the fix is reviewed and its source is named."),
-    "folder-missing": (
-        "error",
-        "Restore the clip's folder from the release, or check the release that --release names.",
-    ),
-    "folder-empty": ("error", "Restore the clip's frames from the release."),
-    "folder-unlisted": ("note", "Nothing to do; a folder without a row gives no sample."),
-    "frame-missing": (
-        "error",
-        "Restore the frame, or raise frames.nearest_limit (here --max-gap) if one that far away will do.",
-    ),
-    "frame-substituted": (
-        "warning",
-        "Nothing to do; the nearest frame is taken and the sample's notes say so.",
-    ),
-    "frame-gap": ("note", "Nothing to do for flow; dense clips (--keep-clips) lack these frames."),
-    "frame-shapes": ("error", "Restore the clip from the release: its frames differ in size or colour."),
-    "frame-unreadable": ("error", "Restore the file from the release: it is truncated or no image."),
-    "apex-unknown": ("note", "The apex is spotted during the build (--apex chooses the method)."),
-    "apex-at-onset": (
-        "note",
-        "The flow between them is zero; `mer-flow build --apex-at-onset spot` (or drop) changes that.",
-    ),
+#: Severity -> kind -> what to do about it. An error costs samples, a warning builds with a recorded fallback.
+_REMEDIES: dict[Severity, dict[str, str]] = {
+    "error": {
+        "sheet": "Give the sheet with --sheet, or put it below the root; it is recognised by its columns.",
+        "layout": "Point --root at the folder that holds one of the releases named above.",
+        "folder-missing": "Restore the clip's folder from the release, or check the release that "
+        "--release names.",
+        "folder-empty": "Restore the clip's frames from the release.",
+        "frame-missing": "Restore the frame, or raise frames.nearest_limit (here --max-gap) if one "
+        "that far away will do.",
+        "frame-shapes": "Restore the clip from the release: its frames differ in size or colour.",
+        "frame-unreadable": "Restore the file from the release: it is truncated or no image.",
+    },
+    "warning": {
+        "incomplete": "Compare your copy with the authors' list; a partial copy builds, but its scores are "
+        "not comparable.",
+        "row-dropped": "Mend the row in the sheet, or accept that the sample is missing.",
+        "frame-substituted": "Nothing to do; the nearest frame is taken and the sample's notes say so.",
+    },
+    "note": {
+        "row-without-sample": "Nothing to do; the published sheet has this row, and it gives no sample.",
+        "reading": "Nothing to do; the reader says how it took the sheet.",
+        "correction": "Nothing to do; the fix is reviewed and its source is named.",
+        "folder-unlisted": "Nothing to do; a folder without a row gives no sample.",
+        "frame-gap": "Nothing to do for flow; dense clips (--keep-clips) lack these frames.",
+        "apex-unknown": "The apex is spotted during the build (--apex chooses the method).",
+        "apex-at-onset": "The flow between them is zero; `mer-flow build --apex-at-onset spot` (or drop) "
+        "changes that.",
+    },
 }
+#: Kind -> (severity, what to do about it).
+KINDS = {kind: (severity, remedy) for severity, kinds in _REMEDIES.items() for kind, remedy in kinds.items()}
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,11 +37,7 @@ def frame_number(name: str) -> int | None:
 
 
 def image_names(folder: Path) -> list[str]:
-    """Return the names of a folder's images, the shortest first, then by alphabet.
-
-    Raises:
-        OSError: The folder is missing or unreadable.
-    """
+    """Return the names of a folder's images, the shortest first, then by alphabet."""
     with os.scandir(folder) as entries:
         names = [e.name for e in entries if not e.name.startswith(".") and e.is_file()]
     images = (name for name in names if Path(name).suffix.lower() in IMAGE_SUFFIXES)
@@ -110,11 +106,7 @@ class FrameIndex:
         return number in self._files
 
     def path(self, number: int) -> Path:
-        """Return the file of exactly this number.
-
-        Raises:
-            FrameError: There is no such frame.
-        """
+        """Return the file of exactly this number; a FrameError says that there is none."""
         return self.nearest(number, 0).path
 
     def nearest(self, number: int, limit: int) -> FrameHit:

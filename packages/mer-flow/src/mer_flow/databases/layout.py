@@ -86,11 +86,7 @@ def walk(
 
 
 def subfolders(folder: Path) -> list[str]:
-    """Return the names of a folder's subfolders in order; hidden ones and stray files are ignored.
-
-    Raises:
-        LayoutError: The folder may not be read.
-    """
+    """Return the names of a folder's subfolders in order; hidden ones and stray files are ignored."""
     try:
         with os.scandir(folder) as entries:
             return sorted(e.name for e in entries if not e.name.startswith(".") and e.is_dir())

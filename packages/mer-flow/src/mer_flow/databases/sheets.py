@@ -177,11 +177,7 @@ def objective_class(value: object) -> int:
 
 
 def sheet_files(root: Path, depth: int = _SHEET_SEARCH_DEPTH) -> Iterator[Path]:
-    """Yield possible sheets below a root, nearest first, without the lock files of open workbooks.
-
-    Raises:
-        LayoutError: A folder may not be read.
-    """
+    """Yield possible sheets below a root, nearest first, without the lock files of open workbooks."""
     if not root.is_dir():
         return
     try:

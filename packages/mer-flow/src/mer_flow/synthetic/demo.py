@@ -105,10 +105,10 @@ def make_trees(
 
     Args:
         out: Folder of the demonstration.
-        databases: Which databases; all that have a synthetic twin where none is named.
-        subjects: Subjects of each.
-        clips_per_subject: Micro-expressions of each subject.
-        seed: Seed of every choice.
+        databases: Which ones; all that have a synthetic twin where none is named.
+        subjects: As for `make_tree`, and so the next ones.
+        clips_per_subject: Micro-expressions of each.
+        seed: Of every choice.
         workers: Processes that render.
         quiet: Show no progress.
 

@@ -79,10 +79,10 @@ def make_tree(
 
     Args:
         root: Folder to make; its parents are made too.
-        database: A database that has a synthetic twin.
-        subjects: Number of subjects.
+        database: One that has a synthetic twin.
+        subjects: How many.
         clips_per_subject: Micro-expressions of each.
-        seed: Seed of every choice.
+        seed: Of every choice.
         workers: Processes that render.
         progress: Called with (clips done, clips in all).
 
