@@ -107,7 +107,7 @@ def run_folds(
     data, sink = prepare_data(job, data), _Noting(sink)
     if engine_of(job) == "stacked":
         run_stacked(job, data, folds, sink)
-    elif job.spec.kind == "classifier" and job.training.engine == "auto":
+    elif job.spec.kind == "classifier" and job.training.engine != "local":
         run_local(job, data, folds, InThisProcess(), sink)
     elif executor is not None:
         run_local(job, data, folds, executor, sink)
