@@ -25,10 +25,7 @@ _SMALLEST = 1e-12
 def fit_fold(job: Job, data: TrainingData, fold: Fold) -> FoldResult:
     """Fit a classifier on a fold's training samples, then predict the others.
 
-    Args:
-        job: The training.
-        data: Maps, given unflattened, or the features made of them.
-        fold: The fold.
+    It is given maps unflattened, or the features made of them.
 
     Returns:
         The record; its logits are log probabilities where the classifier has `predict_proba`, else decision

@@ -11,10 +11,8 @@ from mer_bench.recipe import Recipe
 def meet_recipe(network: nn.Module, recipe: Recipe) -> None:
     """Tell a network how strongly to augment its features.
 
-    Args:
-        network: Where it can, it has an attribute `isda`, the largest strength of implicit semantic
-            augmentation, which is set to the recipe's.
-        recipe: How it is trained.
+    Where it can, it has an attribute `isda`, the largest strength of implicit semantic augmentation, which is
+    set to the recipe's.
 
     Raises:
         UsageError: The recipe asks for augmentation and the network has none.

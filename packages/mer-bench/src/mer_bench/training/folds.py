@@ -30,9 +30,6 @@ logger = logging.getLogger(__name__)
 def check_job(job: Job) -> None:
     """Refuse what cannot be done, before there are data or a run.
 
-    Args:
-        job: The training; its view and classes known.
-
     Raises:
         UsageError: Device, engine, precision or recipe cannot be met.
     """
@@ -62,9 +59,7 @@ def engine_of(job: Job) -> str:
 def prepare_data(job: Job, data: TrainingData) -> TrainingData:
     """Make what a classifier is fitted on, once for every fold and seed; a network's data stay as they are.
 
-    Args:
-        job: The training; of it only model, classes and view count.
-        data: The run's data.
+    Of the job only model, classes and view count.
 
     Raises:
         UsageError: The classifier does not take this input.
@@ -107,7 +102,7 @@ def run_folds(
     data, sink = prepare_data(job, data), _Noting(sink)
     if engine_of(job) == "stacked":
         run_stacked(job, data, folds, sink)
-    elif job.spec.kind == "classifier" and job.training.engine == "auto":
+    elif job.spec.kind == "classifier" and job.training.engine != "local":
         run_local(job, data, folds, InThisProcess(), sink)
     elif executor is not None:
         run_local(job, data, folds, executor, sink)

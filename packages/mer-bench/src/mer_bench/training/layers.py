@@ -12,11 +12,11 @@ import sys
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from mer_bench.training.seeding import mix, random_bits
 
 _LEVELS = 1 << 16
+_BatchNorm = nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d
 
 
 class FoldDropout(nn.Dropout):

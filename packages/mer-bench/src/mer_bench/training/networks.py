@@ -192,7 +192,7 @@ class StackedNetworks(Networks):
         self._compiled: Callable[..., Tensor | tuple[Tensor, Tensor]] | None = None
         if job.training.compile:
             # What earlier chunks compiled counts towards a limit, and none of it fits this one.
-            torch._dynamo.reset()
+            torch.compiler.reset()
             self._compiled = torch.compile(self._forward_training, fullgraph=True, dynamic=False)
 
     def _set_key(self, name: str, layer: FoldDropout, key: Tensor) -> None:

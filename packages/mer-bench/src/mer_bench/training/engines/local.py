@@ -41,13 +41,6 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 def run_local(job: Job, data: TrainingData, folds: Sequence[Fold], executor: Executor, sink: Sink) -> None:
     """Train each fold as a task of its own.
 
-    Args:
-        job: The training.
-        data: The run's data.
-        folds: The folds.
-        executor: Where the tasks run.
-        sink: Told of results and progress.
-
     Raises:
         UsageError: The model cannot be sent to another process.
         TrainingError: Folds failed, or workers died over them; raised after the others were delivered.
@@ -153,13 +146,7 @@ def _train(
 
 
 def train_fold(job: Job, data: TrainingData, fold: Fold, on_epoch: Callable[[int], None]) -> FoldResult:
-    """Train one fold, or fit a classifier on it.
-
-    Args:
-        job: The training.
-        data: The run's data.
-        fold: The fold.
-        on_epoch: Called with how many more epochs are done.
+    """Train one fold, or fit a classifier on it; `on_epoch` is told how many more epochs are done.
 
     Raises:
         TrainingError: The loss is not finite or the network fails; names fold, epoch and remedy.

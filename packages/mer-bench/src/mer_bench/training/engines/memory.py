@@ -18,15 +18,9 @@ _ACTIVATION_FACTOR = 2.0
 
 
 def fold_capacity(job: Job, data: TrainingData, most_samples: int) -> int:
-    """Estimate how many folds the device's free memory holds at once.
+    """Estimate how many folds the device's free memory holds at once, but no less than 1.
 
-    Args:
-        job: The training.
-        data: The run's data.
-        most_samples: Training samples of the largest fold.
-
-    Returns:
-        At least 1.
+    `most_samples` are the training samples of the largest fold.
     """
     device, shape = device_of(job), data.shape
     with fold_generators(0, device):

@@ -25,13 +25,7 @@ logger = logging.getLogger(__name__)
 
 
 def run_stacked(job: Job, data: TrainingData, folds: Sequence[Fold], sink: Sink) -> None:
-    """Train folds in chunks, the folds of a chunk together.
-
-    Args:
-        job: The training.
-        data: The run's data.
-        folds: The folds.
-        sink: Told of a chunk's results when it is done, and of progress.
+    """Train folds in chunks, the folds of a chunk together; the sink is told of a chunk when it is done.
 
     Raises:
         TrainingError: Folds failed, raised after the others were delivered; or the networks cannot be
