@@ -6,6 +6,8 @@ converters) writes them without values; what such sheets use is arithmetic, cell
 
 from __future__ import annotations
 
+import ast
+import operator
 import re
 from collections.abc import Callable
 from typing import Any
@@ -37,6 +39,32 @@ _FUNCTIONS = {
     "MAX": _flat(max),
     "ABS": _flat(lambda values: abs(values[0])),
 }
+
+
+_OPERATORS: dict[type[ast.AST], Callable[..., float]] = {
+    ast.Add: operator.add,
+    ast.Sub: operator.sub,
+    ast.Mult: operator.mul,
+    ast.Div: operator.truediv,
+    ast.UAdd: operator.pos,
+    ast.USub: operator.neg,
+}
+
+
+def _value(node: ast.expr, names: dict[str, Any]) -> Any:
+    """Compute a syntax tree of arithmetic; anything else is a KeyError or a ValueError."""
+    match node:
+        case ast.Constant(value=float() as number):
+            return number
+        case ast.Name(id=name):
+            return names[name]
+        case ast.UnaryOp(op=sign, operand=inner):
+            return _OPERATORS[type(sign)](_value(inner, names))
+        case ast.BinOp(left=left, op=sign, right=right):
+            return _OPERATORS[type(sign)](_value(left, names), _value(right, names))
+        case ast.Call(func=ast.Name(id=name), args=given, keywords=[]):
+            return _FUNCTIONS[name](*(_value(inner, names) for inner in given))
+    raise ValueError(f"{type(node).__name__} is not arithmetic")
 
 
 class FormulaEvaluator:
@@ -74,7 +102,7 @@ class FormulaEvaluator:
             self._open.discard(key)
 
     def _compute(self, formula: str, sheet: str) -> float:
-        names: dict[str, Any] = {"__builtins__": {}, **_FUNCTIONS}
+        names: dict[str, Any] = {}
         words: list[str] = []
         position = 0
         while position < len(formula):
@@ -92,9 +120,16 @@ class FormulaEvaluator:
                 names[f"ref{position}"] = self._reference(token, sheet)
                 words.append(f"ref{position}")
         try:
-            # Nothing but numbers, our names, brackets and + - * / , gets this far.
-            result = eval(" ".join(words), names)
-        except (SyntaxError, NameError, TypeError, ValueError, ArithmeticError) as error:
+            result = _value(ast.parse(" ".join(words), mode="eval").body, names)
+        except (
+            SyntaxError,
+            KeyError,
+            TypeError,
+            ValueError,
+            ArithmeticError,
+            RecursionError,
+            MemoryError,
+        ) as error:
             raise UncomputableError(f"cannot compute '={formula}': {error}") from error
         if not isinstance(result, int | float):
             raise UncomputableError(f"'={formula}' gives no number")
