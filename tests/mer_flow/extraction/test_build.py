@@ -129,7 +129,7 @@ def test_a_build_killed_after_every_sample_ends_in_the_same_bytes(
     kills = 0
     for wanted in range(1, SAMPLES):
         process = subprocess.Popen(words, start_new_session=True)
-        while process.poll() is None and sum(1 for _ in Path(f"{store}.parts").rglob("*.h5")) < wanted:
+        while process.poll() is None and sum(1 for _ in Path(f"{store}.parts").rglob("*.part")) < wanted:
             time.sleep(0.002)
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
@@ -332,7 +332,7 @@ def test_a_sample_unlike_the_others_fails_alone(
     summary = build(root, store, quick(), Keep(faces=True), limit=3)
     assert summary.built == 2
     ((sample_id, stage, reason),) = summary.failed
-    assert (sample_id, stage) == (odd.sample_id, "store") and "Every sample of a database" in reason
+    assert (sample_id, stage) == (odd.sample_id, "store") and "use the same --keep-faces" in reason
     assert verify_store(store) == []
 
 

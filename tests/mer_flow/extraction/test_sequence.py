@@ -75,9 +75,9 @@ def test_a_store_takes_reads_and_verifies_it(tmp_path: Path) -> None:
 
 
 def test_what_is_no_sequence_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(StoreError, match=r"flow_sequence has shape \(3, 3, 4, 4\), expected"):
+    with pytest.raises(StoreError, match=r"flow_sequence .*\(3, 3, 4, 4\), expected"):
         encode_sample(record("a", np.zeros((3, 3, 4, 4), np.float32)))
-    with pytest.raises(StoreError, match=r"1 flow value\(s\) are not finite"):
+    with pytest.raises(StoreError, match=r"1 flow\w* value\(s\) are not finite"):
         bad = np.zeros((3, 2, 4, 4), np.float32)
         bad[0, 0, 0, 0] = np.inf
         encode_sample(record("a", bad))
