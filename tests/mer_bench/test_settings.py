@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import pytest
 from pydantic import BaseModel, Field
+from tests.mer_bench.specs import network_spec
 
 from mer_bench.cli.options import SETTINGS as FLAGS
 from mer_bench.errors import UsageError
@@ -37,17 +38,12 @@ def build(
     return None
 
 
-SPEC = ModelSpec(
-    name="net",
-    title="Net",
-    build=build,
-    kind="network",
-    views=("whole-28:scaled",),
+SPEC = network_spec(
+    "net",
+    build,
     recipes={"paper": Recipe(name="paper", epochs=10), "fast": Recipe(name="fast", epochs=2)},
     default_recipe="paper",
     variants={"default": {}, "tiny": {"width": 2}},
-    citation="",
-    exactness="exact",
 )
 
 

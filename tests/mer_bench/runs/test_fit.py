@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 
 import pytest
 import torch
+from tests.mer_bench.specs import network_spec
 from torch import nn
 
 from mer_bench import cli
@@ -49,17 +50,8 @@ class Keepable(nn.Module):
         (folder / "about.json").write_text(json.dumps(metadata))
 
 
-SPEC = ModelSpec(
-    name="keepable",
-    title="Keepable",
-    build=Keepable,
-    kind="network",
-    views=("whole-28:scaled",),
-    recipes={"short": Recipe(name="short", epochs=6, batch_size=16, lr=0.003)},
-    default_recipe="short",
-    citation="",
-    exactness="baseline",
-)
+SHORT = Recipe(name="short", epochs=6, batch_size=16, lr=0.003)
+SPEC = network_spec("keepable", Keepable, recipes={"short": SHORT})
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tests.mer_bench.specs import network_spec
 
 from mer_bench.errors import RunError, UsageError
 from mer_bench.models.majority import SPECS as MAJORITY
@@ -39,17 +40,8 @@ def build_linear(num_classes: int, in_channels: int = 3, map_size: int = 28):
     return nn.Sequential(nn.Flatten(), nn.Linear(in_channels * map_size**2, num_classes))
 
 
-LINEAR = ModelSpec(
-    name="linear",
-    title="Linear",
-    build=build_linear,
-    kind="network",
-    views=("whole-28:scaled",),
-    recipes={"short": Recipe(name="short", epochs=4, batch_size=16, lr=0.003)},
-    default_recipe="short",
-    citation="",
-    exactness="baseline",
-)
+SHORT = Recipe(name="short", epochs=4, batch_size=16, lr=0.003)
+LINEAR = network_spec("linear", build_linear, recipes={"short": SHORT})
 
 
 def table(run: RunDirectory) -> str:

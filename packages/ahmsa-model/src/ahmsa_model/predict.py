@@ -163,7 +163,7 @@ def view_map(
         InputError: The view is none of flow.
         MerFlowError: The view or the normalisation is unknown, or the regions are implausible.
     """
-    from mer_flow.views.layouts import htnet_maps, region_maps, whole_maps
+    from mer_flow.views.layouts import cut_view
     from mer_flow.views.names import parse_view
     from mer_flow.views.normalise import NORMALISATIONS, normalise_maps
     from mer_flow.work.suggest import unknown
@@ -176,14 +176,9 @@ def view_map(
         raise InputError(f"view {view} is larger than the {side} px flow maps, and views only reduce")
     if parsed.is_image:
         raise InputError(f"view {view} is none of flow; AHMSA-Net reads whole-N, regions-N or htnet-N")
-    motion, cut = flow[None, :2], (regions[None], parsed.layout, parsed.size, [name])
-    pitch: np.ndarray | float = side / parsed.size
-    if parsed.family == "regions":
-        maps, pitch = region_maps(motion, *cut)
-    elif parsed.family == "htnet":
-        maps = htnet_maps(motion, *cut)
-    else:
-        maps = flow[None].copy() if parsed.size == side else whole_maps(motion, parsed.size)
+    if parsed.family == "whole" and parsed.size == side:  # the strain of the pair itself
+        return normalise_maps(flow[None].copy(), normalisation, 1.0, side)[0]
+    maps, pitch = cut_view(parsed, flow[None, :2], regions[None], [name])
     return normalise_maps(maps, normalisation, pitch, side)[0]
 
 
