@@ -1,6 +1,6 @@
 # make demo   from synthetic sheets and frames to a scored table, set-up included
 # make test   every test, set-up included
-# make lint   ruff and mypy        make bench   every benchmark's short form
+# make lint   ruff, mypy, import contracts   make bench   every benchmark's short form
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
@@ -35,6 +35,7 @@ lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
 
 bench: $(STAMP)
 	$(BIN)/python benchmarks/build_speed.py

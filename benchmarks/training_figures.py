@@ -16,9 +16,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from mer_bench.protocols.folds import Fold
 from mer_bench.training.device import device_of, torch_held
-from mer_bench.training.engines.graphs import Graphs, own_stream
 from mer_bench.training.engines.memory import fold_capacity
 from mer_bench.training.folds import run_folds
+from mer_bench.training.graphs import Graphs, own_stream
 from mer_bench.training.job import Job, TrainingData
 from mer_bench.training.networks import StackedNetworks
 from mer_bench.training.recorder import Recorder

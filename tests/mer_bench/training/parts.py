@@ -16,8 +16,8 @@ from mer_bench.protocols.folds import Fold
 from mer_bench.recipe import Recipe
 from mer_bench.settings import TrainingSettings
 from mer_bench.training.augmentation import Augmenter
-from mer_bench.training.engines.graphs import Graphs
 from mer_bench.training.folds import run_folds
+from mer_bench.training.graphs import Graphs
 from mer_bench.training.job import Job, TrainingData
 from mer_bench.training.networks import StackedNetworks
 from mer_bench.training.recorder import Recorder

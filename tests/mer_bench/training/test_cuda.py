@@ -28,7 +28,7 @@ from torch import nn
 
 from mer_bench.errors import TrainingError
 from mer_bench.models.ststnet import SPECS as STSTNET
-from mer_bench.training.engines import graphs
+from mer_bench.training import graphs
 from mer_bench.training.whole import train_whole
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")

@@ -9,8 +9,8 @@ from tests.mer_bench.training.parts import CPU, RECIPE, Normed, job_of, stacked,
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from mer_bench.models.ststnet import SPECS as STSTNET
-from mer_bench.training.engines import graphs
-from mer_bench.training.engines.graphs import Graphs
+from mer_bench.training import graphs
+from mer_bench.training.graphs import Graphs
 
 VARIED = [
     {},

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from mer_bench.errors import UsageError
 from mer_bench.models.layers.flow_pictures import rows
+from mer_bench.models.layers.norm_pool import norm_pool
 from mer_bench.models.spec import ModelSpec
 from mer_bench.recipe import Recipe
-from mer_bench.training.kernels.norm_pool import norm_pool
 
 
 class STSTNet(nn.Module):

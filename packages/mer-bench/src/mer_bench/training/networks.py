@@ -14,8 +14,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from mer_bench.recipe import Recipe
 from mer_bench.training.demands import meet_recipe
 from mer_bench.training.device import device_of
-from mer_bench.training.engines.graphs import Graphs
 from mer_bench.training.failures import is_out_of_memory
+from mer_bench.training.graphs import Graphs
 from mer_bench.training.job import Job
 from mer_bench.training.layers import FoldDropout
 from mer_bench.training.network import build_network, fold_generators, training_output

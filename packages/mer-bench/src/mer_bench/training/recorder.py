@@ -11,7 +11,7 @@ from torch import Tensor
 
 from mer_bench.protocols.folds import Fold, absent_class_note
 from mer_bench.training.device import device_name
-from mer_bench.training.engines.graphs import Graphs
+from mer_bench.training.graphs import Graphs
 from mer_bench.training.job import Job, TrainingData
 from mer_bench.training.networks import Networks
 from mer_bench.training.result import FoldResult

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from mer_bench.recipe import Recipe
 from mer_bench.training.augmentation import Augmenter
-from mer_bench.training.engines.graphs import Graphs
+from mer_bench.training.graphs import Graphs
 from mer_bench.training.losses import batch_loss, loss_terms, sample_losses
 from mer_bench.training.networks import Networks
 from mer_bench.training.optim import (

@@ -12,8 +12,8 @@ import numpy as np
 
 from mer_bench.protocols.folds import Fold
 from mer_bench.training.augmentation import Augmenter
-from mer_bench.training.engines.graphs import Graphs
 from mer_bench.training.failures import loss_error
+from mer_bench.training.graphs import Graphs
 from mer_bench.training.job import Job, TrainingData
 from mer_bench.training.networks import Networks
 from mer_bench.training.recorder import Course, Recorder, fold_result

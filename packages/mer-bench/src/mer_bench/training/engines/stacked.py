@@ -14,9 +14,9 @@ from mer_bench.protocols.folds import Fold
 from mer_bench.recipe import Recipe
 from mer_bench.training.device import device_of, torch_held
 from mer_bench.training.engines.chunk import train_chunk
-from mer_bench.training.engines.graphs import Graphs, own_stream
 from mer_bench.training.engines.memory import fold_capacity
 from mer_bench.training.failures import FoldFailures, is_out_of_memory
+from mer_bench.training.graphs import Graphs, own_stream
 from mer_bench.training.job import Job, Sink, TrainingData
 from mer_bench.training.networks import StackedNetworks
 from mer_bench.training.result import FoldResult

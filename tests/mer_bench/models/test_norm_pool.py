@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from mer_bench.training.kernels.norm_pool import norm_pool
+from mer_bench.models.layers.norm_pool import norm_pool
 
 
 def active_maps(count=5, side=14, dtype=torch.float32):

@@ -1,1 +1,0 @@
-"""Layers written by hand, where they pay: through public calls alone."""
