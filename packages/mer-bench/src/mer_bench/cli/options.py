@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 import click
 
+from mer_bench.errors import UsageError
 from mer_flow.cli.options import given, packed
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
@@ -16,9 +17,9 @@ _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 def _only_store(context: click.Context, _: click.Parameter, stores: tuple[Path, ...]) -> Path | None:
     if len(stores) > 1:
-        raise click.UsageError(
-            f"{context.info_name} reads one store, got {len(stores)}: {', '.join(map(str, stores))}; "
-            "only `mer-bench run` joins several"
+        raise UsageError(
+            f"`mer-bench {context.info_name}` reads one store, got {len(stores)}: "
+            f"{', '.join(map(str, stores))}; only `mer-bench run` joins several"
         )
     return next(iter(stores), None)
 

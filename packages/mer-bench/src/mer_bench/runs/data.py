@@ -204,12 +204,12 @@ def load_data(
             tried = " ".join(reason for _, reason in passed_over)
             raise DataError(f"{spec.name} cannot be fed: the store can give none of its inputs. {tried}")
         key = (*map(str, paths), *wanted, run.scheme, needed)
-        data = cache.read(key, lambda: _join([_read(store, *wanted, run.scheme, needed) for store in opened]))
+        data = cache.read(key, lambda: join([_read(store, *wanted, run.scheme, needed) for store in opened]))
     return replace(data, passed_over=tuple(passed_over))
 
 
-def _join(parts: Sequence[BenchData]) -> BenchData:
-    """Put the channels of one store behind those of another, or raise where their samples differ."""
+def join(parts: Sequence[BenchData]) -> BenchData:
+    """Put the channels of one store behind those of another; DataError where their samples differ."""
     first, *others = parts
     if not others:
         return first
