@@ -115,9 +115,11 @@ def read_label_list(path: Path, databases: Sequence[str]) -> tuple[ListRow, ...]
         cells = [cell.strip() for cell in raw]
         if not any(cells) or (line == 1 and header):
             continue
-        if header == HTNET_COLUMNS and len(cells) == len(header):
-            cells = cells[: len(LIST_COLUMNS)]
         try:
+            if header == HTNET_COLUMNS:
+                if len(cells) != len(header):
+                    raise UsageError(f"expected {len(header)} cells, got {cells}")
+                cells = cells[: len(LIST_COLUMNS)]
             row = _parse_row(line, cells, databases)
         except UsageError as error:
             faults.append(f"line {line}: {error}")
