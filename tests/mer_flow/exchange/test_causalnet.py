@@ -160,7 +160,8 @@ def test_the_command(folder: Path, labels: Path, tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     summary = json.loads(result.stdout)
     assert summary["layout"] == "causalnet, apex-offset" and sum(summary["imported"].values()) == 3
-    assert CliRunner().invoke(cli, [*arguments, "--maps", "apex-onset"]).exit_code == 2
+    wrong = CliRunner().invoke(cli, [*arguments, "--maps", "onset-apx"])
+    assert isinstance(wrong.exception, UsageError) and "did you mean 'onset-apex'" in str(wrong.exception)
 
 
 @pytest.mark.slow

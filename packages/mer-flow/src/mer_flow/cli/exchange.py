@@ -88,10 +88,9 @@ def import_ststnet_command(
 @_LABELS
 @click.option(
     "--maps",
-    type=click.Choice(["onset-apex", "apex-offset", "onset-apex-direction", "apex-offset-direction"]),
     default="onset-apex",
     show_default=True,
-    help="Which of each clip's four maps; each kind goes into a store of its own.",
+    help="Kind of map: onset-apex, apex-offset, onset-apex-direction or apex-offset-direction.",
 )
 @_JSON
 def import_causalnet_command(
@@ -99,9 +98,9 @@ def import_causalnet_command(
 ) -> None:
     """Import CausalNet's published maps from FOLDER: flat PNG files, four of each clip.
 
-    R, G, B are u, v and strain, each min-max scaled per image; of the two direction maps they are colours,
-    which no flip can mirror. `mer-bench run --store A --store B` reads several stores as one input. What is
-    missing or left over is told as by `import ststnet`.
+    Each kind of map goes into a store of its own. R, G, B are u, v and strain, each min-max scaled per image;
+    of the two direction maps they are colours, which no flip can mirror. `mer-bench run --store A --store B`
+    reads several stores as one input. What is missing or left over is told as by `import ststnet`.
     """
     from mer_flow.exchange.causalnet import import_causalnet
 
