@@ -115,11 +115,27 @@ def prepared_with(bench_data: BenchData) -> Callable[..., Prepared]:
 @pytest.fixture(scope="session")
 def small_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A real store: three databases of 3 subjects with 6 clips each, maps in pixels, a class visible in u."""
+    return write_small_store(tmp_path_factory.mktemp("store") / "small.h5")
+
+
+@pytest.fixture(scope="session")
+def write_store() -> Callable[..., Path]:
+    """Writes a store as `small_store` is: `write_store(path, seed=7, leave_out=("smic/s00/c1",))`.
+
+    `import_of` is what its pipeline says of an import.
+    """
+    return write_small_store
+
+
+def write_small_store(
+    path: Path, seed: int = 0, leave_out: Sequence[str] = (), import_of: dict[str, object] | None = None
+) -> Path:
     from mer_flow.samples import Sample, SampleTable
     from mer_flow.store.writer import SampleRecord, StoreWriter, encode_sample
 
-    path = tmp_path_factory.mktemp("store") / "small.h5"
-    pipeline = {"map_kind": {"kind": "computed", "map_size": 28, "values": "px"}}
+    pipeline: dict[str, object] = {"map_kind": {"kind": "computed", "map_size": 28, "values": "px"}}
+    if import_of:
+        pipeline["import"] = import_of
     with StoreWriter(path, pipeline) as writer:
         for number, database in enumerate(DATABASES):
             samples = [
@@ -129,9 +145,12 @@ def small_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 )
                 for s in range(3) for c in range(6)
             ]  # fmt: skip
+            samples = [sample for sample in samples if sample.sample_id not in leave_out]
+            if not samples:
+                continue
             writer.begin(database, SampleTable(samples))
             labels = np.array([CLASSES.index(sample.emotion) for sample in samples])
-            for sample, flow in zip(samples, separable_maps(labels, number), strict=True):
+            for sample, flow in zip(samples, separable_maps(labels, number + seed), strict=True):
                 flow[2] = np.abs(flow[2])
                 writer.commit(
                     sample.sample_id, encode_sample(SampleRecord(sample, flow, notes={"fallbacks": []}))

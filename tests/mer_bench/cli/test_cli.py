@@ -149,6 +149,29 @@ def test_a_dry_run_writes_nothing(call: Call, small_store: Path, tmp_path: Path)
     assert not (tmp_path / "runs").exists()
 
 
+def test_two_stores_are_one_input(
+    call: Call, small_store: Path, write_store: Callable[..., Path], tmp_path: Path
+) -> None:
+    both = "--store", small_store, "--store", write_store(tmp_path / "b.h5", seed=7)
+    run = "run", "ststnet", "--protocol", "cde", *both, "--dry-run", "--out", tmp_path / "runs"
+    code, out, _ = call(*run)
+    assert code == 0 and "whole-28+whole-28:minmax-255, maps (6, 28, 28)" in out
+    assert str(tmp_path / "b.h5") in out
+    manifest = json.loads(call(*run, "--json")[1])
+    assert manifest["store"] == str(small_store)
+    ((path, digest),) = manifest["joined_stores"]
+    assert path == str(tmp_path / "b.h5") and digest not in ("", manifest["store_digest"])
+    code, out, err = call(*run[:1], "majority", *run[1:])
+    assert code == 0 and out.count("whole-28+whole-28:minmax-255") == 2, err
+
+
+@pytest.mark.parametrize("command", [["fit", "ststnet", "--out", "x"], ["check"], ["protocols", "cde"]])
+def test_what_reads_one_store_refuses_two(call: Call, command: list[str]) -> None:
+    code, _, err = call(*command, "--store", "a.h5", "--store", "b.h5")
+    assert code == 2
+    assert f"`mer-bench {command[0]}` reads one store, got 2: a.h5, b.h5" in err
+
+
 def test_json_of_a_run(call: Call, small_store: Path, tmp_path: Path) -> None:
     where = ("--store", small_store, "--out", tmp_path)
     code, out, err = call("run", "majority", "--protocol", "loso", "--db", "samm", *where, "--json")

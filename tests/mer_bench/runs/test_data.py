@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,8 +11,18 @@ import pytest
 
 from mer_bench.errors import DataError, UsageError
 from mer_bench.models.spec import ModelSpec
-from mer_bench.runs.data import BenchData, find_store, load_data, read_population, wanted_inputs
+from mer_bench.recipe import Recipe
+from mer_bench.runs.data import (
+    BenchData,
+    find_store,
+    find_stores,
+    join,
+    load_data,
+    read_population,
+    wanted_inputs,
+)
 from mer_bench.settings import RunSettings
+from mer_bench.training.augmentation import Augmenter
 
 CDE = RunSettings(protocol="cde")
 
@@ -50,6 +61,86 @@ def test_the_population_alone_is_the_same(small_store: Path) -> None:
     for name in ("sample_ids", "subjects", "databases", "labels"):
         np.testing.assert_array_equal(getattr(alone, name), getattr(data.population, name))
     assert alone.classes == data.population.classes
+
+
+@pytest.fixture
+def second(write_store: Callable[..., Path], tmp_path: Path) -> Path:
+    """Another measurement of the samples of `small_store`."""
+    return write_store(tmp_path / "second.h5", seed=7)
+
+
+def test_two_stores_give_one_joint_input(small_store: Path, second: Path) -> None:
+    wanted = spec("whole-28:scaled")
+    first, other = (load_data(path, wanted, CDE) for path in (small_store, second))
+    joint = load_data([small_store, second], wanted, CDE)
+    assert (joint.view, joint.normalisation) == ("whole-28+whole-28", "scaled")
+    np.testing.assert_array_equal(joint.maps, np.concatenate([first.maps, other.maps], 1))
+    for name in ("sample_ids", "subjects", "databases", "labels"):
+        np.testing.assert_array_equal(getattr(joint.population, name), getattr(first.population, name))
+    assert (joint.store, joint.store_digest) == (str(small_store), first.store_digest)
+    assert joint.joined == ((str(second), other.store_digest),)
+    assert other.store_digest != first.store_digest
+    turned = load_data([second, small_store], wanted, CDE)
+    assert len({data.digest() for data in (first, other, joint, turned)}) == 4
+
+
+def test_a_joint_input_is_the_first_that_every_store_can_give(small_store: Path, second: Path) -> None:
+    wanted = spec("regions-28:scaled", "whole-28:raw")
+    data = load_data([small_store, second], wanted, CDE)
+    assert data.input == "whole-28+whole-28:raw"
+    assert [name for name, _ in data.passed_over] == ["regions-28:scaled"]
+
+
+def test_stores_of_other_samples_are_refused_with_counts(
+    small_store: Path, write_store: Callable[..., Path], tmp_path: Path
+) -> None:
+    lost = [f"samm/s00/c{c}" for c in range(6)] + ["smic/s01/c2"]
+    other = write_store(tmp_path / "other.h5", leave_out=lost)
+    with pytest.raises(DataError) as error:
+        load_data([small_store, other], spec("whole-28:raw"), CDE)
+    for part in ("share 47 of 54", f"{other} lacks 7 of them: samm/s00/c0", "samm/s00/c4 and 2 more", "--db"):
+        assert part in str(error.value)
+    assert f"{small_store} lacks" not in str(error.value)
+    # Where the protocol does not need what one store lacks, nothing is amiss.
+    data = load_data([small_store, other], spec("whole-28:raw"), RunSettings(protocol="loso", db="casme2"))
+    assert data.maps.shape == (18, 6, 28, 28)
+
+
+def test_stores_of_other_labels_are_refused(bench_data: BenchData) -> None:
+    first = replace(bench_data, store="a.h5")
+    labels = bench_data.population.labels.copy()
+    labels[[3, 5]] = (labels[[3, 5]] + 1) % 3
+    other = replace(first, population=replace(bench_data.population, labels=labels), store="b.h5")
+    ids = bench_data.population.sample_ids
+    with pytest.raises(DataError, match=rf"a\.h5 and b\.h5 give 2 of \d+ .*label.*: {ids[3]}, {ids[5]}\."):
+        join([first, other])
+    with pytest.raises(DataError, match=r"a\.h5 have shape \(3, 28, 28\), those of b\.h5 \(2, 28, 28\)"):
+        join([first, replace(first, maps=first.maps[:, :2], store="b.h5")])
+
+
+def test_stores_of_other_databases_are_refused(
+    small_store: Path, write_store: Callable[..., Path], tmp_path: Path
+) -> None:
+    other = write_store(
+        tmp_path / "b.h5", leave_out=[f"samm/s{s:02d}/c{c}" for s in range(3) for c in range(6)]
+    )
+    wanted = spec("whole-28:raw")
+    with pytest.raises(DataError, match=r"different databases \(.*samm.*b\.h5: casme2, smic\).*--db"):
+        load_data([small_store, other], wanted, RunSettings(protocol="kfold"))
+    with pytest.raises(DataError, match=r"b\.h5 holds casme2, smic and lacks samm"):
+        load_data([small_store, other], wanted, CDE)
+    run = RunSettings(protocol="kfold", k=2, db=("casme2", "smic"))
+    assert load_data([small_store, other], wanted, run).maps.shape == (36, 6, 28, 28)
+
+
+def test_maps_that_are_pictures_are_named_so(write_store: Callable[..., Path], tmp_path: Path) -> None:
+    """What cannot be mirrored as flow must not bear the name of flow."""
+    pictures = write_store(tmp_path / "p.h5", import_of={"channels": ["red", "green", "blue"]})
+    flow = write_store(tmp_path / "f.h5", import_of={"channels": ["u", "v", "strain"]})
+    data = load_data([flow, pictures], spec("whole-28:raw"), CDE)
+    assert data.view == "whole-28+colours-28"
+    with pytest.raises(UsageError, match=r"how the view 'whole-28\+colours-28:raw' stores a mirrored u"):
+        Augmenter.from_recipe(Recipe(flip=0.5), data.input)
 
 
 def test_a_view_can_be_asked_for(small_store: Path) -> None:
@@ -121,6 +212,21 @@ def test_find_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert find_store(None) == tmp_path / "gone.h5"
     with pytest.raises(DataError, match="from --store"):
         find_store(tmp_path / "other.h5")
+
+
+def test_find_stores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, other = tmp_path / "a.h5", tmp_path / "b.h5"
+    first.touch()
+    other.touch()
+    assert find_stores((first, other)) == (first, other)
+    again = tmp_path / "again.h5"
+    again.symlink_to(first)
+    with pytest.raises(UsageError, match=r"again\.h5 is given twice"):
+        find_stores((first, other, again))
+    with pytest.raises(DataError, match=r"c\.h5 \(from --store\) does not exist"):
+        find_stores((first, tmp_path / "c.h5"))
+    monkeypatch.setenv("MER_BENCH_STORE", str(other))
+    assert find_stores(()) == (other,)
 
 
 def test_nan_names_its_samples(bench_data: BenchData) -> None:

@@ -100,6 +100,19 @@ def test_each_u_of_a_combined_view_is_turned_and_nothing_else(view, scale):
     torch.testing.assert_close(augment(combine(FRAMES, FLOW), KEY), expected, rtol=1e-5, atol=1e-4)
 
 
+def test_each_u_of_several_stores_is_turned():
+    """Their parts are named alike; each is mirrored as it would be alone."""
+    other = FLOW.roll(1, 0)
+    joint = Augmenter.from_recipe(Recipe(flip=1.0), "whole-8+whole-8:minmax-255")
+    expected = torch.cat([minmax(mirrored(flow), 255.0) for flow in (FLOW, other)], 1)
+    found = joint(torch.cat([minmax(FLOW, 255.0), minmax(other, 255.0)], 1), KEY)
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-4)
+    some = Augmenter.from_recipe(Recipe(flip=0.5, shift=1), "whole-8+whole-8:raw")
+    alone = Augmenter.from_recipe(Recipe(flip=0.5, shift=1), "whole-8:raw")
+    expected = torch.cat([alone(FLOW, KEY), alone(other, KEY)], 1)
+    torch.testing.assert_close(some(torch.cat([FLOW, other], 1), KEY), expected, rtol=0, atol=0)
+
+
 def test_tiled_parts_are_mirrored_by_tiles_beside_others_that_are_not():
     both = Augmenter.from_recipe(Recipe(flip=0.5, shift=1), "htnet-8@as-published+whole-8:raw")
     out = both(torch.cat([FLOW, FLOW], 1), KEY)

@@ -9,12 +9,34 @@ from typing import Any, TypeVar
 
 import click
 
+from mer_bench.errors import UsageError
 from mer_flow.cli.options import given, packed
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
+
+def _only_store(context: click.Context, _: click.Parameter, stores: tuple[Path, ...]) -> Path | None:
+    if len(stores) > 1:
+        raise UsageError(
+            f"`mer-bench {context.info_name}` reads one store, got {len(stores)}: "
+            f"{', '.join(map(str, stores))}; only `mer-bench run` joins several"
+        )
+    return next(iter(stores), None)
+
+
 store_option = click.option(
-    "--store", type=click.Path(path_type=Path), help="The store; else the variable MER_BENCH_STORE."
+    "--store",
+    type=click.Path(path_type=Path),
+    multiple=True,  # which only tells a second one from the first
+    callback=_only_store,
+    help="The store; else the variable MER_BENCH_STORE.",
+)
+stores_option = click.option(
+    "--store",
+    "stores",
+    type=click.Path(path_type=Path),
+    multiple=True,
+    help="The store, or several for a joint input; else the variable MER_BENCH_STORE.",
 )
 runs_option = click.option(
     "--out", type=click.Path(path_type=Path), default=Path("runs"), show_default=True, help="Folder of runs."

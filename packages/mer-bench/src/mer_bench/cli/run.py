@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from mer_bench.cli.options import Asked, Doing, layers_options, runs_option, store_option
+from mer_bench.cli.options import Asked, Doing, layers_options, runs_option, stores_option
 from mer_bench.cli.run_many import run_many
 from mer_bench.cli.telling import outcome_fields, tell_outcome, training_shown
 from mer_flow.cli.options import json_option, packed, quiet_option
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 @click.command("run", short_help="Train models under a protocol and score them; resumes by itself.")
 @click.argument("models", nargs=-1, metavar="[MODEL]...")
 @click.option("--all", "everything", is_flag=True, help="Every registered model: a leaderboard.")
-@store_option
+@stores_option
 @layers_options(
     *("protocol", "scheme", "db", "train_db", "test_db", "k", "fold_seed", "variant", "recipe", "seeds"),
     *("inner", "inner_fraction", "view", "normalisation", "shuffle_labels"),
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 @json_option
 @packed(Doing, "doing")
 def run_command(
-    models: tuple[str, ...], everything: bool, store: Path | None, asked: Asked, doing: Doing
+    models: tuple[str, ...], everything: bool, stores: tuple[Path, ...], asked: Asked, doing: Doing
 ) -> None:
     """Train MODEL on every fold of a protocol and print its scores; several, or --all, make a leaderboard.
 
@@ -50,6 +50,9 @@ def run_command(
     set for all goes to the models that know it; a model that cannot run is refused before any is trained,
     and the others go on. On a CPU, --all takes the variant small of models with more than 5 million
     parameters where they have one.
+
+    Several --store make one input: the maps of each sample in the first store, then in the next. Each must
+    hold every sample of the protocol.
 
     Settings: --config FILE.toml, below --set key=value (recipe fields such as lr or epochs, model options
     such as width), below the flags. In the file, [models.NAME] holds settings of one model.
@@ -64,7 +67,7 @@ def run_command(
     from mer_bench.errors import UsageError
     from mer_bench.models.registry import Registry
     from mer_bench.protocols.splits import PROTOCOLS, get_protocol
-    from mer_bench.runs.data import find_store
+    from mer_bench.runs.data import find_stores
     from mer_bench.runs.many import choose
     from mer_bench.runs.train import prepare
     from mer_bench.settings import Layers
@@ -80,11 +83,11 @@ def run_command(
     registry = Registry()
     chosen = choose(named, everything, layers, registry)
     if everything or len(named) != 1:
-        run_many(chosen, layers, registry, find_store(store), doing)
+        run_many(chosen, layers, registry, find_stores(stores), doing)
         return
     (entry,) = chosen.entries
     request = layers.request(entry)
-    prepared = prepare(registry.find(entry.model), request, find_store(store))
+    prepared = prepare(registry.find(entry.model), request, find_stores(stores))
     if doing.dry_run:
         _describe(prepared, doing)
     else:
@@ -111,6 +114,7 @@ def _describe(prepared: Prepared, doing: Doing) -> None:
         f"data       {len(population.labels)} samples of {len(set(population.subjects.tolist()))} subjects, "
         f"{'/'.join(population.classes)} {counts}",
         f"input      {data.input}, maps {data.maps.shape[1:]}",
+        *(f"           of {path}" for path in (data.store, *dict(data.joined)) if data.joined),
         f"folds      {len(prepared.folds)} of {manifest.protocol}, "
         f"seeds {', '.join(map(str, manifest.seeds))}",
         f"run        {path}",

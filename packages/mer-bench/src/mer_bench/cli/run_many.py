@@ -20,7 +20,9 @@ if TYPE_CHECKING:
     from mer_bench.settings import Layers
 
 
-def run_many(chosen: Chosen, layers: Layers, registry: Registry, store: Path, doing: Doing) -> None:
+def run_many(
+    chosen: Chosen, layers: Layers, registry: Registry, stores: tuple[Path, ...], doing: Doing
+) -> None:
     """Plan and train several models and print their leaderboard.
 
     Raises:
@@ -29,7 +31,7 @@ def run_many(chosen: Chosen, layers: Layers, registry: Registry, store: Path, do
     from mer_bench.runs.many import Leaderboard
 
     board = Leaderboard.plan(
-        chosen, layers, registry, store, doing.out, estimate=doing.dry_run or not doing.silent
+        chosen, layers, registry, stores, doing.out, estimate=doing.dry_run or not doing.silent
     )
     if doing.dry_run:
         text = f"{_plan_text(board)}\ndry run: nothing was trained or written"

@@ -123,20 +123,17 @@ class Aggregation(nn.Module):
         return F.max_pool2d(self.norm(x).permute(0, 3, 1, 2), 3, 2, 1).permute(0, 2, 3, 1)
 
 
-class HTNet(nn.Module):
-    """The network of the authors' code.
+class Tower(nn.Module):
+    """The three levels and two aggregations, without a head.
 
     Args:
-        map_size: Height and width of the maps, a multiple of four patches; 28 as published.
-        patch_size: Side of a patch, pixels.
-        width: Channels of the first level; each further level has twice as many.
-        heads: Heads of the first level; each further level has twice as many.
-        blocks: Transformer blocks of each level, from the finest.
+        normed: Whether LayerNorm follows with nothing between, so that the last level's positional embedding
+            is idle.
     """
 
     def __init__(
-        self, num_classes: int = 3, in_channels: int = 3, map_size: int = 28,
-        patch_size: int = 7, width: int = 256, heads: int = 3, blocks: tuple[int, int, int] = (2, 2, 8),
+        self, in_channels: int, map_size: int, patch_size: int, width: int, heads: int,
+        blocks: tuple[int, int, int], normed: bool,
     ) -> None:  # fmt: skip
         super().__init__()
         step = patch_size * _BLOCKS
@@ -153,34 +150,62 @@ class HTNet(nn.Module):
         self.aggregations = nn.ModuleList()
         for level, depth in enumerate(blocks):
             last = level == _LEVELS - 1
-            self.levels.append(Level(width * 2**level, heads * 2**level, depth, side, last))
+            self.levels.append(Level(width * 2**level, heads * 2**level, depth, side, last and normed))
             if not last:
                 self.aggregations.append(Aggregation(width * 2**level, grid // 2**level))
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """Turn `(B, C, H, W)` maps into `(B, G, G, 4 * width)` patches, of which maps of 28 px give one."""
+        batch, channels, height, _ = maps.shape
+        size = self.patch_size
+        grid = height // size
+        patches = maps.reshape(batch, channels, grid, size, grid, size).permute(0, 2, 4, 3, 5, 1)
+        x: Tensor = self.levels[0](self.embedding(patches.reshape(batch, grid, grid, -1)))
+        for aggregation, level in zip(self.aggregations, self.levels[1:], strict=True):
+            x = level(aggregation(x))
+        return x
+
+
+def idle_parameters(network: nn.Module) -> set[str]:
+    """Name the parameters of towers that nothing depends on, in no order.
+
+    They are a positional embedding that LayerNorm takes away, and queries and keys of blocks of one patch.
+    """
+    idle: set[str] = set()
+    for name, module in network.named_modules():
+        if isinstance(module, Level) and module.last:
+            idle.add(f"{name}.position")
+        if isinstance(module, BlockAttention) and module.alone:
+            idle.add(f"{name}.query_key.weight")
+    return idle
+
+
+class HTNet(Tower):
+    """The network of the authors' code.
+
+    Args:
+        map_size: Height and width of the maps, a multiple of four patches; 28 as published.
+        patch_size: Side of a patch, pixels.
+        width: Channels of the first level; each further level has twice as many.
+        heads: Heads of the first level; each further level has twice as many.
+        blocks: Transformer blocks of each level, from the finest.
+    """
+
+    def __init__(
+        self, num_classes: int = 3, in_channels: int = 3, map_size: int = 28,
+        patch_size: int = 7, width: int = 256, heads: int = 3, blocks: tuple[int, int, int] = (2, 2, 8),
+    ) -> None:  # fmt: skip
+        super().__init__(in_channels, map_size, patch_size, width, heads, blocks, normed=True)
         self.norm = nn.LayerNorm(width * 2 ** (_LEVELS - 1))
         self.fc = nn.Linear(width * 2 ** (_LEVELS - 1), num_classes)
 
     def forward(self, maps: Tensor) -> Tensor:
         """Turn `(B, C, H, W)` float32 maps, 0 to 255 as published, into `(B, classes)` logits."""
-        batch, channels, height, _ = maps.shape
-        size = self.patch_size
-        grid = height // size
-        patches = maps.reshape(batch, channels, grid, size, grid, size).permute(0, 2, 4, 3, 5, 1)
-        x = self.levels[0](self.embedding(patches.reshape(batch, grid, grid, -1)))
-        for aggregation, level in zip(self.aggregations, self.levels[1:], strict=True):
-            x = level(aggregation(x))
-        return self.fc(self.norm(x).mean((1, 2)))
+        return self.fc(self.norm(super().forward(maps)).mean((1, 2)))
 
     def untrained_parameters(self) -> tuple[str, ...]:
-        """Name the parameters that no logit depends on, in the order of `named_parameters()`.
-
-        They are the last level's positional embedding, and queries and keys where a block is one patch.
-        """
-        idle: set[str] = set()
-        for name, module in self.named_modules():
-            if isinstance(module, Level) and module.last:
-                idle.add(f"{name}.position")
-            if isinstance(module, BlockAttention) and module.alone:
-                idle.add(f"{name}.query_key.weight")
+        """Name the parameters that no logit depends on, in the order of `named_parameters()`."""
+        idle = idle_parameters(self)
         return tuple(name for name, _ in self.named_parameters() if name in idle)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 from collections import Counter
@@ -29,14 +30,17 @@ class BenchData:
     """Maps and labels, rows in the order of their sample ids.
 
     Attributes:
-        maps: `(N, C, H, W)` float32; channels u, v, strain, in the units of the normalisation.
+        maps: `(N, C, H, W)` float32; channels u, v, strain, in the units of the normalisation; of several
+            stores one after another.
         population: Who the rows are, and their labels.
-        view: As in `whole-28`.
+        view: As in `whole-28`; of several stores `whole-28+whole-28`, a part each. `colours-28` is `whole-28`
+            of a store whose maps are pictures, without a u to mirror.
         normalisation: As in `scaled`.
         passed_over: Inputs that the model would rather have had, as `(view:normalisation, why not)`.
         dropped: Why samples of these databases have no label, with counts.
         store: Path of the store; empty for data made in memory.
         store_digest: The store's content digest.
+        joined: Path and digest of the further stores.
         shuffle_seed: Seed of the label-shuffle control; None for the true labels.
     """
 
@@ -48,6 +52,7 @@ class BenchData:
     dropped: tuple[tuple[str, int], ...] = ()
     store: str = ""
     store_digest: str = ""
+    joined: tuple[tuple[str, str], ...] = ()
     shuffle_seed: int | None = None
 
     def __post_init__(self) -> None:
@@ -133,6 +138,16 @@ def find_store(given: Path | None) -> Path:
     return named
 
 
+def find_stores(given: Sequence[Path]) -> tuple[Path, ...]:
+    """Return the paths of the stores, as `find_store` does; UsageError where one is given twice."""
+    found = tuple(find_store(path) for path in given or (None,))
+    seen: dict[Path, Path] = {}
+    for path in found:
+        if seen.setdefault(path.resolve(), path) is not path:
+            raise UsageError(f"store {path} is given twice; --store names each store of a joint input once")
+    return found
+
+
 def wanted_inputs(spec: ModelSpec, run: RunSettings) -> tuple[tuple[str, str], ...]:
     """Return the inputs to try, best first, as `(view, normalisation)`.
 
@@ -148,11 +163,16 @@ def wanted_inputs(spec: ModelSpec, run: RunSettings) -> tuple[tuple[str, str], .
     return tuple(dict.fromkeys((v, normalisation or n) for v, n in listed))
 
 
-def load_data(path: Path, spec: ModelSpec, run: RunSettings, cache: DataCache | None = None) -> BenchData:
+def load_data(
+    stores: Path | Sequence[Path], spec: ModelSpec, run: RunSettings, cache: DataCache | None = None
+) -> BenchData:
     """Read what a model needs under a protocol.
 
+    Several stores make one input: each is read in the same view and normalisation, and the channels of one
+    follow those of the other, samples matched by id. Each must hold the same samples with the same labels.
+
     Args:
-        path: The store.
+        stores: The store, or several.
         spec: The model; its inputs are tried in order unless the run names one.
         run: Gives protocol, scheme, variant and input; without a protocol, its databases or else all of the
             store are read.
@@ -160,7 +180,8 @@ def load_data(path: Path, spec: ModelSpec, run: RunSettings, cache: DataCache | 
 
     Raises:
         UsageError: An unknown protocol or scheme, or options that do not fit.
-        DataError: The store lacks a database, or can give none of the inputs.
+        DataError: A store lacks a database, none of the inputs can be had of every store, or stores hold
+            other samples than each other.
     """
     from mer_flow.labels import get_scheme
     from mer_flow.store.reader import FlowStore
@@ -168,20 +189,72 @@ def load_data(path: Path, spec: ModelSpec, run: RunSettings, cache: DataCache | 
 
     get_scheme(run.scheme)
     cache = cache or DataCache()
-    with FlowStore(path) as store:
-        needed = _databases(store, run)
+    with contextlib.ExitStack() as stack:
+        paths = (stores,) if isinstance(stores, Path) else tuple(stores)
+        opened = [stack.enter_context(FlowStore(path)) for path in paths]
+        needed = _shared_databases(opened, run)
         passed_over = []
         for wanted in wanted_inputs(spec, run):
-            reason = missing_ingredient(store, *wanted, list(needed))
+            lacking = (missing_ingredient(store, *wanted, list(needed)) for store in opened)
+            reason = next(filter(None, lacking), None)
             if reason is None:
                 break
             passed_over.append((":".join(wanted), reason))
         else:
             tried = " ".join(reason for _, reason in passed_over)
             raise DataError(f"{spec.name} cannot be fed: the store can give none of its inputs. {tried}")
-        key = (str(path), *wanted, run.scheme, needed)
-        data = cache.read(key, lambda: _read(store, *wanted, run.scheme, needed))
+        key = (*map(str, paths), *wanted, run.scheme, needed)
+        data = cache.read(key, lambda: join([_read(store, *wanted, run.scheme, needed) for store in opened]))
     return replace(data, passed_over=tuple(passed_over))
+
+
+def join(parts: Sequence[BenchData]) -> BenchData:
+    """Put the channels of one store behind those of another; DataError where their samples differ."""
+    first, *others = parts
+    if not others:
+        return first
+    _check_shared(parts)
+    for other in others:
+        ours, theirs = first.population, other.population
+        differing = np.flatnonzero((ours.labels != theirs.labels) | (ours.subjects != theirs.subjects))
+        if differing.size:
+            raise DataError(
+                f"stores {first.store} and {other.store} give {differing.size} of {len(ours.labels)} shared "
+                f"samples another label or subject: {_some(ours.sample_ids[differing].tolist())}. "
+                "Stores of a joint input come from one list of labels: import or build one of them again"
+            )
+        if other.maps.shape != first.maps.shape:
+            raise DataError(
+                f"maps of {first.store} have shape {first.maps.shape[1:]}, those of {other.store} "
+                f"{other.maps.shape[1:]}; stores of a joint input need one shape: build them alike"
+            )
+    return replace(
+        first,
+        maps=np.concatenate([part.maps for part in parts], axis=1),
+        view="+".join(part.view for part in parts),
+        joined=tuple((other.store, other.store_digest) for other in others),
+    )
+
+
+def _check_shared(parts: Sequence[BenchData]) -> None:
+    """Refuse stores that do not hold the same samples: a fold must be the same for all maps of a sample."""
+    held = [set(part.population.sample_ids.tolist()) for part in parts]
+    shared, every = set.intersection(*held), set.union(*held)
+    if shared == every:
+        return
+    lacking = "; ".join(
+        f"{part.store} lacks {len(every - ids)} of them: {_some(sorted(every - ids))}"
+        for part, ids in zip(parts, held, strict=True)
+        if ids != every
+    )
+    raise DataError(
+        f"the stores share {len(shared)} of {len(every)} labelled samples, and a joint input needs every one "
+        f"in each. {lacking}. Add them, or choose with --db databases that all stores hold whole"
+    )
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
 
 
 def _read(store: FlowStore, view: str, normalisation: str, scheme: str, needed: tuple[str, ...]) -> BenchData:
@@ -203,12 +276,27 @@ def _read(store: FlowStore, view: str, normalisation: str, scheme: str, needed: 
     return BenchData(
         reader.read(order),
         population,
-        str(reader.view),
+        _named(str(reader.view), store),
         normalisation,
         dropped=tuple(sorted(reader.dropped.items())),
         store=str(store.path),
         store_digest=store.digest(needed),
     )
+
+
+def _named(view: str, store: FlowStore) -> str:
+    """Return the view's name, another where its maps are pictures in which nothing knows how to mirror u."""
+    channels = store.pipeline.get("import", {}).get("channels", ["u", "v", "strain"])
+    return view if list(channels) == ["u", "v", "strain"] else view.replace("whole-", "colours-")
+
+
+def _shared_databases(stores: Sequence[FlowStore], run: RunSettings) -> tuple[str, ...]:
+    """Return the databases that a run reads of every store, or raise where they differ."""
+    found = [_databases(store, run) for store in stores]
+    if len(set(found)) > 1:
+        listed = "; ".join(f"{s.path}: {', '.join(names)}" for s, names in zip(stores, found, strict=True))
+        raise DataError(f"the stores hold different databases ({listed}); name those to read with --db")
+    return found[0]
 
 
 def _databases(store: FlowStore, run: RunSettings) -> tuple[str, ...]:

@@ -99,6 +99,7 @@ class RunManifest(_Part):
         changes: What was set apart from the named variant and recipe.
         settings: What was asked for.
         training: How its first start was told to train.
+        joined_stores: Path and content digest of further stores, whose maps stand behind those of `store`.
         passed_over: Inputs that the model would rather have had, as `(view:normalisation, why not)`.
         dropped: Why samples have no label, with counts.
         warnings: What a reader of the scores should know.
@@ -127,6 +128,7 @@ class RunManifest(_Part):
     classes: tuple[str, ...]
     store: str
     store_digest: str
+    joined_stores: tuple[tuple[str, str], ...] = ()
     passed_over: tuple[tuple[str, str], ...]
     dropped: dict[str, int]
     warnings: tuple[str, ...]
@@ -216,6 +218,7 @@ def build_manifest(
         classes=population.classes,
         store=data.store,
         store_digest=data.store_digest,
+        joined_stores=data.joined,
         passed_over=data.passed_over,
         dropped=dict(data.dropped),
         warnings=folds.warnings,

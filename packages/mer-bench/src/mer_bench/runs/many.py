@@ -133,7 +133,7 @@ def _size(entry: Registered) -> tuple[bool, int, str]:
 class Leaderboard:
     """The models of one leaderboard, checked, with the data read for that; nothing has been trained."""
 
-    store: Path
+    stores: tuple[Path, ...]
     out: Path
     planned: tuple[Planned, ...]
     refused: tuple[Refused, ...]
@@ -145,7 +145,7 @@ class Leaderboard:
         chosen: Chosen,
         layers: Layers,
         registry: Registry,
-        store: Path,
+        stores: tuple[Path, ...],
         out: Path,
         estimate: bool = False,
     ) -> Leaderboard:
@@ -156,7 +156,7 @@ class Leaderboard:
                 unless another was set.
             layers: The settings; what was given for all goes to the models that know it.
             registry: Where the models are found.
-            store: The store.
+            stores: The store, or those that make a joint input.
             out: Folder of all runs.
             estimate: Whether to estimate how long each will take.
 
@@ -179,7 +179,7 @@ class Leaderboard:
         for entry, registered in found:
             entry, request, notes = _settle(entry, registered.spec, layers, chosen.everything)
             try:
-                prepared = prepare(registered, request, store, cache)
+                prepared = prepare(registered, request, stores, cache)
             except (MerBenchError, MerFlowError) as error:
                 refused.append(Refused(str(entry), str(error)))
                 errors.append(error)
@@ -196,7 +196,7 @@ class Leaderboard:
             )
         if errors and not planned and len({str(error) for error in errors}) == 1:
             raise errors[0]
-        return cls(store, out, tuple(planned), tuple(refused), cache)
+        return cls(stores, out, tuple(planned), tuple(refused), cache)
 
     def train(
         self, planned: Planned, limit: int | None = None, on_progress: OnProgress | None = None
@@ -204,7 +204,7 @@ class Leaderboard:
         """Train one of the models, as `execute` does; its failure does not keep the others from going on."""
         outcome: Outcome | None = None
         try:
-            prepared = prepare(planned.registered, planned.request, self.store, self.cache)
+            prepared = prepare(planned.registered, planned.request, self.stores, self.cache)
             outcome = execute(prepared, self.out, limit, on_progress)
             failures = outcome.failures
         except (MerBenchError, MerFlowError) as error:

@@ -61,9 +61,9 @@ class Outcome:
 
 
 def prepare(
-    registered: Registered, request: Request, store: Path, cache: DataCache | None = None
+    registered: Registered, request: Request, stores: Path | Sequence[Path], cache: DataCache | None = None
 ) -> Prepared:
-    """Resolve a request against a model and a store, and check all that can be checked before training.
+    """Resolve a request against a model and its store or stores, and check all that can be before training.
 
     Raises:
         UsageError: A setting is unknown or out of range.
@@ -71,7 +71,7 @@ def prepare(
         ProtocolError: The samples cannot be cut into these folds.
     """
     resolve(registered.spec, request)  # what is wrong with the settings is said before the store is read
-    return prepare_data(registered, request, load_data(store, registered.spec, request.run, cache))
+    return prepare_data(registered, request, load_data(stores, registered.spec, request.run, cache))
 
 
 def prepare_data(registered: Registered, request: Request, data: BenchData) -> Prepared:

@@ -21,6 +21,11 @@ _FOLDER = click.Path(path_type=Path, file_okay=False)
 
 _JSON = click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
 _INTO = click.option("--store", required=True, type=_FILE, help="HDF5 file to make or extend.")
+_LABELS = click.option(
+    "--labels",
+    type=_FILE,
+    help="CSV list database,subject,clip,label, or HTNet's. [default: the shipped MEGC2019 list]",
+)
 _OUT_FOLDER = click.option("--out", required=True, type=_FOLDER, help="Folder to make; must not exist.")
 _OUT_FILE = click.option("--out", required=True, type=_FILE, help="File to make.")
 _OVERWRITE = click.option("--overwrite", is_flag=True, help="Replace a present file.")
@@ -57,9 +62,7 @@ def import_command() -> None:
 @import_command.command("ststnet")
 @click.argument("folder", type=_FOLDER)
 @_INTO
-@click.option(
-    "--labels", type=_FILE, help="CSV list database,subject,clip,label. [default: the shipped MEGC2019 list]"
-)
+@_LABELS
 @click.option("--layout", type=click.Choice(["auto", "flat", "loso"]), default="auto", show_default=True)
 @click.option(
     "--map-size", type=click.IntRange(4), default=28, show_default=True, help="Expected side of the maps, px."
@@ -77,6 +80,31 @@ def import_ststnet_command(
     from mer_flow.exchange.ststnet import import_ststnet
 
     _tell_import(import_ststnet(folder, store, labels, layout=layout, map_size=map_size), as_json)
+
+
+@import_command.command("causalnet")
+@click.argument("folder", type=_FOLDER)
+@_INTO
+@_LABELS
+@click.option(
+    "--maps",
+    default="onset-apex",
+    show_default=True,
+    help="Kind of map: onset-apex, apex-offset, onset-apex-direction or apex-offset-direction.",
+)
+@_JSON
+def import_causalnet_command(
+    folder: Path, store: Path, labels: Path | None, maps: str, as_json: bool
+) -> None:
+    """Import CausalNet's published maps from FOLDER: flat PNG files, four of each clip.
+
+    Each kind of map goes into a store of its own. R, G, B are u, v and strain, each min-max scaled per image;
+    of the two direction maps they are colours, which no flip can mirror. `mer-bench run --store A --store B`
+    reads several stores as one input. What is missing or left over is told as by `import ststnet`.
+    """
+    from mer_flow.exchange.causalnet import import_causalnet
+
+    _tell_import(import_causalnet(folder, store, labels, maps), as_json)
 
 
 @import_command.command("npz")

@@ -1,4 +1,4 @@
-"""Ground-truth lists `database,subject,clip,label`, as the MEGC2019 organisers publish theirs."""
+"""Ground-truth lists: the MEGC2019 organisers' `database,subject,clip,label`, and HTNet's."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from mer_flow.work.errors import ExchangeError, UsageError
 
 #: Columns of a list, in order; the organisers' file has no header.
 LIST_COLUMNS = ("database", "subject", "clip", "label")
+#: Header of the list that HTNet's and CausalNet's code reads; the first four are those of `LIST_COLUMNS`.
+HTNET_COLUMNS = ("dataset", "sub", "filename_o", "label", "apex", "imagename", "sub_filename")
 #: What the labels of such a list mean.
 MEGC_CLASSES = SCHEMES["megc3"].classes
 
@@ -86,14 +88,16 @@ def list_line(sample: Sample, label: int, classes: Sequence[str]) -> str:
 
 
 def read_label_list(path: Path, databases: Sequence[str]) -> tuple[ListRow, ...]:
-    """Read a list; a first line with the column names is skipped.
+    """Read a list, with the header `LIST_COLUMNS`, `HTNET_COLUMNS` or none.
 
     Args:
-        path: A CSV file of `database,subject,clip,label`; 0 negative, 1 positive, 2 surprise, or these words.
+        path: A CSV file of `database,subject,clip,label`, in HTNet's columns where it has their header;
+            0 negative, 1 positive, 2 surprise, or these words.
         databases: Names that the first column may hold.
 
     Raises:
-        ExchangeError: The file is missing or unreadable, or rows are malformed or duplicate; all are listed.
+        ExchangeError: The file is missing or unreadable, has another header, or rows are malformed or
+            duplicate; all are listed.
     """
     try:
         with path.open(encoding="utf-8-sig", newline="") as stream:
@@ -105,11 +109,16 @@ def read_label_list(path: Path, databases: Sequence[str]) -> tuple[ListRow, ...]
         ) from error
     rows: dict[str, ListRow] = {}
     faults: list[str] = []
+    header = _header(path, lines[0]) if lines else ()
     for line, raw in enumerate(lines, start=1):
         cells = [cell.strip() for cell in raw]
-        if not any(cells) or (line == 1 and tuple(cell.lower() for cell in cells) == LIST_COLUMNS):
+        if not any(cells) or (line == 1 and header):
             continue
         try:
+            if header == HTNET_COLUMNS:
+                if len(cells) != len(header):
+                    raise UsageError(f"expected {len(header)} cells, got {cells}")
+                cells = cells[: len(LIST_COLUMNS)]
             row = _parse_row(line, cells, databases)
         except UsageError as error:
             faults.append(f"line {line}: {error}")
@@ -126,6 +135,19 @@ def read_label_list(path: Path, databases: Sequence[str]) -> tuple[ListRow, ...]
             f"Expected rows of {','.join(LIST_COLUMNS)} with each (subject, clip) once; mend these lines."
         )
     return tuple(rows.values())
+
+
+def _header(path: Path, first: Sequence[str]) -> tuple[str, ...]:
+    """Return a list's header, none where its first line is a row: every clip has a number in its name."""
+    cells = tuple(cell.strip().lower() for cell in first)
+    if cells in (LIST_COLUMNS, HTNET_COLUMNS):
+        return cells
+    if any(cells) and not any(character.isdigit() for character in "".join(cells)):
+        raise ExchangeError(
+            f"the label list {path} has the header '{','.join(cells)}'; expected "
+            f"'{','.join(LIST_COLUMNS)}', HTNet's '{','.join(HTNET_COLUMNS)}', or rows without a header"
+        )
+    return ()
 
 
 def _parse_row(line: int, cells: list[str], databases: Sequence[str]) -> ListRow:

@@ -79,7 +79,7 @@ def scan_folder(folder: Path, layout: str = "auto") -> Scan:
         ExchangeError: The folder is missing, empty, or in no known layout.
     """
     if not folder.is_dir():
-        raise ExchangeError(f"no such folder: {folder}. Pass the folder of STSTNet's PNG maps.")
+        raise ExchangeError(f"no such folder: {folder}. Pass the folder of the published PNG maps.")
     entries = sorted(folder.iterdir())
     folds = [entry for entry in entries if (entry / TRAIN).is_dir() or (entry / TEST).is_dir()]
     flat_files = sum(map(_is_png, entries))
