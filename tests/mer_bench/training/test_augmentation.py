@@ -11,6 +11,7 @@ from mer_bench.training.rotation import rotate
 from mer_bench.training.seeding import stream_key
 from mer_flow.views.layouts import htnet_maps
 from mer_flow.views.names import parse_view
+from mer_flow.views.normalise import normalise_maps
 
 FLOW = torch.randn(40, 3, 8, 8, generator=torch.Generator().manual_seed(3))
 KEY = stream_key(torch.tensor(5), 0)
@@ -19,6 +20,10 @@ KEY = stream_key(torch.tensor(5), 0)
 def minmax(flow, scale):
     low, high = flow.amin((2, 3), keepdim=True), flow.amax((2, 3), keepdim=True)
     return (flow - low) / (high - low) * scale
+
+
+def normalised(flow, name):
+    return torch.from_numpy(normalise_maps(flow.numpy().copy(), name, 1.0, 8))
 
 
 def mirrored(flow):
@@ -35,6 +40,8 @@ def mirrored(flow):
         ("regions-8:scaled", lambda f: f.clamp(-1, 1)),
         ("whole-8:minmax", lambda f: minmax(f, 1.0)),
         ("whole-8:minmax-255", lambda f: minmax(f, 255.0)),
+        ("whole-8:centred", lambda f: normalised(f, "centred")),
+        ("regions-8:centred-rms", lambda f: normalised(f, "centred-rms")),
     ],
 )
 def test_flip_gives_what_the_mirrored_face_would_have_given(view, encode):
@@ -211,4 +218,5 @@ def test_stacked_folds_and_padded_batches_rotate_as_alone():
 def test_what_cannot_be_rotated_is_refused(view, message):
     with pytest.raises(UsageError, match=f"{message}.*rotate = 0"):
         Augmenter.from_recipe(Recipe(rotate=4.0), view)
-    Augmenter.from_recipe(Recipe(rotate=4.0), "faces-28@rgb:minmax")
+    for view in ("faces-28@rgb:minmax", "whole-28:centred", "whole-28:centred-rms"):
+        Augmenter.from_recipe(Recipe(rotate=4.0), view)

@@ -16,9 +16,13 @@ from mer_bench.training.seeding import mix, normal, uniform
 
 # A mirrored u is `offset - u`: minus u where flow keeps its sign. Min-max scaling of -u over the image gives
 # one minus the scaled u, exactly, as minimum and maximum change places.
-MIRROR_OFFSETS = {"raw": 0.0, "scaled": 0.0, "minmax": 1.0, "minmax-255": 255.0}
-# A rotated vector needs the zero of u and v, and one unit for both.
-_VECTORS = ("raw", "scaled")
+MIRROR_OFFSETS = {
+    **{"raw": 0.0, "scaled": 0.0, "minmax": 1.0, "minmax-255": 255.0},
+    **{"centred": 0.0, "centred-rms": 0.0},
+}
+# A rotated vector needs the zero of u and v, and one unit for both; `centred-rms`, whose u and v have each
+# their own, turns by an angle that is only about right.
+_ZEROED = ("raw", "scaled", "centred", "centred-rms")
 
 
 @dataclass(frozen=True)
@@ -183,13 +187,13 @@ def _part(name: str) -> Part | None:
 def _check_rotation(recipe: Recipe, view: str, normalisation: str, parts: Sequence[Part | None]) -> None:
     """Refuse to rotate a view that is unknown, pieced together, or stores flow without its zero."""
     asked = f"recipe '{recipe.name}' rotates maps (rotate = {recipe.rotate:g})"
-    remedy = "read whole-N, faces-N or clips-N, flow as raw or scaled, or set rotate = 0"
+    remedy = "read whole-N, faces-N or clips-N, flow as raw, scaled or centred, or set rotate = 0"
     known = [part for part in parts if part is not None]
     if len(known) < len(parts) or normalisation not in MIRROR_OFFSETS:
         raise UsageError(f"{asked}, but what the view {view!r} stores is unknown; {remedy}")
     if any(part.pieced for part in known):
         raise UsageError(f"{asked}, but those of {view!r} are pieced together from regions; {remedy}")
-    if normalisation not in _VECTORS and any(part.flow for part in known):
+    if normalisation not in _ZEROED and any(part.flow for part in known):
         raise UsageError(
             f"{asked}, but '{normalisation}' leaves flow without its zero, which vectors turn about; {remedy}"
         )
