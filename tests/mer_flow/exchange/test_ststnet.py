@@ -226,9 +226,7 @@ def test_flat_export_gives_the_same_pixels_and_list(
     assert {p.name for p in out.iterdir()} == {row[4] for row in ROWS}
     for row in ROWS:
         assert np.array_equal(read_map(out / row[4], 28), read_map(flat / row[4], 28))
-    assert sorted(Path(summary["labels"]).read_bytes().splitlines()) == sorted(
-        labels.read_bytes().splitlines()
-    )
+    assert sorted(Path(summary["labels"]).read_bytes().splitlines()) == sorted(labels.read_bytes().splitlines())
 
 
 def test_loso_export_and_import_round_trip(store: Path, tmp_path: Path) -> None:
@@ -260,9 +258,7 @@ def test_loso_maps_are_links_unless_copies_are_asked_for(store: Path, tmp_path: 
         copied = export_folders(opened, tmp_path / "copied", copy=True)
     inodes = {p: p.stat().st_ino for p in (tmp_path / "linked").rglob("*.png")}
     assert len(inodes) == 36 and len(set(inodes.values())) == 36 - linked["linked"]
-    assert (
-        len({p.stat().st_ino for p in (tmp_path / "copied").rglob("*.png")}) == 36 and copied["linked"] == 0
-    )
+    assert len({p.stat().st_ino for p in (tmp_path / "copied").rglob("*.png")}) == 36 and copied["linked"] == 0
 
 
 def test_contradictory_loso_folders_lose_only_their_samples(store: Path, tmp_path: Path) -> None:
@@ -339,8 +335,6 @@ def test_published_maps(shared_data: Path, tmp_path: Path) -> None:
     out = tmp_path / "flat"
     with FlowStore(store) as opened:
         exported = export_folders(opened, out, layout="flat")
-    assert sorted(Path(exported["labels"]).read_bytes().splitlines()) == sorted(
-        labels.read_bytes().splitlines()
-    )
+    assert sorted(Path(exported["labels"]).read_bytes().splitlines()) == sorted(labels.read_bytes().splitlines())
     for source in (shared_data / "ststnet-flow").iterdir():
         assert np.array_equal(read_map(out / source.name, 28), read_map(source, 28)), source.name

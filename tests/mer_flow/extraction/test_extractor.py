@@ -255,7 +255,9 @@ def test_the_hash_follows_every_parameter() -> None:
 
 
 def test_configuration_survives_json() -> None:
-    config = apply_settings(PipelineConfig(), ["flow.tau=0.125", "align.size=128", "align.prefilter=false"])
+    config = apply_settings(
+        PipelineConfig(), ["flow.tau=0.125", "align.size=128", "align.prefilter=false"]
+    )
     again = PipelineConfig.from_json(config.to_json())
     assert again == config and again.hash() == config.hash()
     assert PipelineConfig.from_dict({"flow": {"tau": 1}}).flow.tau == 1.0

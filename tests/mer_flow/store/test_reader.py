@@ -64,12 +64,7 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_everything_comes_back(path: Path) -> None:
     with FlowStore(path) as store:
         assert store.databases == ("samm", "smic")
-        assert (store.map_kind.kind, store.map_size, store.values, store.schema_version) == (
-            "computed",
-            SIDE,
-            "px",
-            1,
-        )
+        assert (store.map_kind.kind, store.map_size, store.values, store.schema_version) == ("computed", SIDE, "px", 1)
         assert store.pipeline == PIPELINE
         assert len(store.pipeline_hash) == 64
         assert store.created_with.startswith("mer-flow ")
