@@ -64,16 +64,16 @@ class Recipe(Settings):
         rotate: Largest rotation either way, in degrees; it turns the vectors of flow with the map.
         decay_epochs: Epochs after which `step` and `exponential` fall no further; 0 for never.
         gain: Every sample's flow is multiplied by a number drawn from 1 - gain to 1 + gain.
-        mixup: alpha of Beta(alpha, alpha), from which the share of a sample mixed with another of its batch is
-            drawn; 0 for no mixing.
+        mixup: alpha of Beta(alpha, alpha), of which the share is drawn that a sample keeps when it is mixed
+            with another of its batch; 0 for no mixing.
         mixup_by: Whether a share is drawn for each `batch` or each `sample`.
         supcon: Weight of a supervised contrastive term on what the last linear layer reads.
         supcon_temperature: Of that term.
         ema: Decay of a moving average of weights and running statistics, which predicts in place of the raw
             ones; 0 for none.
         flip_average: Whether a prediction is the mean of the probabilities of a map and its mirror.
-        prior: tau: a prediction's logits are lowered by tau times the log of the training classes' shares. Above
-            0 rare classes gain, below 0 frequent ones, as where training was logit-adjusted too strongly.
+        prior: tau: tau times the log prior of the training classes is taken off a prediction's logits. Above
+            0 rare classes gain; below 0 frequent ones, as where training was logit-adjusted too strongly.
     """
 
     model_config = ConfigDict(allow_inf_nan=False)

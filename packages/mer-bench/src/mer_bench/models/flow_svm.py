@@ -1,7 +1,7 @@
-"""A kernel support vector machine on small centred flow maps and orientation histograms; seconds for a whole run.
+"""A kernel support vector machine on small centred flow maps and orientation histograms, fitted in seconds.
 
-Our own baseline: no network, no epochs, nothing to choose. Every sample is fitted and predicted twice, as it is and
-mirrored.
+Our own baseline: no network, no epochs, nothing to choose. Every sample is fitted and predicted twice, as it
+is and mirrored.
 """
 
 from __future__ import annotations
@@ -45,11 +45,11 @@ def orientation_histograms(
 
 
 class FlowSVM:
-    """Support vectors under `exp(-gamma * mean over groups of d² / mean training d²)`, flips as further samples.
+    """Support vectors under `exp(-gamma * mean over groups of d² / mean training d²)`, flips as more samples.
 
-    The groups of a map are u and v on half its cells, strain on half its cells, and the roots of its orientation
-    histograms; each weighs the same whatever its unit, as its distances are measured by those of the training
-    samples.
+    The groups of a map are u and v at half its size, strain at half its size, and the roots of its
+    orientation histograms; each weighs the same whatever its unit, as its distances are measured by those of
+    the training samples.
 
     Args:
         num_classes: Not used; the SVM takes the classes of its training samples.
@@ -120,7 +120,7 @@ class FlowSVM:
         return self
 
     def predict_proba(self, features: np.ndarray) -> np.ndarray:
-        """Return `(n, classes seen)` float64: the softmax of decision values, mean over a map and its mirror."""
+        """Return `(n, classes seen)` float64: the softmax of decision values, meant over the mirror."""
         from scipy.special import softmax
 
         values = np.asarray(
@@ -170,16 +170,16 @@ SPECS = (
         kind="classifier",
         views=("whole-28:centred-rms",),
         citation=(
-            "Ours; orientation histograms of flow after R. Chaudhry, A. Ravichandran, G. Hager, R. Vidal: Histograms "
-            "of oriented optical flow and Binet-Cauchy kernels on nonlinear dynamical systems, CVPR 2009, "
-            "doi:10.1109/CVPR.2009.5206821; mean of kernel distances per channel after J. Zhang, M. Marszalek, "
-            "S. Lazebnik, C. Schmid: Local features and kernels for classification of texture and object categories, "
-            "IJCV 73, 2007, doi:10.1007/s11263-006-9794-4."
+            "Ours; orientation histograms of flow after R. Chaudhry, A. Ravichandran, G. Hager, R. Vidal: "
+            "Histograms of oriented optical flow and Binet-Cauchy kernels on nonlinear dynamical systems, "
+            "CVPR 2009, doi:10.1109/CVPR.2009.5206821; mean of kernel distances per channel after J. Zhang, "
+            "M. Marszalek, S. Lazebnik, C. Schmid: Local features and kernels for classification of texture "
+            "and object categories, IJCV 73, 2007, doi:10.1007/s11263-006-9794-4."
         ),
         exactness="baseline",
         filled_in=(
-            "Cost 28, gamma 2, the three groups and the scaling by root mean square were settled on the public maps "
-            "before this was written, with many variants looked at: its scores there are mildly optimistic.",
+            "Cost 28, gamma 2, the three groups and the scaling by root mean square were settled on the "
+            "public maps, with many variants looked at: its scores there are mildly optimistic.",
         ),
         selects_on_test=False,
         licence="Ours, as the package.",

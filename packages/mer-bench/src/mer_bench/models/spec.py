@@ -43,8 +43,8 @@ class ModelSpec:
         default_variant: Which one a run uses unless told otherwise; the first unless given.
         variant_views: Inputs of the variants that read others than `views`, best first, as in
             `{"tiny": ("clips-28+faces-28:scaled",)}`; a small network on large maps wastes memory.
-        recipe_options: Options for `build` that a named recipe comes with, as in `{"robust": {"dropout": 0.2}}`;
-            they lie over the variant's.
+        recipe_options: Options for `build` that a named recipe comes with, over those of the variant, as in
+            `{"robust": {"dropout": 0.2}}`.
         recipe_views: Inputs of the recipes that ask for others than the variant, best first.
         parameters: Published or computed count of the default variant with 3 classes; None for a
             classifier.

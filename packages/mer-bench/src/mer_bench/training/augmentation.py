@@ -18,8 +18,12 @@ from mer_bench.training.seeding import mix, normal, uniform
 # A mirrored u is `offset - u`: minus u where flow keeps its sign. Min-max scaling of -u over the image gives
 # one minus the scaled u, exactly, as minimum and maximum change places.
 MIRROR_OFFSETS = {
-    **{"raw": 0.0, "scaled": 0.0, "minmax": 1.0, "minmax-255": 255.0},
-    **{"centred": 0.0, "centred-rms": 0.0},
+    "raw": 0.0,
+    "scaled": 0.0,
+    "centred": 0.0,
+    "centred-rms": 0.0,
+    "minmax": 1.0,
+    "minmax-255": 255.0,
 }
 # A rotated vector needs the zero of u and v, and one unit for both; `centred-rms`, whose u and v have each
 # their own, turns by an angle that is only about right.
@@ -79,8 +83,8 @@ class Augmenter:
                 and gains only, as which channels are a u, and how a mirrored one is stored, depends on it.
 
         Raises:
-            UsageError: Flips, rotations or gains are asked for and the view does not say how flow is stored, or
-                its maps cannot be rotated or have no zero.
+            UsageError: Flips, rotations or gains are asked for and the view does not say how flow is stored,
+                or its maps cannot be rotated or have no zero.
         """
         if not (recipe.rotate or recipe.flip or recipe.shift or recipe.noise or recipe.gain):
             return None
@@ -224,7 +228,8 @@ def _check_zero(
     Pieces of a face do not turn as one either.
     """
     turns = field == "rotate"
-    asked = f"recipe '{recipe.name}' {'rotates' if turns else 'amplifies'} maps ({field} = {getattr(recipe, field):g})"
+    verb, value = "rotates" if turns else "amplifies", getattr(recipe, field)
+    asked = f"recipe '{recipe.name}' {verb} maps ({field} = {value:g})"
     families = "whole-N, faces-N or clips-N, flow" if turns else "flow"
     remedy = f"read {families} as {', '.join(_ZEROED)}, or set {field} = 0"
     known, normalisation = [part for part in parts if part is not None], view.partition(":")[2]

@@ -17,18 +17,18 @@ def meet_recipe(network: nn.Module, recipe: Recipe) -> None:
         recipe: How it is trained.
 
     Raises:
-        UsageError: The recipe asks for augmentation and the network has none; it mixes samples and the network
-            trains with the label of each; or it contrasts features and there is no linear layer.
+        UsageError: The recipe asks for augmentation and the network has none; it mixes samples and the
+            network trains with the label of each; or it contrasts features and there is no linear layer.
     """
     if recipe.mixup and getattr(network, "trains_with_labels", False):
         raise UsageError(
-            f"recipe '{recipe.name}' has mixup = {recipe.mixup:g}, but {type(network).__name__} trains with one "
-            "label of each sample, and a mixed one has two; set mixup = 0"
+            f"recipe '{recipe.name}' has mixup = {recipe.mixup:g}, but {type(network).__name__} trains with "
+            "one label of each sample, and a mixed one has two; set mixup = 0"
         )
     if recipe.supcon and not any(isinstance(module, nn.Linear) for module in network.modules()):
         raise UsageError(
-            f"recipe '{recipe.name}' has supcon = {recipe.supcon:g}, but {type(network).__name__} has no linear "
-            "layer whose input it could contrast; set supcon = 0"
+            f"recipe '{recipe.name}' has supcon = {recipe.supcon:g}, but {type(network).__name__} has no "
+            "linear layer whose input it could contrast; set supcon = 0"
         )
     if hasattr(network, "isda"):
         network.isda = recipe.isda  # type: ignore[assignment]

@@ -124,7 +124,10 @@ class Networks(ABC):
 
     @abstractmethod
     def predict(self, maps: Tensor) -> Tensor:
-        """Return `(F, M, classes)` logits for maps `(F, M, C, H, W)`, in evaluation mode; of averages, if any."""
+        """Return `(F, M, classes)` logits for maps `(F, M, C, H, W)`, in evaluation mode.
+
+        They are those of the moving averages once these were begun.
+        """
 
 
 class OneNetwork(Networks):

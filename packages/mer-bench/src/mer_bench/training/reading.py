@@ -17,8 +17,8 @@ from mer_bench.training.losses import logit_offsets
 class Reading:
     """Takes the prior of the training classes out of logits, and averages a map with its mirror.
 
-    The prior: Menon et al., ICLR 2021, arXiv:2007.07314, eq. 9. The mean over the mirror, of probabilities, is
-    recorded as its logarithm: A. Krizhevsky et al., NeurIPS 2012, section 4.1, with flips alone.
+    The prior: Menon et al., ICLR 2021, arXiv:2007.07314, eq. 9. The mean over a map and its mirror is one of
+    probabilities, recorded as its logarithm: Krizhevsky et al., NeurIPS 2012, section 4.1, with flips alone.
 
     Args:
         recipe: Its `prior` and `flip_average`.
@@ -35,7 +35,7 @@ class Reading:
 
     @classmethod
     def of_recipe(cls, recipe: Recipe, view: str, counts: Tensor) -> Reading | None:
-        """Return a recipe's reading, or None where logits are recorded as they are; arguments as of the class."""
+        """Return a recipe's reading, or None where logits are recorded as they are."""
         return cls(recipe, view, counts) if recipe.prior or recipe.flip_average else None
 
     def __call__(self, predict: Callable[[Tensor], Tensor], maps: Tensor) -> Tensor:

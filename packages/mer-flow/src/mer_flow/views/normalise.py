@@ -7,10 +7,10 @@ every size; zero stays zero.
 `minmax`: each channel of each sample to [0, 1], as STSTNet's published maps; zero and magnitude are lost. A
 constant channel becomes 0.
 `minmax-255`: the same times 255, as those maps are fed by their authors' code.
-`centred`: for maps that have lost their zero, as most of a face keeps still: u and v of each sample from their
-medians, strain from its minimum; in the unit of the maps, px of the view's map or, of min-max scaled ones,
-their range.
-`centred-rms`: these, each channel over its own root mean square, then u and v clipped to ±`RMS_FLOW_LIMIT` and
+`centred`: for maps that have lost their zero, as most of a face keeps still: u and v of each sample from
+their medians, strain from its minimum; in the unit of the maps, px of the view's map or, of min-max scaled
+ones, their range.
+`centred-rms`: these, each channel over its own root mean square, then u and v clipped to ±`RMS_FLOW_LIMIT`,
 strain to `RMS_STRAIN_LIMIT`. A channel of zeros stays zero.
 
 Images (`faces`, `clips`): `raw` is 0 to 255, `scaled`, `centred` and `centred-rms` are that / 255, and
