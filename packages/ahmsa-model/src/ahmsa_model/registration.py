@@ -56,8 +56,8 @@ _FILLED_IN = (
     "Initialisation: PyTorch's defaults.",
     "Five regions: the default layout of regions-28; the paper does not say how five parts fill a square.",
     "Input scale: a fixed global scale; the paper names none.",
-    "Recipe robust: ours; AdamW, mixup, smoothing, logit adjustment, flips and a dropout of 0.2 against the few "
-    "samples. Its fields were settled on the public maps, so its scores there are mildly optimistic.",
+    "Recipe robust: ours; AdamW, mixup, smoothing, logit adjustment, flips and a dropout of 0.2 against the "
+    "few samples. Its fields were settled on the public maps, so its scores there are mildly optimistic.",
     "Learning rate: 5e-6 as printed (recipe paper); 5e-5, the lineage's, as recipe lineage.",
     "Epoch: the last; the paper does not say which it reports. Training samples are shuffled.",
 )
