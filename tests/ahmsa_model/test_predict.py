@@ -109,6 +109,14 @@ def test_another_library_version_is_a_warning(built):
     assert warnings == (f"numpy: the training maps were made with 0.1, this one with {np.__version__}",)
 
 
+def test_what_a_recipe_did_to_scores_and_prediction_does_not_is_a_warning(built):
+    loaded = without(
+        from_pretrained(built.checkpoint), training={"recipe": {"flip_average": True, "prior": 0.0}}
+    )
+    warnings = predict_pair(loaded, built.onset, built.apex).warnings
+    assert warnings == ("scored with flip_average = True; here the network answers as it is",)
+
+
 def without(loaded, **changes):
     return dataclasses.replace(loaded, metadata=loaded.metadata.model_copy(update=changes))
 

@@ -19,6 +19,20 @@ def test_the_recipes_are_the_papers_and_its_lineages():
         assert (recipe.schedule, recipe.loss) == ("constant", "cross-entropy")
 
 
+def test_the_robust_recipe_brings_its_dropout_and_its_input():
+    from mer_bench.settings import gather, resolve
+
+    def resolved(*sets):
+        return resolve(SPEC, gather(None, ["variant=small", *sets], {}))
+
+    assert resolved("recipe=robust").options == SPEC.variants["small"] | {"dropout": 0.2}
+    assert resolved("recipe=robust").changes == {}
+    assert resolved("recipe=robust", "dropout=0.3").changes == {"dropout": 0.3}
+    assert "dropout" not in resolved().options
+    assert SPEC.inputs("small", "robust") == ("regions-28:centred-rms", "whole-28:centred-rms")
+    assert SPEC.inputs("small")[0] == "regions-28:scaled"
+
+
 def test_a_wrong_option_is_the_benchs_usage_error():
     with pytest.raises(
         UsageError, match="model 'ahmsa': unknown AHMSA-Net option 'wdith'; did you mean 'width'"

@@ -48,4 +48,4 @@ def test_ours_read_what_the_published_maps_can_give(name: str) -> None:
     """Flow models run on STSTNet's published maps, which are whole faces, min-max scaled."""
     views = Registry().get(name).views
     reads_flow = all(part.family not in ("faces", "clips") for part in parse_views(views[0].split(":")[0]))
-    assert not reads_flow or {"whole-28:minmax", "whole-28:minmax-255"} & set(views)
+    assert not reads_flow or {"whole-28:minmax", "whole-28:minmax-255", "whole-28:centred-rms"} & set(views)

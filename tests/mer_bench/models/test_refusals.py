@@ -18,6 +18,7 @@ from mer_bench.models.inceptr import IncepTR
 from mer_bench.models.mmnet import MMNet
 from mer_bench.models.off_apexnet import OFFApexNet
 from mer_bench.models.rcn_a import RCNA
+from mer_bench.models.sssnet import SSSNet
 from mer_bench.models.ststnet import STSTNet
 
 
@@ -57,6 +58,8 @@ from mer_bench.models.ststnet import STSTNet
         (OFFApexNet, {"in_channels": 1}, "u and v"),
         (OFFApexNet, {"map_size": 3}, "4×4"),
         (RCNA, {"map_size": 7}, "8×8"),
+        (SSSNet, {"map_size": 15}, "cannot take maps of 15 px; variant published reads whole-64"),
+        (SSSNet, {"map_size": 27, "cell": 2, "padded": True}, "cell 2.* cannot take maps of 27 px"),
         (STSTNet, {"map_size": 3, "padding": 1}, "at least 4 px, got 3"),
     ],
 )

@@ -178,6 +178,24 @@ def test_a_variant_may_read_another_input(small_store: Path) -> None:
         replace(one, variant_views={"smal": ("whole-14:raw",)})
 
 
+def test_a_recipe_may_ask_for_another_input() -> None:
+    one = replace(
+        spec("whole-28:scaled"),
+        kind="network",
+        recipes={"plain": Recipe(), "robust": Recipe()},
+        variants={"default": {}, "tiny": {}},
+        variant_views={"tiny": ("whole-14:raw",)},
+        recipe_views={"robust": ("whole-28:centred-rms",)},
+    )
+    for variant in ("", "tiny"):
+        run = RunSettings(variant=variant, recipe="robust")
+        assert wanted_inputs(one, run) == (("whole-28", "centred-rms"),)
+    assert wanted_inputs(one, RunSettings(variant="tiny")) == (("whole-14", "raw"),)
+    for what in ("recipe_views", "recipe_options"):
+        with pytest.raises(UsageError, match=f"{what} names .'robast'.*plain"):
+            replace(one, **{what: {"robast": ("whole-14:raw",)}})
+
+
 def test_a_store_that_can_give_nothing_says_why(small_store: Path) -> None:
     with pytest.raises(
         DataError, match=r"any cannot be fed: .*none of its inputs\. .*regions-28:scaled: .*regions"

@@ -11,6 +11,7 @@ from mer_bench.training.rotation import rotate
 from mer_bench.training.seeding import stream_key
 from mer_flow.views.layouts import htnet_maps
 from mer_flow.views.names import parse_view
+from mer_flow.views.normalise import normalise_maps
 
 FLOW = torch.randn(40, 3, 8, 8, generator=torch.Generator().manual_seed(3))
 KEY = stream_key(torch.tensor(5), 0)
@@ -19,6 +20,10 @@ KEY = stream_key(torch.tensor(5), 0)
 def minmax(flow, scale):
     low, high = flow.amin((2, 3), keepdim=True), flow.amax((2, 3), keepdim=True)
     return (flow - low) / (high - low) * scale
+
+
+def normalised(flow, name):
+    return torch.from_numpy(normalise_maps(flow.numpy().copy(), name, 1.0, 8))
 
 
 def mirrored(flow):
@@ -35,6 +40,8 @@ def mirrored(flow):
         ("regions-8:scaled", lambda f: f.clamp(-1, 1)),
         ("whole-8:minmax", lambda f: minmax(f, 1.0)),
         ("whole-8:minmax-255", lambda f: minmax(f, 255.0)),
+        ("whole-8:centred", lambda f: normalised(f, "centred")),
+        ("regions-8:centred-rms", lambda f: normalised(f, "centred-rms")),
     ],
 )
 def test_flip_gives_what_the_mirrored_face_would_have_given(view, encode):
@@ -152,14 +159,30 @@ def test_noise_has_its_standard_deviation():
     assert out.std() == pytest.approx(0.5, rel=0.01)
 
 
+def test_gains_amplify_flow_within_their_range_and_leave_frames_alone():
+    maps = torch.cat([FRAMES[:, :1], FLOW], 1)[:1].expand(2000, 4, 8, 8)
+    out = Augmenter.from_recipe(Recipe(gain=0.3), "clips-8+whole-8:centred-rms")(maps, KEY)
+    assert torch.equal(out[:, 0], maps[:, 0])
+    gains = out[:, 1:] / maps[:, 1:]
+    torch.testing.assert_close(gains, gains[:, :1, :1, :1].expand(gains.shape))
+    assert 0.7 <= gains.min() < 0.71 and 1.29 < gains.max() <= 1.3 and abs(gains.mean() - 1) < 0.02
+
+
+@pytest.mark.parametrize("view", ["whole-28:minmax", "whole-28:zscore", ""])
+def test_what_cannot_be_amplified_is_refused(view):
+    with pytest.raises(UsageError, match=r"amplifies maps \(gain = 0.1\).*set gain = 0"):
+        Augmenter.from_recipe(Recipe(gain=0.1), view)
+    Augmenter.from_recipe(Recipe(gain=0.1), "regions-28:raw")
+
+
 def test_a_padded_batch_is_augmented_as_the_short_one():
-    recipe = Recipe(flip=0.5, shift=2, noise=0.1)
+    recipe = Recipe(flip=0.5, shift=2, noise=0.1, gain=0.2)
     augment = Augmenter.from_recipe(recipe, "whole-8:scaled")
     torch.testing.assert_close(augment(FLOW, KEY)[:30], augment(FLOW[:30], KEY), rtol=0, atol=0)
 
 
 def test_stacked_folds_draw_their_own():
-    augment = Augmenter.from_recipe(Recipe(flip=0.5, shift=1, noise=0.1), "whole-8:scaled")
+    augment = Augmenter.from_recipe(Recipe(flip=0.5, shift=1, noise=0.1, gain=0.1), "whole-8:scaled")
     seeds = torch.tensor([7, 8, 9])
     together = augment(FLOW.expand(3, 40, 3, 8, 8), stream_key(seeds, 4))
     for fold in range(3):
@@ -224,4 +247,5 @@ def test_stacked_folds_and_padded_batches_rotate_as_alone():
 def test_what_cannot_be_rotated_is_refused(view, message):
     with pytest.raises(UsageError, match=f"{message}.*rotate = 0"):
         Augmenter.from_recipe(Recipe(rotate=4.0), view)
-    Augmenter.from_recipe(Recipe(rotate=4.0), "faces-28@rgb:minmax")
+    for view in ("faces-28@rgb:minmax", "whole-28:centred", "whole-28:centred-rms"):
+        Augmenter.from_recipe(Recipe(rotate=4.0), view)

@@ -199,6 +199,31 @@ def test_minmax(tmp_path: Path) -> None:
     assert np.allclose(at(flow, tmp_path, "whole-28", "minmax-255"), 255 * maps, atol=1e-3)
 
 
+def centred(maps: np.ndarray) -> np.ndarray:
+    return maps - np.stack([np.median(maps[0]), np.median(maps[1]), maps[2].min()])[:, None, None]
+
+
+@pytest.mark.parametrize("view", ["whole-28", "regions-28"])
+def test_centred_moves_the_median_of_flow_and_the_least_strain_to_zero(view: str, tmp_path: Path) -> None:
+    flow = with_strain(3 + bump(30, 40, 9), np.full((SIDE, SIDE), -2.0))
+    flow[2] += 0.25
+    raw, maps = (at(flow, tmp_path, view, name) for name in ("raw", "centred"))
+    assert np.allclose(maps, centred(raw), atol=1e-5)
+    assert np.allclose(maps[1], 0, atol=1e-5), "a constant channel becomes 0"
+
+
+def test_centred_rms_gives_each_channel_one_strength_and_clips_it(tmp_path: Path) -> None:
+    flow = with_strain(2 + 3 * bump(30, 40, 5), 0.1 * bump(60, 40, 20))
+    maps, plain = (at(flow, tmp_path, "whole-28", name) for name in ("centred-rms", "centred"))
+    rms = np.sqrt(np.square(plain).mean((1, 2), keepdims=True))
+    top = np.array([3.0, 3.0, 4.0])[:, None, None]
+    assert (plain / rms).max() > 4, "nothing to clip"
+    assert np.allclose(maps, np.clip(plain / rms, -top, top), atol=1e-5)
+    assert np.allclose(maps, at(7 * flow, tmp_path, "whole-28", "centred-rms"), atol=0.02)
+    still = at(with_strain(0 * X + 5, 0 * X), tmp_path, "whole-28", "centred-rms")
+    assert not still.any(), "zeros stay zeros"
+
+
 @pytest.fixture
 def two_databases(tmp_path: Path) -> FlowStore:
     path = tmp_path / "two.h5"
@@ -276,6 +301,8 @@ def test_imported_maps_give_only_what_they_are(tmp_path: Path) -> None:
     store = write(tmp_path / "a.h5", "casme2", [flow], values="minmax-255")
     assert np.array_equal(read_view(store, "whole-28", "minmax-255").maps[0], flow)
     assert np.allclose(read_view(store, "whole-28", "minmax").maps[0], flow / 255)
+    of_scaled = at(flow, tmp_path, "whole-28", "centred", values="minmax-255")
+    assert np.allclose(of_scaled, centred(flow / 255), atol=1e-6)
     for view, normalisation, why in (
         ("whole-28", "scaled", "without their zero and their unit"),
         ("whole-28", "raw", "without their zero and their unit"),
@@ -391,4 +418,4 @@ def test_combinations_that_cannot_be(two_databases: FlowStore) -> None:
 def test_names_and_normalisations() -> None:
     assert str(parse_view("regions-28@quincunx")) == "regions-28"
     assert str(parse_view("htnet-28@as-published")) == "htnet-28@as-published"
-    assert NORMALISATIONS == ("raw", "scaled", "minmax", "minmax-255")
+    assert NORMALISATIONS == ("raw", "scaled", "minmax", "minmax-255", "centred", "centred-rms")

@@ -223,6 +223,10 @@ def _warnings(checkpoint: Checkpoint, config: PipelineConfig, notes: Mapping[str
     said = [f"fallback: {name}" for name in notes.get("fallbacks", ())]
     if not pipeline.get("config"):
         said.append("the checkpoint records no pipeline; mer-flow's default was used")
+    recipe = checkpoint.metadata.training.get("recipe", {})
+    for field in ("flip_average", "prior"):
+        if isinstance(recipe, Mapping) and recipe.get(field):
+            said.append(f"scored with {field} = {recipe[field]}; here the network answers as it is")
     now = pipeline_record(config)["versions"]
     for name, version in pipeline.get("versions", {}).items():
         if now.get(name) != version:

@@ -63,6 +63,17 @@ class Recipe(Settings):
             from zero, as epochs go by.
         rotate: Largest rotation either way, in degrees; it turns the vectors of flow with the map.
         decay_epochs: Epochs after which `step` and `exponential` fall no further; 0 for never.
+        gain: Every sample's flow is multiplied by a number drawn from 1 - gain to 1 + gain.
+        mixup: alpha of Beta(alpha, alpha), of which the share is drawn that a sample keeps when it is mixed
+            with another of its batch; 0 for no mixing.
+        mixup_by: Whether a share is drawn for each `batch` or each `sample`.
+        supcon: Weight of a supervised contrastive term on what the last linear layer reads.
+        supcon_temperature: Of that term.
+        ema: Decay of a moving average of weights and running statistics, which predicts in place of the raw
+            ones; 0 for none.
+        flip_average: Whether a prediction is the mean of the probabilities of a map and its mirror.
+        prior: tau: tau times the log prior of the training classes is taken off a prediction's logits. Above
+            0 rare classes gain; below 0 frequent ones, as where training was logit-adjusted too strongly.
     """
 
     model_config = ConfigDict(allow_inf_nan=False)
@@ -103,6 +114,14 @@ class Recipe(Settings):
     isda: NotNegative = 0.0
     rotate: NotNegative = 0.0
     decay_epochs: Count = 0
+    gain: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    mixup: NotNegative = 0.0
+    mixup_by: Literal["batch", "sample"] = "batch"
+    supcon: NotNegative = 0.0
+    supcon_temperature: Positive = 0.1
+    ema: Decay = 0.0
+    flip_average: bool = False
+    prior: float = 0.0
 
     @model_validator(mode="after")
     def _weights_belong_to_the_loss(self) -> Self:
@@ -110,6 +129,15 @@ class Recipe(Settings):
             raise UsageError(
                 f"recipe.class_weights belongs to loss = 'cross-entropy', but recipe.loss is '{self.loss}'; "
                 "class-balanced has weights of its own"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _contrasted_samples_have_one_class(self) -> Self:
+        if self.supcon and self.mixup:
+            raise UsageError(
+                f"recipe.supcon = {self.supcon:g} compares samples of one class, and recipe.mixup = "
+                f"{self.mixup:g} gives them two; set one of them to 0"
             )
         return self
 

@@ -357,7 +357,8 @@ def resolve(spec: ModelSpec, request: Request) -> Resolved:
         group, bare = _place(spec, key)
         given[group][bare] = value
     recipe = named and named.changed(**given["recipe"])
-    options, before = _typed(given["options"], option_types(spec)[0]), spec.variants[variant]
+    options = _typed(given["options"], option_types(spec)[0])
+    before = {**spec.variants[variant], **spec.recipe_options.get(named.name if named else "", {})}
     changes = {
         f"options.{key}" if key in _fields_of_recipe(spec) else key: value
         for key, value in options.items()

@@ -76,6 +76,8 @@ def model_fields(entry: Registered) -> dict[str, Any]:
         "package": entry.package,
         "variants": {name: dict(options) for name, options in spec.variants.items()},
         "variant_views": dict(spec.variant_views),
+        "recipe_options": {name: dict(options) for name, options in spec.recipe_options.items()},
+        "recipe_views": dict(spec.recipe_views),
         "recipes": {name: recipe.record() for name, recipe in spec.recipes.items()},
         "options": sorted(option_types(spec)[0]),
         "source": short_source(spec.citation),
@@ -114,7 +116,10 @@ def describe_model(entry: Registered) -> str:
             lines.append(f"  input of {name}, best first: {', '.join(spec.variant_views[name])}")
     for name, recipe in spec.recipes.items():
         default = " (default)" if name == spec.default_recipe else ""
-        lines.append(f"  recipe {name}{default}: {describe_recipe(recipe)}")
+        comes_with = "".join(f", {key}={value}" for key, value in spec.recipe_options.get(name, {}).items())
+        lines.append(f"  recipe {name}{default}: {describe_recipe(recipe)}{comes_with}")
+        if name in spec.recipe_views:
+            lines.append(f"  input of {name}, best first: {', '.join(spec.recipe_views[name])}")
     known = sorted(option_types(spec)[0])
     if known:
         lines.append(f"  options for --set: {', '.join(known)}")

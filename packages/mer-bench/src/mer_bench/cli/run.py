@@ -46,7 +46,8 @@ def run_command(
     is the last epoch; the oracle column, where the test subject chooses the epoch, is printed beside it and
     leaks.
 
-    A model may be spelled with its variant and recipe, as in ahmsa:tiny@lineage. In a leaderboard, what is
+    A model may be spelled with its variant and recipe, as in ahmsa:tiny@lineage, and any estimator with
+    scikit-learn's interface by its import path. In a leaderboard, what is
     set for all goes to the models that know it; a model that cannot run is refused before any is trained,
     and the others go on. On a CPU, --all takes the variant small of models with more than 5 million
     parameters where they have one.
@@ -62,6 +63,7 @@ def run_command(
       mer-bench run ststnet --protocol cde --store maps.h5 --seeds 3
       mer-bench run ahmsa --protocol loso --db samm --recipe lineage --set epochs=200
       mer-bench run majority ststnet ahmsa:tiny@quick --protocol cde --store maps.h5
+      mer-bench run sklearn.svm.SVC --set options.C=10 --protocol cde --store maps.h5
       mer-bench run --all --protocol cde --store maps.h5 --dry-run
     """
     from mer_bench.errors import UsageError

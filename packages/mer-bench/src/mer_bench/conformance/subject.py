@@ -27,7 +27,7 @@ CPU = torch.device("cpu")
 
 #: Fields of a recipe that say how long and how fast, and not what is computed.
 _SCALE = {
-    *("name", "epochs", "batch_size", "shuffle", "amp", "clip_norm"),
+    *("name", "epochs", "batch_size", "shuffle", "amp", "clip_norm", "prior"),
     *("optimizer", "weight_decay", "momentum", "nesterov", "beta1", "beta2", "eps"),
     *("lr", "schedule", "final_lr", "step_epochs", "gamma", "warmup_epochs"),
 }

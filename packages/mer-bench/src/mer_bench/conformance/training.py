@@ -42,6 +42,7 @@ def memorises(subject: Subject) -> str:
         recipe = subject.recipe.changed(
             epochs=STEPS, batch_size=16, optimizer="adamw", lr=rate, schedule="constant", weight_decay=0.0,
             label_smoothing=0.0, flip=0.0, shift=0, noise=0.0, clip_norm=1.0, balanced=False, layer_decay=1.0,
+            mixup=0.0, supcon=0.0, ema=0.0, gain=0.0,
         )  # fmt: skip
         with fold_generators(0, CPU):
             network = build_network(subject.spec, subject.options, subject.classes, subject.shape, CPU, False)

@@ -94,11 +94,11 @@ class Registry:
         return tuple(sorted(name for name, entries in self._loaded[0].items() if len(entries) == 1))
 
     def find(self, name: str) -> Registered:
-        """Return one model and its package.
+        """Return one model and its package; a name with dots that nobody registered is an import path.
 
         Raises:
             RegistryError: Two packages claim the name, or the plug-in of that name failed to import.
-            UsageError: No package has it; the nearest name is suggested.
+            UsageError: No package has it; the nearest name is suggested. Or nothing can be imported there.
         """
         entries = self._loaded[0].get(name, [])
         if len(entries) > 1:
@@ -112,6 +112,10 @@ class Registry:
         for failure in self.failures:
             if failure.entry_point == name:
                 raise RegistryError(f"{failure}. Mend or uninstall that package; the other models work")
+        if "." in name.strip("."):
+            from mer_bench.models.estimator import estimator_spec, package_of
+
+            return Registered(estimator_spec(name), package_of(name))
         hint = f" Failed plug-ins: {'; '.join(map(str, self.failures))}" if self.failures else ""
         raise UsageError(f"{unknown('model', name, self.names)}{hint}")
 

@@ -43,6 +43,9 @@ class ModelSpec:
         default_variant: Which one a run uses unless told otherwise; the first unless given.
         variant_views: Inputs of the variants that read others than `views`, best first, as in
             `{"tiny": ("clips-28+faces-28:scaled",)}`; a small network on large maps wastes memory.
+        recipe_options: Options for `build` that a named recipe comes with, over those of the variant, as in
+            `{"robust": {"dropout": 0.2}}`.
+        recipe_views: Inputs of the recipes that ask for others than the variant, best first.
         parameters: Published or computed count of the default variant with 3 classes; None for a
             classifier.
         filled_in: Every choice that the source leaves open, one sentence each.
@@ -64,6 +67,8 @@ class ModelSpec:
     variants: Mapping[str, Mapping[str, Any]] = field(default_factory=lambda: {"default": {}})
     default_variant: str = ""
     variant_views: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    recipe_options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    recipe_views: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     parameters: int | None = None
     filled_in: tuple[str, ...] = ()
     selects_on_test: bool | None = None
@@ -81,17 +86,21 @@ class ModelSpec:
                     f"model '{self.name}': default {what} '{default}' is not among {list(known)}"
                 )
             object.__setattr__(self, f"default_{what}", default)
-        strangers = sorted(set(self.variant_views) - set(self.variants))
-        if strangers:
-            raise UsageError(
-                f"model '{self.name}': variant_views names {strangers}, which are not among "
-                f"{list(self.variants)}"
-            )
-        if not self.views or not all(self.variant_views.values()):
+        for what, known in (
+            *(("variant_views", self.variants), ("recipe_views", self.recipes)),
+            ("recipe_options", self.recipes),
+        ):
+            strangers = sorted(set(getattr(self, what)) - set(known))
+            if strangers:
+                raise UsageError(
+                    f"model '{self.name}': {what} names {strangers}, which are not among {list(known)}"
+                )
+        if not all((self.views, *self.variant_views.values(), *self.recipe_views.values())):
             raise UsageError(
                 f"model '{self.name}' names no view; give at least one such as 'whole-28:scaled'"
             )
 
-    def inputs(self, variant: str = "") -> tuple[str, ...]:
-        """Return the inputs that a variant reads (the default one unless given), best first."""
-        return self.variant_views.get(variant or self.default_variant, self.views)
+    def inputs(self, variant: str = "", recipe: str = "") -> tuple[str, ...]:
+        """Return the inputs that a variant reads under a recipe (the defaults unless given), best first."""
+        of_variant = self.variant_views.get(variant or self.default_variant, self.views)
+        return self.recipe_views.get(recipe or self.default_recipe, of_variant)

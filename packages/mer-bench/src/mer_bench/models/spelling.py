@@ -1,4 +1,7 @@
-"""How a model is spelled on the command line: `name`, `name:variant`, `name@recipe` or both."""
+"""How a model is spelled on the command line: `name`, `name:variant`, `name@recipe` or both.
+
+An import path, `package.module.Class` or `package.module:Class`, names an estimator.
+"""
 
 from __future__ import annotations
 
@@ -33,6 +36,8 @@ def parse_entry(text: str) -> Entry:
     Entry(model='ahmsa', variant='tiny', recipe='lineage')
     >>> str(parse_entry("htnet@authors"))
     'htnet@authors'
+    >>> str(parse_entry("sklearn.svm:SVC"))
+    'sklearn.svm.SVC'
     """
     match = _SPELLING.fullmatch(text)
     if match is None:
@@ -40,4 +45,7 @@ def parse_entry(text: str) -> Entry:
             f"'{text}' names no model; write NAME, NAME:VARIANT, NAME@RECIPE or NAME:VARIANT@RECIPE, "
             "as in ahmsa:tiny@lineage"
         )
-    return Entry(**match.groupdict(default=""))
+    found = match.groupdict(default="")
+    if "." in found["model"] and found["variant"]:
+        found["model"], found["variant"] = f"{found['model']}.{found['variant']}", ""
+    return Entry(**found)

@@ -154,7 +154,7 @@ def wanted_inputs(spec: ModelSpec, run: RunSettings) -> tuple[tuple[str, str], .
     A view given without a normalisation takes the model's normalisations, its own pairing of that view first.
     """
     view, normalisation = run.view, run.normalisation
-    listed = [(v, n) for v, _, n in (entry.partition(":") for entry in spec.inputs(run.variant))]
+    listed = [(v, n) for v, _, n in (entry.partition(":") for entry in spec.inputs(run.variant, run.recipe))]
     if view and normalisation:
         return ((view, normalisation),)
     if view:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -16,9 +17,17 @@ from mer_bench.training.seeding import mix, normal, uniform
 
 # A mirrored u is `offset - u`: minus u where flow keeps its sign. Min-max scaling of -u over the image gives
 # one minus the scaled u, exactly, as minimum and maximum change places.
-MIRROR_OFFSETS = {"raw": 0.0, "scaled": 0.0, "minmax": 1.0, "minmax-255": 255.0}
-# A rotated vector needs the zero of u and v, and one unit for both.
-_VECTORS = ("raw", "scaled")
+MIRROR_OFFSETS = {
+    "raw": 0.0,
+    "scaled": 0.0,
+    "centred": 0.0,
+    "centred-rms": 0.0,
+    "minmax": 1.0,
+    "minmax-255": 255.0,
+}
+# A rotated vector needs the zero of u and v, and one unit for both; `centred-rms`, whose u and v have each
+# their own, turns by an angle that is only about right.
+_ZEROED = ("raw", "scaled", "centred", "centred-rms")
 
 
 @dataclass(frozen=True)
@@ -43,7 +52,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Augmenter:
-    """Rotate, flip, shift and blur training maps with noise, at random.
+    """Rotate, flip, shift, amplify and blur training maps with noise, at random.
 
     Attributes:
         flip: Probability of a horizontal mirror.
@@ -52,6 +61,8 @@ class Augmenter:
         mirror_offset: A mirrored u is this minus u.
         parts: Of the view, in the order of their channels.
         rotation: Largest angle either way, in degrees.
+        gain: Flow is multiplied by a number from 1 - gain to 1 + gain, as that of a movement so much stronger
+            (scaling: T. T. Um et al., ICMI 2017, doi:10.1145/3136755.3136817).
     """
 
     flip: float
@@ -60,6 +71,7 @@ class Augmenter:
     mirror_offset: float
     parts: tuple[Part, ...]
     rotation: float = 0.0
+    gain: float = 0.0
 
     @classmethod
     def from_recipe(cls, recipe: Recipe, view: str) -> Augmenter | None:
@@ -67,27 +79,24 @@ class Augmenter:
 
         Args:
             recipe: How to train.
-            view: The input as `view:normalisation`, as in `whole-28:minmax-255`; needed for flips and
-                rotations only, as which channels are a u, and how a mirrored one is stored, depends on it.
+            view: The input as `view:normalisation`, as in `whole-28:minmax-255`; needed for flips, rotations
+                and gains only, as which channels are a u, and how a mirrored one is stored, depends on it.
 
         Raises:
-            UsageError: Flips or rotations are asked for and the view does not say how flow is stored, or its
-                maps cannot be rotated.
+            UsageError: Flips, rotations or gains are asked for and the view does not say how flow is stored,
+                or its maps cannot be rotated or have no zero.
         """
-        if not (recipe.rotate or recipe.flip or recipe.shift or recipe.noise):
+        if not (recipe.rotate or recipe.flip or recipe.shift or recipe.noise or recipe.gain):
             return None
         name, _, normalisation = view.partition(":")
         parts = [_part(part) for part in name.split("+")]
         known = normalisation in MIRROR_OFFSETS and None not in parts
         if recipe.flip and not known:
-            raise UsageError(
-                f"recipe '{recipe.name}' flips maps (flip = {recipe.flip}), "
-                f"but how the view {view!r} stores a mirrored u is unknown; give a view whole-N, regions-N, "
-                f"htnet-N, faces-N, clips-N or several joined by +, with one of {', '.join(MIRROR_OFFSETS)}, "
-                "as in 'whole-28:scaled', or set flip = 0"
-            )
+            raise UsageError(_unmirrored(recipe, "flip", view))
         if recipe.rotate:
-            _check_rotation(recipe, view, normalisation, parts)
+            _check_zero(recipe, "rotate", view, parts)
+        if recipe.gain:
+            _check_zero(recipe, "gain", view, parts)
         return cls(
             recipe.flip,
             recipe.shift,
@@ -95,7 +104,22 @@ class Augmenter:
             MIRROR_OFFSETS.get(normalisation, 0.0),
             tuple(part for part in parts if part is not None) if known else (),
             recipe.rotate,
+            recipe.gain,
         )
+
+    @classmethod
+    def mirror(cls, recipe: Recipe, view: str) -> Augmenter | None:
+        """Make what mirrors every map, or None where the recipe's predictions need no mirror.
+
+        Raises:
+            UsageError: The view does not say how flow is stored.
+        """
+        if not recipe.flip_average:
+            return None
+        try:
+            return cls.from_recipe(Recipe(flip=1.0), view)
+        except UsageError:
+            raise UsageError(_unmirrored(recipe, "flip_average", view)) from None
 
     def __call__(self, maps: Tensor, key: Tensor) -> Tensor:
         """Augment a batch.
@@ -111,7 +135,7 @@ class Augmenter:
             UsageError: The channels are not those of the view.
         """
         batch, channels, height, width = maps.shape[-4:]
-        spans = _spans(self.parts, channels) if self.flip or self.rotation else []
+        spans = _spans(self.parts, channels) if self.flip or self.rotation or self.gain else []
         if self.rotation:
             angles = (2.0 * uniform(mix(key + 14), batch) - 1.0) * math.radians(self.rotation)
             maps = rotate(maps, angles, [start for part, start, _ in spans if part.flow])
@@ -128,6 +152,13 @@ class Augmenter:
             maps = self._mirror(maps, y, x, mirrored, spans)
         elif self.shift:
             maps = _pick(maps, y, x)
+        if self.gain:
+            strength = 1.0 + self.gain * (2.0 * uniform(mix(key + 15), batch) - 1.0)
+            strength = strength[..., None, None, None]
+            pieces = [
+                maps[..., start:end, :, :] * (strength if part.flow else 1.0) for part, start, end in spans
+            ]
+            maps = torch.cat(pieces, dim=-3)
         if self.noise:
             maps = maps + self.noise * normal(mix(key + 13), maps.shape[-4:].numel()).view(maps.shape)
         return maps
@@ -180,19 +211,34 @@ def _part(name: str) -> Part | None:
     return None
 
 
-def _check_rotation(recipe: Recipe, view: str, normalisation: str, parts: Sequence[Part | None]) -> None:
-    """Refuse to rotate a view that is unknown, pieced together, or stores flow without its zero."""
-    asked = f"recipe '{recipe.name}' rotates maps (rotate = {recipe.rotate:g})"
-    remedy = "read whole-N, faces-N or clips-N, flow as raw or scaled, or set rotate = 0"
-    known = [part for part in parts if part is not None]
+def _unmirrored(recipe: Recipe, field: str, view: str) -> str:
+    return (
+        f"recipe '{recipe.name}' flips maps ({field} = {getattr(recipe, field)}), "
+        f"but how the view {view!r} stores a mirrored u is unknown; give a view whole-N, regions-N, "
+        f"htnet-N, faces-N, clips-N or several joined by +, with one of {', '.join(MIRROR_OFFSETS)}, "
+        f"as in 'whole-28:scaled', or set {field} = {'false' if field == 'flip_average' else 0}"
+    )
+
+
+def _check_zero(
+    recipe: Recipe, field: Literal["rotate", "gain"], view: str, parts: Sequence[Part | None]
+) -> None:
+    """Refuse to turn or to amplify a view that is unknown or stores flow without its zero.
+
+    Pieces of a face do not turn as one either.
+    """
+    turns = field == "rotate"
+    verb, value = "rotates" if turns else "amplifies", getattr(recipe, field)
+    asked = f"recipe '{recipe.name}' {verb} maps ({field} = {value:g})"
+    families = "whole-N, faces-N or clips-N, flow" if turns else "flow"
+    remedy = f"read {families} as {', '.join(_ZEROED)}, or set {field} = 0"
+    known, normalisation = [part for part in parts if part is not None], view.partition(":")[2]
     if len(known) < len(parts) or normalisation not in MIRROR_OFFSETS:
         raise UsageError(f"{asked}, but what the view {view!r} stores is unknown; {remedy}")
-    if any(part.pieced for part in known):
+    if turns and any(part.pieced for part in known):
         raise UsageError(f"{asked}, but those of {view!r} are pieced together from regions; {remedy}")
-    if normalisation not in _VECTORS and any(part.flow for part in known):
-        raise UsageError(
-            f"{asked}, but '{normalisation}' leaves flow without its zero, which vectors turn about; {remedy}"
-        )
+    if normalisation not in _ZEROED and any(part.flow for part in known):
+        raise UsageError(f"{asked}, but '{normalisation}' leaves flow without its zero; {remedy}")
 
 
 def _spans(parts: Sequence[Part], channels: int) -> list[tuple[Part, int, int]]:

@@ -45,6 +45,7 @@ def check_job(job: Job) -> None:
         )
     check_class_weights(job.network_recipe, len(job.classes))
     Augmenter.from_recipe(job.network_recipe, job.view)
+    Augmenter.mirror(job.network_recipe, job.view)
 
 
 def engine_of(job: Job) -> str:

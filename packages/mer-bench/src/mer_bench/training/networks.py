@@ -12,6 +12,7 @@ from torch.func import functional_call, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from mer_bench.recipe import Recipe
+from mer_bench.training.contrast import LastLinear
 from mer_bench.training.demands import meet_recipe
 from mer_bench.training.device import device_of
 from mer_bench.training.failures import is_out_of_memory
@@ -51,6 +52,8 @@ class Networks(ABC):
         drawing = [(number, name, m) for number, (name, m) in enumerate(layers) if m.draws]
         self._dropouts = [(name, m) for _, name, m in drawing]
         self._streams = torch.tensor([number for number, *_ in drawing], device=self.device).view(-1, 1)
+        self._last = LastLinear(network) if recipe.supcon else None
+        self._average: dict[str, Tensor] = {}
 
     def _set_dropout(self, step: Tensor) -> None:
         if not self._dropouts:
@@ -63,6 +66,36 @@ class Networks(ABC):
     @abstractmethod
     def _set_key(self, name: str, layer: FoldDropout, key: Tensor) -> None: ...
 
+    def begin_average(self) -> None:
+        """Start the moving averages that predict from now on, at the networks as they are."""
+        self._average = {name: tensor.detach().clone() for name, tensor in self._moving().items()}
+
+    @torch.no_grad()
+    def follow(self, decay: Tensor) -> None:
+        """Move the averages towards the networks, keeping `decay`, a scalar, of what they were."""
+        for name, tensor in self._moving().items():
+            self._average[name].lerp_(tensor, 1.0 - decay)
+
+    @torch.no_grad()
+    def adopt_average(self) -> None:
+        """Give the networks their averages, where there are some."""
+        for name, tensor in self._moving().items():
+            if self._average:
+                tensor.copy_(self._average[name])
+
+    def _moving(self) -> dict[str, Tensor]:
+        """Return what training changes: weights, and running statistics."""
+        statistics = {
+            name: tensor
+            for name, tensor in self._held().items()
+            if tensor.is_floating_point() and name.rpartition(".")[2] != "row_weight"
+        }
+        return self.trainable() | statistics
+
+    @abstractmethod
+    def _held(self) -> dict[str, Tensor]:
+        """Return the buffers by name."""
+
     @abstractmethod
     def trainable(self) -> dict[str, Tensor]:
         """Return the leaf tensors that an optimiser updates, by name."""
@@ -74,7 +107,7 @@ class Networks(ABC):
     @abstractmethod
     def train_forward(
         self, maps: Tensor, labels: Tensor, weights: Tensor | None, step: Tensor, progress: Tensor
-    ) -> tuple[Tensor, Tensor | None]:
+    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
         """Run every network on its batch, in training mode; running statistics are updated.
 
         Args:
@@ -85,12 +118,16 @@ class Networks(ABC):
             progress: float32 scalar, epochs done by the epochs of the training.
 
         Returns:
-            `(F, B, classes)` logits, and the networks' penalties `(F, B)` where they give some.
+            `(F, B, classes)` logits; the networks' penalties `(F, B)` where they give some; what their last
+            linear layers read, `(F, B, D)`, where the recipe contrasts it.
         """
 
     @abstractmethod
     def predict(self, maps: Tensor) -> Tensor:
-        """Return `(F, M, classes)` logits for maps `(F, M, C, H, W)`, in evaluation mode."""
+        """Return `(F, M, classes)` logits for maps `(F, M, C, H, W)`, in evaluation mode.
+
+        They are those of the moving averages once these were begun.
+        """
 
 
 class OneNetwork(Networks):
@@ -113,6 +150,9 @@ class OneNetwork(Networks):
     def _set_key(self, name: str, layer: FoldDropout, key: Tensor) -> None:
         layer.key.copy_(key[0])
 
+    def _held(self) -> dict[str, Tensor]:
+        return dict(self._network.named_buffers())
+
     def trainable(self) -> dict[str, Tensor]:
         """Return the network's own parameters."""
         return self._parameters
@@ -123,19 +163,23 @@ class OneNetwork(Networks):
 
     def train_forward(
         self, maps: Tensor, labels: Tensor, weights: Tensor | None, step: Tensor, progress: Tensor
-    ) -> tuple[Tensor, Tensor | None]:
+    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
         """Run the network on the only batch."""
         self._network.train()
         self._set_dropout(step)
         output = training_output(self._network, self._in_order(maps), labels[0], progress)
         logits, penalty = (output, None) if isinstance(output, Tensor) else output
-        return logits.unsqueeze(0), None if penalty is None else penalty.unsqueeze(0)
+        features = self._last.take().unsqueeze(0) if self._last else None
+        return logits.unsqueeze(0), None if penalty is None else penalty.unsqueeze(0), features
 
     @torch.no_grad()
     def predict(self, maps: Tensor) -> Tensor:
         """Run the network on the only fold's maps."""
         self._network.eval()
-        logits: Tensor = self._network(self._in_order(maps))
+        given = (self._in_order(maps),)
+        logits: Tensor = (
+            functional_call(self._network, self._average, given) if self._average else self._network(*given)
+        )
         return logits.unsqueeze(0)
 
     def _in_order(self, maps: Tensor) -> Tensor:
@@ -187,9 +231,11 @@ class StackedNetworks(Networks):
         self._weighing = [name for name in self.buffers if name.rpartition(".")[2] == "row_weight"]
         self._graphs = graphs or Graphs()
         self._forward = vmap(self._one, in_dims=(0, 0, 0), randomness="different")
-        self._in_training = _InTraining(first)
-        self._forward_training = vmap(self._one_training, in_dims=(0, 0, 0, 0, None), randomness="different")
-        self._compiled: Callable[..., Tensor | tuple[Tensor, Tensor]] | None = None
+        self._in_training = _InTraining(first, self._last)
+        self._forward_training: Callable[..., Any] = vmap(
+            self._one_training, in_dims=(0, 0, 0, 0, None), randomness="different"
+        )
+        self._compiled: Callable[..., Any] | None = None
         if job.training.compile:
             # What earlier chunks compiled counts towards a limit, and none of it fits this one.
             torch.compiler.reset()
@@ -197,6 +243,9 @@ class StackedNetworks(Networks):
 
     def _set_key(self, name: str, layer: FoldDropout, key: Tensor) -> None:
         self.buffers[f"{name}.key".removeprefix(".")] = key
+
+    def _held(self) -> dict[str, Tensor]:
+        return self.buffers
 
     def trainable(self) -> dict[str, Tensor]:
         """Return the stacked parameters."""
@@ -208,7 +257,7 @@ class StackedNetworks(Networks):
 
     def train_forward(
         self, maps: Tensor, labels: Tensor, weights: Tensor | None, step: Tensor, progress: Tensor
-    ) -> tuple[Tensor, Tensor | None]:
+    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
         """Run the networks in one pass."""
         self._network.train()
         self._set_dropout(step)
@@ -216,9 +265,10 @@ class StackedNetworks(Networks):
             self.buffers.update(dict.fromkeys(self._weighing, weights))
         with sdpa_kernel(SDPBackend.MATH):
             output = self._run_training(self.parameters, self.buffers, maps, labels, progress)
-        return (output, None) if isinstance(output, Tensor) else output
+        logits, penalty, features = (*((output,) if isinstance(output, Tensor) else output), None, None)[:3]
+        return logits, penalty, features
 
-    def _run_training(self, *arguments: Any) -> Tensor | tuple[Tensor, Tensor]:
+    def _run_training(self, *arguments: Any) -> Any:
         if self._compiled is not None:
             try:
                 return self._compiled(*arguments)
@@ -236,27 +286,33 @@ class StackedNetworks(Networks):
     def predict(self, maps: Tensor) -> Tensor:
         """Run the networks in one pass."""
         self._network.eval()
+        parameters, buffers = (
+            {name: self._average.get(name, tensor) for name, tensor in tensors.items()}
+            for tensors in (self.parameters, self.buffers)
+        )
         with sdpa_kernel(SDPBackend.MATH):
-            return self._forward(self.parameters, self.buffers, maps)
+            return self._forward(parameters, buffers, maps)
 
     def _one(self, parameters: dict[str, Tensor], buffers: dict[str, Tensor], maps: Tensor) -> Tensor:
         logits: Tensor = functional_call(self._network, (parameters, buffers), (maps,))
         return logits
 
-    def _one_training(
-        self, parameters: dict[str, Tensor], buffers: dict[str, Tensor], *given: Tensor
-    ) -> Tensor | tuple[Tensor, Tensor]:
+    def _one_training(self, parameters: dict[str, Tensor], buffers: dict[str, Tensor], *given: Tensor) -> Any:
         tensors = {f"network.{name}": t for name, t in (parameters | buffers).items()}
-        output: Tensor | tuple[Tensor, Tensor] = functional_call(self._in_training, tensors, given)
-        return output
+        return functional_call(self._in_training, tensors, given)
 
 
 class _InTraining(nn.Module):
     """A network called as in training, so that the call can be made functional."""
 
-    def __init__(self, network: nn.Module) -> None:
+    def __init__(self, network: nn.Module, last: LastLinear | None) -> None:
         super().__init__()
-        self.network = network
+        self.network, self._last = network, last
 
-    def forward(self, maps: Tensor, labels: Tensor, progress: Tensor) -> Tensor | tuple[Tensor, Tensor]:
-        return training_output(self.network, maps, labels, progress)
+    def forward(self, maps: Tensor, labels: Tensor, progress: Tensor) -> Tensor | tuple[Tensor, ...]:
+        output = training_output(self.network, maps, labels, progress)
+        if self._last is None:
+            return output
+        # Under `vmap` nothing may be None.
+        logits, penalty = (output, output.new_zeros(len(output))) if isinstance(output, Tensor) else output
+        return logits, penalty, self._last.take()

@@ -14,6 +14,7 @@ from mer_bench.training.device import device_name
 from mer_bench.training.graphs import Graphs
 from mer_bench.training.job import Job, TrainingData
 from mer_bench.training.networks import Networks
+from mer_bench.training.reading import Reading
 from mer_bench.training.result import FoldResult
 from mer_bench.training.samples import Maps
 
@@ -33,6 +34,7 @@ class Recorder:
         epochs: How many epochs there will be.
         classes: Width of the logits.
         graphs: The chunk's CUDA graphs; none are used unless given.
+        reading: What is recorded of logits; they themselves unless given.
     """
 
     def __init__(
@@ -43,8 +45,10 @@ class Recorder:
         epochs: int,
         classes: int,
         graphs: Graphs | None = None,
+        reading: Reading | None = None,
     ) -> None:
         self._networks = networks
+        self._reading = reading
         self._folds = folds
         # Folds watch unequal numbers of samples; the rows that fill up are predicted and never read.
         self._maps = Maps(data.maps, [np.concatenate([fold.test, fold.inner]) for fold in folds], networks)
@@ -63,7 +67,8 @@ class Recorder:
         self._seen += 1
 
     def _predict(self, positions: Tensor) -> Tensor:
-        return self._networks.predict(self._maps.pick(positions))
+        maps, predict = self._maps.pick(positions), self._networks.predict
+        return predict(maps) if self._reading is None else self._reading(predict, maps)
 
     def logits(self) -> list[tuple[np.ndarray, np.ndarray]]:
         """Return the record.

@@ -14,7 +14,7 @@ from torch import Tensor
 
 # Stream numbers; each kind of randomness has its own, so that switching one off leaves the others as they
 # were.
-INITIALISATION, SHUFFLING, AUGMENTATION, DROPOUT, BALANCING = 1, 2, 3, 4, 5
+INITIALISATION, SHUFFLING, AUGMENTATION, DROPOUT, BALANCING, MIXING = 1, 2, 3, 4, 5, 6
 
 _GAMMA = 0x9E3779B97F4A7C15 - 2**64
 _MIX_1 = 0xBF58476D1CE4E5B9 - 2**64

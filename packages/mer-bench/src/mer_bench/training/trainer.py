@@ -8,8 +8,10 @@ from torch import Tensor
 
 from mer_bench.recipe import Recipe
 from mer_bench.training.augmentation import Augmenter
+from mer_bench.training.contrast import supervised_contrast
 from mer_bench.training.graphs import Graphs
 from mer_bench.training.losses import batch_loss, loss_terms, sample_losses
+from mer_bench.training.mixing import Mixer
 from mer_bench.training.networks import Networks
 from mer_bench.training.optim import (
     build_optimizer,
@@ -22,6 +24,7 @@ from mer_bench.training.samples import TrainingSamples
 from mer_bench.training.seeding import (
     AUGMENTATION,
     BALANCING,
+    MIXING,
     SHUFFLING,
     balanced_draws,
     permutation,
@@ -59,6 +62,9 @@ class Trainer:
         self.recipe = recipe
         self._samples = samples
         self._augmenter = augmenter
+        self._mixer = Mixer(recipe, networks.device) if recipe.mixup else None
+        if recipe.ema:
+            networks.begin_average()
         self._terms = loss_terms(recipe, samples.counts)
         self._on_device = graphs.on_device
         groups = parameter_groups(recipe, networks.trainable(), networks.depths)
@@ -93,7 +99,7 @@ class Trainer:
 
         Returns:
             Mean loss of each fold over the epoch's samples, each as it was trained on, and the share whose
-            largest logit is their label's, both `(epochs, F)` float32.
+            largest logit is their label's (a mixed sample counts by its shares), both `(epochs, F)` float32.
         """
         losses, accuracies = self._record[:, : self._epoch].cpu().numpy()
         return losses, accuracies
@@ -121,17 +127,28 @@ class Trainer:
         maps, labels, weights = self._samples.pick(positions)
         if self._augmenter is not None:
             maps = self._augmenter(maps, stream_key(self.networks.seeds, AUGMENTATION, self._taken))
+        targets, shares = labels, weights
+        if self._mixer is not None:
+            key = stream_key(self.networks.seeds, MIXING, self._taken)
+            maps, targets, shares = self._mixer(maps, labels, weights, key)
         half = self.recipe.amp == "bf16"
         with torch.autocast(self._device.type, dtype=torch.bfloat16, enabled=half):
-            logits, penalty = self.networks.train_forward(maps, labels, weights, self._taken, self._progress)
-        logits = logits.float()
-        losses = sample_losses(logits, labels, self._terms)
-        loss = batch_loss(losses, labels, self._terms, weights)
-        totals, right = losses.detach(), (logits.detach().argmax(-1) == labels).float()
-        if penalty is not None:
-            loss = loss + (
-                penalty.mean(1) if weights is None else (penalty * weights).sum(1) / weights.sum(1)
+            logits, penalty, features = self.networks.train_forward(
+                maps, labels, weights, self._taken, self._progress
             )
+        if features is not None:
+            contrast = supervised_contrast(features, labels, weights, self.recipe.supcon_temperature)
+            penalty = self.recipe.supcon * contrast + (0.0 if penalty is None else penalty)
+        logits = logits.float()
+        if self._mixer is not None:
+            # One row per share.
+            logits = torch.cat([logits, logits], 1)
+            penalty = None if penalty is None else torch.cat([penalty, penalty], 1)
+        losses = sample_losses(logits, targets, self._terms)
+        loss = batch_loss(losses, targets, self._terms, shares)
+        totals, right = losses.detach(), (logits.detach().argmax(-1) == targets).float()
+        if penalty is not None:
+            loss = loss + (penalty.mean(1) if shares is None else (penalty * shares).sum(1) / shares.sum(1))
             totals = totals + penalty.detach()
         # A fold's gradient depends on its own loss alone, so the sum over folds leaves each as it would be by
         # itself.
@@ -142,8 +159,11 @@ class Trainer:
         # Set free at once: between steps nothing need hold a copy of every weight.
         self._optimizer.zero_grad(set_to_none=True)
         self._taken += 1
+        if self.recipe.ema:
+            # Averages of few steps forget the weights at the start sooner.
+            self.networks.follow(((1.0 + self._taken) / (10.0 + self._taken)).clamp(max=self.recipe.ema))
         outcome = torch.stack([totals, right])
-        return (outcome if weights is None else outcome * weights).sum(-1)
+        return (outcome if shares is None else outcome * shares).sum(-1)
 
     def _order(self) -> Tensor:
         seeds, samples = self.networks.seeds, self._samples

@@ -73,4 +73,5 @@ def train_whole(job: Job, data: TrainingData, on_epoch: Callable[[int, int], Non
                 raise loss_error(everything.name, epoch, loss, recipe)
             if on_epoch is not None:
                 on_epoch(epoch, recipe.epochs)
+        networks.adopt_average()
     return Trained(network.eval(), loss, accuracy, time.perf_counter() - begin)

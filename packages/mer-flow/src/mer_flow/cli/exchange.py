@@ -46,7 +46,7 @@ def _selection(command: Callable[..., None]) -> Callable[..., None]:
         "--view", default="whole-28", show_default=True, help="What to write: whole-N, regions-28, ..."
     )
     normalisation = click.option(
-        "--normalisation", default="minmax", show_default=True, help="raw, scaled, minmax or minmax-255."
+        "--normalisation", default="minmax", show_default=True, help="As in scaled or minmax."
     )
     return _source(view(normalisation(packed(Selection, "selection")(command))))
 

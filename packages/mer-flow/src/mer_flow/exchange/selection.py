@@ -18,7 +18,7 @@ class Selection:
         scheme: Label scheme; samples without a class are left out and counted.
         databases: Databases to write; all where there is none.
         view: As `whole-28` or `regions-28`.
-        normalisation: As `raw`, `scaled`, `minmax` or `minmax-255`.
+        normalisation: As in `scaled`.
     """
 
     scheme: str = "megc3"

@@ -13,7 +13,13 @@ from mer_flow.store.reader import FlowStore
 from mer_flow.store.schema import provided_by
 from mer_flow.views.layouts import cut_view
 from mer_flow.views.names import ViewName, parse_views
-from mer_flow.views.normalise import NORMALISATIONS, normalise_images, normalise_maps
+from mer_flow.views.normalise import (
+    NORMALISATIONS,
+    OF_SCALED_MAPS,
+    normalise_images,
+    normalise_maps,
+    normalise_scaled_maps,
+)
 from mer_flow.views.resample import area_resize
 from mer_flow.work.errors import UsageError, ViewError
 from mer_flow.work.suggest import unknown
@@ -135,8 +141,7 @@ class ViewReader:
         if part.is_image:
             return normalise_images(self._images(part, database, at), self.normalisation)
         if self.store.values == "minmax-255":
-            maps = self.store.read_flow(database, at)
-            return maps if self.normalisation == "minmax-255" else maps / np.float32(255)
+            return normalise_scaled_maps(self.store.read_flow(database, at), self.normalisation)
         pitch: np.ndarray | float = 1.0
         if part.family == "whole" and part.size == side:
             maps = self.store.read_flow(database, at)
@@ -173,7 +178,7 @@ def read_view(
         store: The store, or its path.
         view: As in `whole-28`, `regions-28@quadrants`, `htnet-28`, `faces-112@rgb`, `clips-64`, or several of
             one size joined by `+`, as in `clips-64+faces-64`.
-        normalisation: One of `NORMALISATIONS`: `raw`, `scaled`, `minmax` or `minmax-255`.
+        normalisation: One of `NORMALISATIONS`, as in `scaled`.
         scheme: Label scheme.
         databases: Databases to read; unless given, those of the store that the scheme has classes for.
 
@@ -241,14 +246,14 @@ def _limits_of_imported(store: FlowStore, name: ViewName, normalisation: str) ->
     """Say what cannot be had of maps that came min-max scaled."""
     if name.family != "whole":
         why = "its maps were imported without region centres"
-    elif normalisation not in ("minmax", "minmax-255"):
+    elif normalisation not in OF_SCALED_MAPS:
         why = "its maps came min-max scaled per image, without their zero and their unit"
     elif name.size != store.map_size:
         why = f"its maps came min-max scaled at {store.map_size} px, and resized they would no longer be"
     else:
         return None
     return (
-        f"{why}. It gives whole-{store.map_size} with minmax or minmax-255; "
+        f"{why}. It gives whole-{store.map_size} with {', '.join(OF_SCALED_MAPS)}; "
         "for anything else build the database from its frames with `mer-flow build`."
     )
 

@@ -16,6 +16,7 @@ from mer_bench.training.failures import loss_error
 from mer_bench.training.graphs import Graphs
 from mer_bench.training.job import Job, TrainingData
 from mer_bench.training.networks import Networks
+from mer_bench.training.reading import Reading
 from mer_bench.training.recorder import Course, Recorder, fold_result
 from mer_bench.training.result import FoldResult
 from mer_bench.training.samples import TrainingSamples
@@ -50,7 +51,8 @@ def train_chunk(
     recipe, classes = job.network_recipe, len(job.classes)
     samples = TrainingSamples(data, folds, classes, networks)
     trainer = Trainer(networks, samples, recipe, Augmenter.from_recipe(recipe, job.view), graphs)
-    recorder = Recorder(networks, data, folds, recipe.epochs, classes, graphs)
+    reading = Reading.of_recipe(recipe, job.view, samples.counts)
+    recorder = Recorder(networks, data, folds, recipe.epochs, classes, graphs, reading)
     failed: dict[str, str] = {}
     told = 0
     for epoch in range(1, recipe.epochs + 1):

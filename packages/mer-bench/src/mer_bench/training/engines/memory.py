@@ -27,8 +27,9 @@ def fold_capacity(job: Job, data: TrainingData, most_samples: int) -> int:
         network = build_network(job.spec, job.options, len(job.classes), shape, device, stacked=True)
     weights = sum(p.numel() * p.element_size() for p in network.parameters())
     batch = min(job.network_recipe.batch_size, most_samples)
-    # Weight, gradient and the optimiser's two moments; maps twice, as they are picked and augmented.
-    need = 4 * weights + batch * (
+    # Weight, gradient and the optimiser's two moments, and an average; maps twice, as they are picked and
+    # augmented.
+    need = (5 if job.network_recipe.ema else 4) * weights + batch * (
         _ACTIVATION_FACTOR * activation_bytes(network, shape, device) + 2 * 4 * data.maps[0].size
     )
     del network
