@@ -78,7 +78,7 @@ def test_a_change_of_device_is_told(make_run: Make) -> None:
 def test_json_is_plain(make_run: Make) -> None:
     found = summarise(make_run(seeds=(0, 1, 2), inner=True), draws=100)
     back = json.loads(json.dumps(found.to_json()))
-    assert list(back["selections"]) == ["last", "inner", "oracle"]
+    assert list(back["selections"]) == ["last", "tail", "inner", "oracle"]
     for selection in ("last", "oracle"):
         figure = back["selections"][selection]["Full"]["figures"]["uf1"]
         assert figure["mean"] == found.selections[selection]["Full"].figures["uf1"].mean

@@ -61,6 +61,9 @@ class RunSettings(Settings):
         normalisation: How it is scaled, as in `scaled`.
         seeds: Training seeds; a run is repeated for each.
         shuffle_labels: Seed of the label-shuffle control; None for the true labels.
+        headline: The selection that is told first and compared by: `last` or `tail`. Fixed before a run, so
+            that nobody takes the better of the two afterwards; no part of what is trained.
+        tail_epochs: How many of the last epochs `tail` averages; None for half of them, at least one.
     """
 
     error = UsageError
@@ -81,6 +84,8 @@ class RunSettings(Settings):
     normalisation: str = ""
     seeds: tuple[int, ...] = (0,)
     shuffle_labels: int | None = None
+    headline: Literal["last", "tail"] = "last"
+    tail_epochs: int | None = Field(default=None, ge=1)
 
     @field_validator("seeds", mode="before")
     @classmethod
@@ -357,6 +362,9 @@ def resolve(spec: ModelSpec, request: Request) -> Resolved:
         group, bare = _place(spec, key)
         given[group][bare] = value
     recipe = named and named.changed(**given["recipe"])
+    tail = request.run.tail_epochs
+    if recipe and tail and tail > recipe.epochs:
+        raise UsageError(f"tail_epochs is {tail}, but {spec.name} trains for {recipe.epochs} epochs only")
     options, before = _typed(given["options"], option_types(spec)[0]), spec.variants[variant]
     changes = {
         f"options.{key}" if key in _fields_of_recipe(spec) else key: value
