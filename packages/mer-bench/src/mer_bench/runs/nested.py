@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 
 from mer_bench.errors import ProtocolError
+from mer_bench.models.registry import Registered
 from mer_bench.protocols.folds import Fold, FoldSet, Population
 from mer_bench.protocols.splits import ProtocolOptions, get_protocol
-from mer_bench.runs.data import DataCache
 from mer_bench.runs.manifest import build_manifest
-from mer_bench.runs.many import Planned
-from mer_bench.runs.train import Prepared, prepare
-from mer_bench.settings import resolve
+from mer_bench.runs.train import Prepared
+from mer_bench.settings import Request, resolve
 
 _BETWEEN = "|"
 
@@ -61,20 +59,19 @@ def inner_folds(outer: FoldSet, k: int, seed: int = 0) -> FoldSet:
     return FoldSet(outer.protocol, everyone, tuple(folds), covers=False)
 
 
-def prepare_inner(planned: Planned, store: Path, k: int, cache: DataCache | None = None) -> Prepared:
+def prepare_inner(prepared: Prepared, registered: Registered, request: Request, k: int) -> Prepared:
     """Prepare the inner folds of a candidate as a run of its own, for `execute`.
 
     Args:
-        planned: The candidate.
-        store: The store.
+        prepared: The candidate, on its outer folds.
+        registered: Its model.
+        request: Its settings.
         k: Inner folds of each outer one.
-        cache: Where its data may be.
     """
-    prepared, request = prepare(planned.registered, planned.request, store, cache), planned.request
     folds = inner_folds(prepared.folds, k, request.run.fold_seed)
     if prepared.job.recipe is None:  # so many fits of a classifier are worth the start of a process
         request = replace(request, training=request.training.changed(engine="local"))
-    resolved = resolve(planned.registered.spec, request)
+    resolved = resolve(registered.spec, request)
     parameters = prepared.manifest.parameters
-    manifest = build_manifest(planned.registered, request, resolved, prepared.data, folds, parameters)
+    manifest = build_manifest(registered, request, resolved, prepared.data, folds, parameters)
     return Prepared(replace(prepared.job, training=request.training), prepared.data, folds, manifest)

@@ -16,8 +16,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from mer_bench.runs.directory import RunDirectory
 from mer_bench.runs.nested import outer_of
+from mer_bench.scores.bootstrap import subject_confusions
 from mer_bench.scores.ensemble import require_other_folds
 from mer_bench.scores.members import Members
 from mer_bench.scores.metrics import confusion_matrix, uf1
@@ -39,8 +39,9 @@ def others_uf1(
     Returns:
         `(F, M)` float64, UF1 of the predictions pooled over the other folds.
     """
-    own = np.array([[confusion_matrix(labels[t], each[t], num_classes) for each in predicted] for t in tests])
-    return uf1(own.sum(0) - own)
+    rows, fold = np.concatenate(tests), np.repeat(np.arange(len(tests)), [len(test) for test in tests])
+    own = subject_confusions(labels[rows], predicted[:, rows], fold, num_classes)
+    return uf1(own.sum(1, keepdims=True) - own).T
 
 
 def one_of(scores: np.ndarray) -> np.ndarray:
@@ -71,24 +72,26 @@ def jackknife_scores(members: Members) -> dict[int, np.ndarray]:
     }
 
 
-def inner_scores(run: RunDirectory, seed: int, folds: Sequence[str], selection: str) -> np.ndarray:
+def inner_scores(
+    records: Sequence[FoldResult], labels: np.ndarray, selection: str, tail_epochs: int | None = None
+) -> dict[str, float]:
     """Score one candidate by its inner folds.
 
     Args:
-        run: Its inner folds (`runs.nested.inner_folds`), trained.
-        seed: Which of its seeds.
-        folds: Names of the outer folds.
+        records: Of every inner fold (`runs.nested.inner_folds`), of one seed.
+        labels: `(N,)` int64, labels of the run's data.
         selection: `last` or `tail`.
+        tail_epochs: As for `select`.
 
     Returns:
-        `(F,)` float64, UF1 of the predictions pooled over the inner folds of each outer one.
+        Outer fold to the UF1 of the predictions pooled over its inner folds.
     """
-    labels, classes = run.column("labels"), len(run.manifest.classes)
-    of_outer: dict[str, list[FoldResult]] = {fold: [] for fold in folds}
-    for record in run.records(seed):
-        of_outer[outer_of(record.fold)].append(record)
-    found = []
-    for records in of_outer.values():
-        chosen = select(records, labels, selection, run.manifest.settings.tail_epochs)
-        found.append(float(uf1(confusion_matrix(labels[chosen.index], chosen.predicted, classes))))
-    return np.array(found)
+    of_outer: dict[str, list[FoldResult]] = {}
+    for record in records:
+        of_outer.setdefault(outer_of(record.fold), []).append(record)
+    found = {}
+    for fold, inner in of_outer.items():
+        chosen = select(inner, labels, selection, tail_epochs)
+        classes = inner[0].logits.shape[2]
+        found[fold] = float(uf1(confusion_matrix(labels[chosen.index], chosen.predicted, classes)))
+    return found

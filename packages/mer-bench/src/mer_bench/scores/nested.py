@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 
 import numpy as np
@@ -14,7 +14,7 @@ from mer_bench.runs.directory import RunDirectory, writing
 from mer_bench.runs.manifest import Derived, RunManifest
 from mer_bench.runs.many import Finished, Leaderboard
 from mer_bench.runs.nested import prepare_inner
-from mer_bench.runs.train import OnProgress, execute
+from mer_bench.runs.train import OnProgress, execute, prepare
 from mer_bench.scores.choice import inner_scores, one_of, take
 from mer_bench.scores.members import member_of, pair_seeds, read_members
 
@@ -51,18 +51,18 @@ def choose_nested(board: Leaderboard, name: str, k: int, show: Show) -> RunDirec
                 trained.append(board.train(planned, on_progress=progress))
         _require_whole(trained)
         for place, planned in enumerate(board.planned, 1):
-            prepared = prepare_inner(planned, board.store, k, board.cache)
+            what = planned.registered, planned.request
+            prepared = prepare_inner(prepare(*what, board.store, board.cache), *what, k)
             with show(f"inner folds {place} of {len(board.planned)}, {planned.entry}") as progress:
                 outcome = execute(prepared, run.path / "inner", on_progress=progress)
             inner.append(Finished(planned, outcome, outcome.failures))
         _require_whole(inner)
         members = read_members([planned.path for planned in board.planned], selection, manifest.seeds)
-        runs = [one.outcome.run for one in inner if one.outcome is not None]
         scores = {
             seed: np.stack(
                 [
-                    inner_scores(of, member.seeds[seed], folds, selection)
-                    for of, member in zip(runs, members.members, strict=True)
+                    _inner_column(one, member.seeds[seed], selection, folds)
+                    for one, member in zip(inner, members.members, strict=True)
                 ],
                 axis=1,
             )
@@ -89,6 +89,13 @@ def _manifest(board: Leaderboard, name: str, k: int) -> RunManifest:
     derived = Derived(how="nested", members=tuple(members), selection=run.headline, inner_k=k)
     manifests = [one.manifest for one in board.planned]
     return derived_manifest(name, derived, manifests, tuple(pairs[0]), digest)
+
+
+def _inner_column(one: Finished, seed: int, selection: str, folds: Sequence[str]) -> np.ndarray:
+    assert one.outcome is not None
+    run, tail = one.outcome.run, one.planned.request.run.tail_epochs
+    found = inner_scores(run.records(seed), run.column("labels"), selection, tail)
+    return np.array([found[fold] for fold in folds])
 
 
 def _require_whole(trained: list[Finished]) -> None:

@@ -239,13 +239,13 @@ def complete_records(
     strange = [seed for seed in wanted if seed not in run.seeds]
     if strange:
         raise UsageError(f"{run.path} has seeds {list(run.seeds)}, not {strange}")
-    status = run.status(wanted)
-    if not status.complete:
-        raise RunError(
-            f"{run.path} is incomplete and {purpose}. {status.describe_gaps()}. "
-            "Run the same command again to train what is missing"
-        )
-    return {seed: run.records(seed) for seed in wanted}
+    try:
+        return {seed: run.records(seed) for seed in wanted}
+    except RunError:
+        gaps = run.status(wanted).describe_gaps()
+    raise RunError(
+        f"{run.path} is incomplete and {purpose}. {gaps}. Run the same command again to train what is missing"
+    )
 
 
 def summarise(run: RunDirectory, seeds: Sequence[int] | None = None, draws: int = 2000) -> RunSummary:
@@ -271,7 +271,7 @@ def summarise(run: RunDirectory, seeds: Sequence[int] | None = None, draws: int 
         manifest=run.manifest,
         path=str(run.path),
         seeds=tuple(records),
-        selections={rule: _pool_summaries(run, each, draws) for rule, each in picked.items()},
+        selections=_summarised(run, picked, draws),
         epochs=max(len(record.logits) for record in every),
         chosen_epochs={
             rule: float(np.median([[*one.epochs.values()] for one in each])) for rule, each in picked.items()
@@ -321,6 +321,18 @@ def _mixed_devices(records: Sequence[FoldResult]) -> tuple[str, ...]:
         return ()
     named = ", ".join(f"{count} on {device}" for device, count in sorted(counts.items()))
     return (f"folds were trained on more than one device or precision ({named}), which agree up to rounding",)
+
+
+def _summarised(
+    run: RunDirectory, picked: dict[str, list[Selected]], draws: int
+) -> dict[str, dict[str, PoolSummary]]:
+    """Summarise each selection; those that predict the same, as `last` and `tail` of one epoch, but once."""
+    done: dict[bytes, dict[str, PoolSummary]] = {}
+    found = {}
+    for rule, each in picked.items():
+        key = b"".join(one.predicted.tobytes() for one in each)
+        done[key] = found[rule] = done.get(key) or _pool_summaries(run, each, draws)
+    return found
 
 
 def _pool_summaries(run: RunDirectory, picked: Sequence[Selected], draws: int) -> dict[str, PoolSummary]:
