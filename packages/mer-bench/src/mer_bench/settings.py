@@ -362,9 +362,6 @@ def resolve(spec: ModelSpec, request: Request) -> Resolved:
         group, bare = _place(spec, key)
         given[group][bare] = value
     recipe = named and named.changed(**given["recipe"])
-    tail = request.run.tail_epochs
-    if recipe and tail and tail > recipe.epochs:
-        raise UsageError(f"tail_epochs is {tail}, but {spec.name} trains for {recipe.epochs} epochs only")
     options, before = _typed(given["options"], option_types(spec)[0]), spec.variants[variant]
     changes = {
         f"options.{key}" if key in _fields_of_recipe(spec) else key: value
@@ -374,6 +371,9 @@ def resolve(spec: ModelSpec, request: Request) -> Resolved:
     for key in given["recipe"]:
         if getattr(recipe, key) != getattr(named, key):
             changes[key] = getattr(recipe, key)
+    tail = request.run.tail_epochs
+    if recipe and tail and tail > recipe.epochs:
+        raise UsageError(f"tail_epochs is {tail}, but {spec.name} trains for {recipe.epochs} epochs only")
     return Resolved(variant, {**before, **options}, recipe, changes)
 
 
