@@ -54,10 +54,10 @@ def run_command(
     the last epoch, or with --headline tail the mean over the last epochs; it is fixed when a run begins. The
     oracle column, where the test subject chooses the epoch, is printed beside it and leaks.
 
-    A model may be spelled with its variant and recipe, as in ahmsa:tiny@lineage. In a leaderboard, what is
-    set for all goes to the models that know it; a model that cannot run is refused before any is trained,
-    and the others go on. On a CPU, --all takes the variant small of models with more than 5 million
-    parameters where they have one.
+    A model may be spelled with its variant, recipe and input, as in ahmsa:tiny@lineage/regions-28:scaled. In
+    a leaderboard, what is set for all goes to the models that know it; a model that cannot run is refused
+    before any is trained, and the others go on. On a CPU, --all takes the variant small of models with more
+    than 5 million parameters where they have one.
 
     Settings: --config FILE.toml, below --set key=value (recipe fields such as lr or epochs, model options
     such as width), below the flags. In the file, [models.NAME] holds settings of one model.

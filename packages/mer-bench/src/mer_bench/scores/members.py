@@ -141,8 +141,10 @@ def read_members(
     else:
         pairs = list(zip(runs, pair_seeds(taken), strict=True))
     if len(pairs) < 2:
-        pooled = "" if pool_seeds else "; or average the seeds of one with --pool-seeds"
-        raise UsageError(f"{len(pairs)} member is given, at least two finished runs are needed{pooled}")
+        raise UsageError(
+            f"{len(pairs)} member is given, at least two finished runs are needed "
+            "(`mer-bench ensemble --pool-seeds` averages the seeds of one)"
+        )
     found = {
         run.path: complete_records(
             run, sorted({seed for r, of in pairs if r is run for seed in of.values()}), "cannot be a member"
