@@ -106,8 +106,8 @@ def test_run_status_report_compare(
     code, out, _ = call("report", majority, path)
     assert code == 0
     lines = [line for line in out.splitlines() if line.startswith("| ")]
-    assert ["last epoch" in line for line in lines[2:4]] == [True, True]
-    assert "LEAKS" in lines[4] and len(lines) == 5
+    assert ["last epoch |" in line for line in lines[2:4]] == [True, True]
+    assert "tail" in lines[4] and "LEAKS" in lines[5] and len(lines) == 6
     target = tmp_path / "table.tex"
     code, out, _ = call("report", path, "--format", "latex", "--out", target)
     assert code == 0 and target.read_text().startswith(r"\begin{table}")

@@ -81,6 +81,33 @@ def test_the_best_honest_figure_comes_first_and_a_control_last(board: Table) -> 
     assert "oracle.Full.uf1" not in majority and majority["recipe"] is None
 
 
+def test_each_run_is_ranked_by_its_own_headline(
+    official_data: BenchData, with_records: Callable[..., object], tmp_path: Path
+) -> None:
+    data = replace(official_data, maps=np.zeros((442, 3, 28, 28), np.float32))
+    tail, last, single = (
+        summarise(with_records(prepared(spec, data, **settings), tmp_path, epochs, right), draws=50)
+        for spec, settings, epochs, right in (
+            (STSTNET[0], {"headline": "tail", "tail_epochs": 3}, 4, 0.6),
+            (HTNET, {"recipe": "paper"}, 4, 0.4),
+            (MAJORITY[0], {}, 1, 0.0),
+        )
+    )
+    (board,) = build_leaderboards([last, tail])
+    assert [row.values["headline"] for row in board.rows] == ["tail", "last"]
+    assert [heading for _, heading in board.columns if heading.startswith("UF1")] == [
+        *("UF1 (headline)", "UF1 (last)", "UF1 (tail)")
+    ]
+    first = board.rows[0].values
+    assert first["Full.uf1"] == first["tail.Full.uf1"] != first["last.Full.uf1"]
+    assert "by UF1 of the headline" in render_leaderboard(board)
+    # The one epoch of a classifier is last and tail both, so a board has one headline.
+    (board,) = build_leaderboards([single, tail])
+    headings = dict(board.columns)
+    assert headings["Full.uf1"] == "UF1 (tail)" and headings["last.Full.uf1"] == "UF1 (last)"
+    assert "headline" not in headings and "by UF1 of the tail" in render_leaderboard(board)
+
+
 def test_published_scores_stand_beside_with_source_and_selection(board: Table) -> None:
     htnet, ststnet, majority, control = board.rows
     assert (htnet.values["published_uf1"], htnet.values["published_uar"]) == (0.8603, 0.8475)

@@ -49,13 +49,15 @@ def summary(bench_data: BenchData, by_hand: Summarise) -> RunSummary:
 
 def test_honest_figures_come_first_and_leaks_say_so(summary: RunSummary) -> None:
     (table,) = build_tables([summary])
-    last, inner, oracle = table.rows[:3]
-    assert [row.values["selection"] for row in (last, inner, oracle)] == [
+    last, tail, inner, oracle = table.rows[:4]
+    assert [row.values["selection"] for row in (last, tail, inner, oracle)] == [
         "last epoch",
+        "tail (mean of the last epochs)",
         "inner (training subjects choose)",
         "oracle (LEAKS: test subject chooses)",
     ]
-    assert [row.leaks for row in (last, inner, oracle)] == [False, False, True]
+    assert [row.leaks for row in (last, tail, inner, oracle)] == [False, False, False, True]
+    assert (last.values["epoch"], tail.values["epoch"]) == ("3 of 3", "3 of 3")
     gain = oracle.values["Full.uf1"].mean - last.values["Full.uf1"].mean
     assert oracle.values["gap.uf1"] == pytest.approx(gain)
     assert "gap.uf1" not in last.values
@@ -104,11 +106,11 @@ def test_a_control_never_stands_beside_published_scores(
 def test_csv_carries_every_number(summary: RunSummary) -> None:
     rows = list(csv.DictReader(io.StringIO(to_csv(build_tables([summary])))))
     figure = summary.selections["oracle"]["samm"].figures["uar"]
-    assert (float(rows[2]["samm.uar.mean"]), float(rows[2]["samm.uar.sd"])) == (figure.mean, figure.sd)
+    assert (float(rows[3]["samm.uar.mean"]), float(rows[3]["samm.uar.sd"])) == (figure.mean, figure.sd)
     full = summary.selections["last"]["Full"].figures["uf1"]
     assert (float(rows[0]["Full.uf1.low"]), float(rows[0]["Full.uf1.high"])) == (full.low, full.high)
-    assert [row["leaks"] for row in rows] == ["", "", "yes"]
-    assert [row["method"] for row in rows] == [summary.title] * 3
+    assert [row["leaks"] for row in rows] == ["", "", "", "yes"]
+    assert [row["method"] for row in rows] == [summary.title] * 4
 
 
 def test_latex_is_escaped_and_balanced(
@@ -139,7 +141,8 @@ def test_different_samples_are_different_tables(
 def test_the_terminal_table(summary: RunSummary) -> None:
     text = render_run(summary)
     header = next(line for line in text.splitlines() if "last epoch" in line)
-    assert header.index("last epoch") < header.index("inner") < header.index("oracle (LEAKS)")
+    places = [header.index(name) for name in ("last epoch", "tail", "inner", "oracle (LEAKS)")]
+    assert places == sorted(places)
     assert "leakage gap" in header
     assert all(name in text for name in ("Full", "CASME II", "SAMM", "SMIC", "UF1", "UAR", "Acc"))
     assert "confusion, last epoch, Full, 3 seeds summed" in text

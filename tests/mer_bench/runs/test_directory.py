@@ -154,6 +154,34 @@ def test_a_directory_of_another_configuration_is_refused(tmp_path: Path, written
     assert read_manifest(path) == one
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"headline": "tail"}, "began with headline last, asked for is tail; .* give --headline last"),
+        ({"tail_epochs": 3}, "began with tail_epochs left open, asked for is 3; .* leave --tail-epochs out"),
+    ],
+)
+def test_a_headline_is_fixed_when_a_run_begins(
+    run: RunDirectory, tmp_path: Path, written: RunManifest, change: dict[str, Any], message: str
+) -> None:
+    other = written.model_copy(update={"settings": written.settings.changed(**change)})
+    assert other.identity.digest() == written.digest
+    with pytest.raises(RunError, match=message):
+        RunDirectory.create_or_resume(tmp_path, other)
+    assert read_manifest(run.path) == written
+
+
+def test_what_was_decided_comes_back(run: RunDirectory, record: Make) -> None:
+    members = np.random.default_rng(0).normal(size=(3, 2, 3)).astype(np.float32)
+    decided = {"weights": {"a": 0.25, "b": 0.75}}
+    run.write(replace(result(record), members=members, decided=decided))
+    back = run.read(0, "samm/s00")
+    np.testing.assert_array_equal(back.members, members)
+    assert back.decided == decided
+    with pytest.raises(RunError, match=r"members are of shape \(3, 1, 3\)"):
+        run.write(replace(result(record), members=members[:, :1]))
+
+
 def test_more_seeds_extend_the_run_and_nothing_else_of_it(
     run: RunDirectory, record: Make, tmp_path: Path, written: RunManifest
 ) -> None:

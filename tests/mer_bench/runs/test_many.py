@@ -113,7 +113,10 @@ def runs_of(folder: Path) -> list[str]:
 def test_spellings() -> None:
     assert str(parse_entry("ahmsa:tiny@lineage")) == "ahmsa:tiny@lineage"
     assert (parse_entry("a@b").variant, parse_entry("a@b").recipe) == ("", "b")
-    for text in ("", ":tiny", "a:b:c", "a@", "a b", "a@b:c"):
+    entry = parse_entry("ststnet/clips-28+faces-28:raw")
+    assert (entry.model, entry.view, entry.normalisation) == ("ststnet", "clips-28+faces-28", "raw")
+    assert str(parse_entry("a:b@c/d:e")) == "a:b@c/d:e" and parse_entry("a/d").normalisation == ""
+    for text in ("", ":tiny", "a:b:c", "a@", "a b", "a@b:c", "a/", "a/b/c", "a/b:"):
         with pytest.raises(UsageError, match="names no model; write NAME"):
             parse_entry(text)
 

@@ -12,10 +12,11 @@ import pytest
 from mer_bench.errors import RunError
 from mer_bench.models.majority import SPECS as MAJORITY
 from mer_bench.models.registry import Registered
+from mer_bench.recipe import Recipe
 from mer_bench.runs.data import BenchData
 from mer_bench.runs.directory import RunDirectory
 from mer_bench.runs.train import prepare_data
-from mer_bench.scores.compare import compare_runs
+from mer_bench.scores.compare import common_headline, compare_runs
 from mer_bench.settings import Request, RunSettings
 from mer_bench.training.result import FoldResult
 
@@ -106,6 +107,27 @@ def test_what_cannot_be_compared_is_refused(
     run.record_path(0, "samm/s00").unlink()
     with pytest.raises(RunError, match="missing: samm/s00"):
         compare_runs(run, make_run("e", 0.6), draws=100)
+
+
+def test_runs_are_compared_by_their_headline(finished: Callable[..., RunDirectory]) -> None:
+    a, b = finished("a", 0.5, epochs=4), finished("b", 0.5, epochs=4)
+    assert compare_runs(a, b, draws=100).selection == "last"
+    tail = compare_runs(a, b, selection="tail", draws=100)
+    assert tail.values != compare_runs(a, b, draws=100).values
+
+    def told(run: RunDirectory, headline: str) -> RunDirectory:
+        """As a network's of several epochs."""
+        identity = run.manifest.identity.model_copy(update={"recipe": Recipe(epochs=4)})
+        settings = run.manifest.settings.changed(headline=headline)
+        run.manifest = run.manifest.model_copy(update={"identity": identity, "settings": settings})
+        return run
+
+    a, b = told(a, "tail"), told(b, "tail")
+    assert compare_runs(a, b, draws=100).values == tail.values
+    # A classifier's one epoch is either.
+    assert common_headline([a, finished("c")]) == "tail"
+    with pytest.raises(RunError, match=r"a-cde-\w+ has tail, .*b-cde-\w+ has last"):
+        compare_runs(a, told(b, "last"), draws=100)
 
 
 def test_reserving_inner_subjects_does_not_hinder_a_comparison(make_run: Callable[..., RunDirectory]) -> None:

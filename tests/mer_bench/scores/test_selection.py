@@ -1,8 +1,9 @@
-"""Selections from one record: last, inner, oracle, and what their ties do."""
+"""Selections from one record: last, tail, inner, oracle, naive, and what their ties do."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -20,6 +21,45 @@ def test_last_takes_the_last_epoch_of_every_fold(record: Make) -> None:
     assert found.index.tolist() == [0, 1, 2, 3]
     assert found.predicted.tolist() == [0, 0, 1, 1]
     assert found.epochs == {"b": 2, "a": 2}
+
+
+def test_tail_is_the_mean_softmax_of_the_last_epochs(record: Make) -> None:
+    from sklearn.metrics import log_loss
+
+    rng = np.random.default_rng(0)
+    labels = np.arange(40) % 3
+    every = [
+        replace(record(str(i), range(8 * i, 8 * i + 8), [[0] * 8] * 5), logits=rng.normal(0, 2, (5, 8, 3)))
+        for i in range(5)
+    ]
+    for wanted, count in ((None, 2), (3, 3), (5, 5), (9, 5)):
+        found = select(every, labels, "tail", wanted)
+        powers = np.exp(np.concatenate([fold.logits[-count:] for fold in every], axis=1))
+        mean = (powers / powers.sum(2, keepdims=True)).mean(0)
+        np.testing.assert_allclose(np.exp(found.scores), mean, rtol=1e-12)
+        assert found.predicted.tolist() == mean.argmax(1).tolist()
+        assert set(found.epochs.values()) == {6 - count}
+        # A mean of probabilities never loses more than its members do on average (Jensen).
+        losses = [log_loss(labels, epoch / epoch.sum(1, keepdims=True)) for epoch in powers]
+        assert log_loss(labels, mean) <= np.mean(losses)
+
+
+def test_tail_of_a_single_epoch_is_that_epoch(record: Make) -> None:
+    fold = record("a", [0, 1], [[0, 1]])
+    # Values that differ by less than a softmax can hold, as where `predict` broke a tie.
+    logits = np.array([[[1.0, np.nextafter(np.float32(1), np.float32(2)), 0.0], [0, 1e-30, 0]]], np.float32)
+    fold = replace(fold, logits=logits)
+    last, tail = (select([fold], LABELS, rule) for rule in ("last", "tail"))
+    assert last.predicted.tolist() == tail.predicted.tolist() == [1, 1]
+
+
+def test_naive_takes_the_member_that_is_best_where_it_is_scored(record: Make) -> None:
+    picks = {"a": [[0, 0], [0, 1], [0, 0]], "b": [[2, 1], [2, 2], [2, 0]]}
+    folds = [record("a", [0, 1], [[0, 0]]), record("b", [2, 3], [[0, 0]])]
+    folds = [replace(fold, members=np.eye(3, dtype=np.float32)[picks[fold.fold]]) for fold in folds]
+    assert select(folds, LABELS, "naive").predicted.tolist() == [0, 1, 2, 2]
+    with pytest.raises(RunError, match="mer-bench choose"):
+        select([record("a", [0], [[0]])], LABELS, "naive")
 
 
 def test_oracle_takes_each_subjects_best_epoch(record: Make) -> None:

@@ -78,10 +78,18 @@ def test_a_change_of_device_is_told(make_run: Make) -> None:
 def test_json_is_plain(make_run: Make) -> None:
     found = summarise(make_run(seeds=(0, 1, 2), inner=True), draws=100)
     back = json.loads(json.dumps(found.to_json()))
-    assert list(back["selections"]) == ["last", "inner", "oracle"]
+    assert list(back["selections"]) == ["last", "tail", "inner", "oracle"]
     for selection in ("last", "oracle"):
         figure = back["selections"][selection]["Full"]["figures"]["uf1"]
         assert figure["mean"] == found.selections[selection]["Full"].figures["uf1"].mean
         assert figure["gap"] == found.gap(selection, "Full", "uf1")
         assert len(figure["per_seed"]) == 3
     assert (back["protocol"], back["scheme"], back["folds"], back["control"]) == ("cde", "megc3", 12, False)
+
+
+def test_the_headline_comes_first_and_gaps_are_over_it(make_run: Make) -> None:
+    found = summarise(make_run(seeds=(0, 1), headline="tail", tail_epochs=2), draws=100)
+    assert list(found.selections) == ["tail", "last", "oracle"] == list(found.shown)
+    assert found.chosen_epochs["tail"] == 2 and found.to_json()["headline"] == "tail"
+    tail, oracle = (found.selections[name]["Full"].figures["uf1"].mean for name in ("tail", "oracle"))
+    assert found.gap("oracle", "Full", "uf1") == oracle - tail and found.gap("tail", "Full", "uf1") == 0

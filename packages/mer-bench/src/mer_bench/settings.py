@@ -61,6 +61,9 @@ class RunSettings(Settings):
         normalisation: How it is scaled, as in `scaled`.
         seeds: Training seeds; a run is repeated for each.
         shuffle_labels: Seed of the label-shuffle control; None for the true labels.
+        headline: The selection that is told first and compared by: `last` or `tail`. Fixed before a run, so
+            that nobody takes the better of the two afterwards; no part of what is trained.
+        tail_epochs: How many of the last epochs `tail` averages; None for half of them, at least one.
     """
 
     error = UsageError
@@ -81,6 +84,8 @@ class RunSettings(Settings):
     normalisation: str = ""
     seeds: tuple[int, ...] = (0,)
     shuffle_labels: int | None = None
+    headline: Literal["last", "tail"] = "last"
+    tail_epochs: int | None = Field(default=None, ge=1)
 
     @field_validator("seeds", mode="before")
     @classmethod
@@ -367,6 +372,9 @@ def resolve(spec: ModelSpec, request: Request) -> Resolved:
     for key in given["recipe"]:
         if getattr(recipe, key) != getattr(named, key):
             changes[key] = getattr(recipe, key)
+    tail = request.run.tail_epochs
+    if recipe and tail and tail > recipe.epochs:
+        raise UsageError(f"tail_epochs is {tail}, but {spec.name} trains for {recipe.epochs} epochs only")
     return Resolved(variant, {**before, **options}, recipe, changes)
 
 

@@ -17,6 +17,8 @@ COMMANDS: dict[str, str] = {
     "run": "Train models under a protocol and score them; resumes by itself.",
     "fit": "Train one network on all samples and keep it; no score.",
     "status": "Say how far runs have come: folds done, missing, damaged.",
+    "ensemble": "Average the probabilities of finished runs; a run of its own.",
+    "choose": "Choose among runs or models without looking at the held-out subject.",
     "report": "Tabulate complete runs beside published scores.",
     "compare": "Test whether two runs differ, subject by subject.",
     "check": "Check environment, plug-ins and store.",

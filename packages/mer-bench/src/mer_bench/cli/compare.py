@@ -13,11 +13,13 @@ from mer_flow.cli.options import json_option
 @click.command("compare", short_help="Test whether two runs differ, subject by subject.")
 @click.argument("a", type=click.Path(path_type=Path))
 @click.argument("b", type=click.Path(path_type=Path))
-@click.option("--selection", default="last", show_default=True, help="last, inner or oracle (which leaks).")
+@click.option(
+    "--selection", help="last, tail, inner or oracle (which leaks).  [default: the headline of both runs]"
+)
 @click.option("--draws", type=click.IntRange(min=100), default=10000, show_default=True, help="Resamples.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Decides the resamples.")
 @json_option
-def compare_command(a: Path, b: Path, selection: str, draws: int, seed: int, as_json: bool) -> None:
+def compare_command(a: Path, b: Path, selection: str | None, draws: int, seed: int, as_json: bool) -> None:
     """Compare run A with run B on the samples that both tested.
 
     UF1 and UAR: paired bootstrap over subjects (95 % interval of the difference) and a permutation test that
@@ -28,17 +30,23 @@ def compare_command(a: Path, b: Path, selection: str, draws: int, seed: int, as_
     from mer_bench.report.terminal import align
     from mer_bench.runs.directory import RunDirectory
     from mer_bench.scores.compare import compare_runs
+    from mer_bench.scores.selection import LEAKING
 
     def p_text(p: float) -> str:
         return f"{p:.4f}" if p >= 0.0001 else "<0.0001"
 
-    found = compare_runs(RunDirectory(a), RunDirectory(b), selection=selection, draws=draws, seed=seed)
+    runs = RunDirectory(a), RunDirectory(b)
+    found = compare_runs(*runs, selection=selection, draws=draws, seed=seed)
     if as_json:
         click.echo(json.dumps(found.to_json(), indent=1))
         return
-    leaks = " (LEAKS: the test subject chooses the epoch)" if selection == "oracle" else ""
-    click.echo(f"A {found.a}: {a}\nB {found.b}: {b}")
-    click.echo(f"selection {selection}{leaks}, seeds {', '.join(map(str, found.seeds))}\n")
+    leaks = " (LEAKS: the test subject chooses)" if found.selection in LEAKING else ""
+    for letter, title, run in (("A", found.a, runs[0]), ("B", found.b, runs[1])):
+        click.echo(f"{letter} {title}: {run.path}")
+        if run.manifest.derived:
+            members = ", ".join(member.title for member in run.manifest.derived.members)
+            click.echo(f"  {run.manifest.derived.how} of {members}")
+    click.echo(f"selection {found.selection}{leaks}, seeds {', '.join(map(str, found.seeds))}\n")
     rows = [["", "", "A", "B", "A - B", "95 %", "p"]]
     for pool, tests in found.tests.items():
         for metric, test in tests.items():

@@ -59,6 +59,8 @@ SETTINGS: dict[str, tuple[type, str]] = {
     "view": (str, "What the model reads, as in whole-28."),
     "normalisation": (str, "How it is scaled, as in scaled."),
     "shuffle_labels": (int, "Sanity control: permute all labels first, by this seed."),
+    "headline": (str, "Selection that counts, fixed before the run: last or tail.  [default: last]"),
+    "tail_epochs": (int, "Last epochs that tail averages.  [default: half of them]"),
     "device": (str, "auto, cpu, cuda or cuda:<n>.  [default: auto]"),
     "engine": (
         str,

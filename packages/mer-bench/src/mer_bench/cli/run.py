@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 @stores_option
 @layers_options(
     *("protocol", "scheme", "db", "train_db", "test_db", "k", "fold_seed", "variant", "recipe", "seeds"),
-    *("inner", "inner_fraction", "view", "normalisation", "shuffle_labels"),
+    *("inner", "inner_fraction", "view", "normalisation", "shuffle_labels", "headline", "tail_epochs"),
     *("device", "engine", "workers", "chunk", "deterministic", "precision", "compile"),
 )
 @click.option(
@@ -42,15 +42,15 @@ def run_command(
 ) -> None:
     """Train MODEL on every fold of a protocol and print its scores; several, or --all, make a leaderboard.
 
-    Folds that are recorded already are kept, so a killed run continues with the same command. The headline
-    is the last epoch; the oracle column, where the test subject chooses the epoch, is printed beside it and
-    leaks.
+    Folds that are recorded already are kept, so a killed run continues with the same command. The headline is
+    the last epoch, or with --headline tail the mean over the last epochs; it is fixed when a run begins. The
+    oracle column, where the test subject chooses the epoch, is printed beside it and leaks.
 
-    A model may be spelled with its variant and recipe, as in ahmsa:tiny@lineage, and any estimator with
-    scikit-learn's interface by its import path. In a leaderboard, what is
-    set for all goes to the models that know it; a model that cannot run is refused before any is trained,
-    and the others go on. On a CPU, --all takes the variant small of models with more than 5 million
-    parameters where they have one.
+    A model may be spelled with its variant, recipe and input, as in ahmsa:tiny@lineage/regions-28:scaled, and
+    any estimator with scikit-learn's interface by its import path. In a leaderboard, what is set for all goes
+    to the models that know it; a model that cannot run is refused before any is trained, and the others go
+    on. On a CPU, --all takes the variant small of models with more than 5 million parameters where they have
+    one.
 
     Several --store make one input: the maps of each sample in the first store, then in the next. Each must
     hold every sample of the protocol.
@@ -119,6 +119,7 @@ def _describe(prepared: Prepared, doing: Doing) -> None:
         *(f"           of {path}" for path in (data.store, *dict(data.joined)) if data.joined),
         f"folds      {len(prepared.folds)} of {manifest.protocol}, "
         f"seeds {', '.join(map(str, manifest.seeds))}",
+        f"headline   {manifest.settings.headline}",
         f"run        {path}",
     ]
     lines += [f"passed over {name}: {why}" for name, why in data.passed_over]

@@ -89,7 +89,7 @@ def _plan_row(place: int, planned: Planned) -> dict[str, Any]:
         "passed_over": manifest.passed_over,
         "folds": len(manifest.folds),
         "seeds": planned.request.run.seeds,
-        "epochs": planned.epochs,
+        "epochs": manifest.epochs,
         "done": planned.done,
         "seconds": planned.seconds,
         "notes": planned.notes,
@@ -119,7 +119,7 @@ def _plan_text(board: Leaderboard) -> str:
         folds = f"{len(manifest.folds)}" + (f" x {seeds} seeds" if seeds > 1 else "")
         time = "–" if planned.seconds is None else duration(planned.seconds)
         row = str(place), manifest.model, manifest.variant, recipe, identity.input, size, folds
-        rows.append([*row, f"{planned.epochs:,}", str(planned.done), time])
+        rows.append([*row, f"{manifest.epochs:,}", str(planned.done), time])
         changes = ", ".join(f"{key}={value}" for key, value in manifest.changes.items())
         missing = ", ".join(name for name, _ in manifest.passed_over)
         said = [f"set apart: {changes}"] if changes else []

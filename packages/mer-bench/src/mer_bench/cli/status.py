@@ -47,6 +47,9 @@ def _tell(run: RunDirectory, status: RunStatus) -> None:
     click.echo(f"{run.path}: {'complete' if status.complete else 'incomplete'} ({counts}){writer}")
     if not status.complete:
         click.echo(f"  {status.describe_gaps()}")
+    if run.manifest.derived:
+        members = ", ".join(member.name for member in run.manifest.derived.members)
+        click.echo(f"  {run.manifest.derived.how} of {members}")
     for note in run.describe_notes(pair for pairs in status.notes.values() for pair in pairs):
         click.echo(f"  note: {note}")
 
@@ -57,6 +60,7 @@ def _fields(run: RunDirectory, status: RunStatus) -> dict[str, Any]:
         "complete": status.complete,
         "folds": status.total,
         "writer": status.writer,
+        "members": [m.name for m in run.manifest.derived.members] if run.manifest.derived else [],
         "seeds": {
             seed: {
                 "done": len(status.done[seed]),

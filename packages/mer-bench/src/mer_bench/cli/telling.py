@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
+    from mer_bench.runs.directory import RunDirectory
     from mer_bench.runs.train import Outcome
 
 
@@ -70,3 +72,15 @@ def tell_outcome(outcome: Outcome) -> None:
         f"{outcome.run.path}: {outcome.trained} folds trained in {duration(outcome.seconds)}, "
         f"{outcome.kept} kept from before"
     )
+
+
+def tell_derived(run: RunDirectory, as_json: bool) -> None:
+    """Print where a run that was made of others lies, and its scores."""
+    from mer_bench.report.terminal import render_run
+    from mer_bench.scores.summary import summarise
+
+    summary = summarise(run)
+    if as_json:
+        click.echo(json.dumps({"run": str(run.path), "summary": summary.to_json()}, indent=1))
+    else:
+        click.echo(f"{run.path}\n\n{render_run(summary)}")

@@ -1,4 +1,4 @@
-"""How a model is spelled on the command line: `name`, `name:variant`, `name@recipe` or both.
+"""How a model is spelled on the command line: `name:variant@recipe/view:normalisation` or less of it.
 
 An import path, `package.module.Class` or `package.module:Class`, names an estimator.
 """
@@ -10,20 +10,36 @@ from dataclasses import dataclass
 
 from mer_bench.errors import UsageError
 
-_SPELLING = re.compile(r"(?P<model>[^:@\s]+)(?::(?P<variant>[^:@\s]+))?(?:@(?P<recipe>[^:@\s]+))?")
+_PART = r"[^:@/\s]+"
+_SPELLING = re.compile(
+    rf"(?P<model>{_PART})(?::(?P<variant>{_PART}))?(?:@(?P<recipe>{_PART}))?"
+    rf"(?:/(?P<view>{_PART})(?::(?P<normalisation>{_PART}))?)?"
+)
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One model as asked for; variant and recipe are empty for the default ones."""
+    """One model as asked for.
+
+    Attributes:
+        model: Registry name.
+        variant: Its named option set; empty for the default.
+        recipe: Its named recipe; empty for the default.
+        view: What it reads, as in `whole-28`; empty for what it likes best.
+        normalisation: How that is scaled, as in `scaled`; empty likewise.
+    """
 
     model: str
     variant: str = ""
     recipe: str = ""
+    view: str = ""
+    normalisation: str = ""
 
     def __str__(self) -> str:
         variant = f":{self.variant}" if self.variant else ""
-        return f"{self.model}{variant}{f'@{self.recipe}' if self.recipe else ''}"
+        normalisation = f":{self.normalisation}" if self.normalisation else ""
+        view = f"/{self.view}{normalisation}" if self.view else ""
+        return f"{self.model}{variant}{f'@{self.recipe}' if self.recipe else ''}{view}"
 
 
 def parse_entry(text: str) -> Entry:
@@ -33,9 +49,9 @@ def parse_entry(text: str) -> Entry:
         UsageError: The spelling is another.
 
     >>> parse_entry("ahmsa:tiny@lineage")
-    Entry(model='ahmsa', variant='tiny', recipe='lineage')
-    >>> str(parse_entry("htnet@authors"))
-    'htnet@authors'
+    Entry(model='ahmsa', variant='tiny', recipe='lineage', view='', normalisation='')
+    >>> str(parse_entry("htnet@authors/whole-28:scaled"))
+    'htnet@authors/whole-28:scaled'
     >>> str(parse_entry("sklearn.svm:SVC"))
     'sklearn.svm.SVC'
     """
@@ -43,7 +59,7 @@ def parse_entry(text: str) -> Entry:
     if match is None:
         raise UsageError(
             f"'{text}' names no model; write NAME, NAME:VARIANT, NAME@RECIPE or NAME:VARIANT@RECIPE, "
-            "as in ahmsa:tiny@lineage"
+            "as in ahmsa:tiny@lineage, with /VIEW:NORMALISATION behind it for an input"
         )
     found = match.groupdict(default="")
     if "." in found["model"] and found["variant"]:

@@ -1,4 +1,4 @@
-"""The leaderboard: one row per complete run, the honest figures first, oracle and published score beside."""
+"""The leaderboard: one row per complete run, its headline first, oracle and published score beside."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ from mer_bench.report.tables import (
     Table,
     database_title,
     grouped,
+    headlines_of,
     published_beside,
     run_notes,
     table_title,
 )
 from mer_bench.scores.metrics import FULL
 from mer_bench.scores.published import SELECTS_ON_TEST, PublishedScore, scores_of
-from mer_bench.scores.selection import SELECTION_TITLES
+from mer_bench.scores.selection import HEADLINES, SELECTION_TITLES
 from mer_bench.scores.summary import RunSummary, run_title
 
 _ORACLE = frozenset(f"oracle.{FULL}.{key}" for key, _ in PAIR)
@@ -35,10 +36,10 @@ def build_leaderboards(summaries: Sequence[RunSummary], published: bool = True) 
 
 
 def ranked(summaries: Sequence[RunSummary]) -> list[RunSummary]:
-    """Sort runs by UF1, then UAR, of the last epoch on all databases; controls come last."""
+    """Sort runs by UF1, then UAR, of their headlines on all databases; controls come last."""
 
     def key(summary: RunSummary) -> tuple[bool, float, float, str]:
-        figures = summary.selections["last"][FULL].figures
+        figures = summary.selections[summary.headline][FULL].figures
         return summary.is_control, -figures["uf1"].mean, -figures["uar"].mean, summary.title
 
     return sorted(summaries, key=key)
@@ -52,11 +53,19 @@ def _pair(key: str, heading: str) -> list[tuple[str, str]]:
 def _leaderboard(summaries: Sequence[RunSummary], published: bool) -> Table:
     beside = published_beside(summaries, published)
     own = [
-        () if s.is_control else scores_of(s.manifest.model, s.manifest.variant, s.recipe, beside)
+        ()
+        if s.is_control or s.manifest.derived
+        else scores_of(s.manifest.model, s.manifest.variant, s.recipe, beside)
         for s in summaries
     ]
     columns = [("method", "model"), *((key, key) for key in ("variant", "recipe", "parameters"))]
-    columns += [("exactness", "specification"), ("seeds", "seeds"), *_pair(f"{FULL}.{{}}", "{} (last)")]
+    columns += [("exactness", "specification"), ("seeds", "seeds")]
+    shared, *others = headlines_of(summaries)
+    columns += [("headline", "headline")] if others else []
+    shared = "headline" if others else shared
+    columns += _pair(f"{FULL}.{{}}", f"{{}} ({shared})")
+    for name in HEADLINES:
+        columns += _pair(f"{name}.{FULL}.{{}}", f"{{}} ({name})") if name != shared else []
     if any("inner" in summary.selections for summary in summaries):
         columns += _pair(f"inner.{FULL}.{{}}", "{} (inner)")
     columns += [*_pair(f"oracle.{FULL}.{{}}", "oracle {} (LEAKS)"), *_pair("gap.{}", "gap {}")]
@@ -86,7 +95,8 @@ def _row(summary: RunSummary, scores: Sequence[PublishedScore]) -> Row:
     manifest = summary.manifest
     values: dict[str, Any] = {
         "method": run_title(manifest, named=False),
-        "selection": SELECTION_TITLES["last"],
+        "selection": SELECTION_TITLES[summary.headline],
+        "headline": summary.headline,
         "variant": manifest.variant,
         "recipe": summary.recipe or None,
         "parameters": manifest.parameters,
@@ -96,9 +106,10 @@ def _row(summary: RunSummary, scores: Sequence[PublishedScore]) -> Row:
         "selects": {True: "yes (LEAKS)", False: "no", None: "unknown"}[manifest.selects_on_test],
     }
     for selection, by_pool in summary.selections.items():
-        prefix = "" if selection == "last" else f"{selection}."
         for pool, found in by_pool.items():
-            values |= {f"{prefix}{pool}.{key}": found.figures[key] for key, _ in PAIR}
+            figures = {f"{pool}.{key}": found.figures[key] for key, _ in PAIR}
+            values |= {f"{selection}.{key}": figure for key, figure in figures.items()}
+            values |= figures if selection == summary.headline else {}
     if "oracle" in summary.selections:
         values |= {f"gap.{key}": summary.gap("oracle", FULL, key) for key, _ in PAIR}
     leaking = _ORACLE

@@ -8,7 +8,7 @@ from typing import Any
 
 from mer_bench.scores.metrics import FULL
 from mer_bench.scores.published import DATABASE_NOTES, SELECTS_ON_TEST, PublishedScore
-from mer_bench.scores.selection import SELECTION_TITLES
+from mer_bench.scores.selection import LEAKING, SELECTION_TITLES
 from mer_bench.scores.summary import RunSummary
 from mer_flow.databases.registry import database_title
 
@@ -98,7 +98,8 @@ def _table(summaries: Sequence[RunSummary], published: bool) -> Table:
 
 def _run_rows(summary: RunSummary, pools: Sequence[str]) -> list[Row]:
     rows = []
-    for selection, found in summary.selections.items():
+    for selection in summary.shown:
+        found = summary.selections[selection]
         full = found[FULL].figures
         values: dict[str, Any] = {
             "method": summary.title,
@@ -108,13 +109,19 @@ def _run_rows(summary: RunSummary, pools: Sequence[str]) -> list[Row]:
             "seeds": len(summary.seeds),
             "train_accuracy": summary.train_accuracy,
             "parameters": summary.manifest.parameters,
-            "epoch": f"{summary.chosen_epochs[selection]:g} of {summary.epochs}",
+            "epoch": _epoch_text(summary, selection),
             "source": "this run",
         }
-        if selection != "last":
+        if selection != summary.headline:
             values |= {f"gap.{key}": summary.gap(selection, FULL, key) for key, _ in PAIR}
-        rows.append(Row(values, leaks=selection == "oracle"))
+        rows.append(Row(values, leaks=selection in LEAKING))
     return rows
+
+
+def _epoch_text(summary: RunSummary, selection: str) -> str:
+    chosen = f"{summary.chosen_epochs[selection]:g}"
+    several = selection == "tail" and summary.chosen_epochs["tail"] < summary.epochs
+    return f"{chosen}{f' to {summary.epochs}' if several else ''} of {summary.epochs}"
 
 
 def _published_row(score: PublishedScore) -> Row:
@@ -141,13 +148,20 @@ def published_beside(summaries: Sequence[RunSummary], wanted: bool = True) -> tu
     return scored[0].beside if fit else ()
 
 
+def headlines_of(summaries: Sequence[RunSummary]) -> tuple[str, ...]:
+    """Return the headlines of some runs, each once; a run of a single epoch agrees with any."""
+    several = [summary.headline for summary in summaries if summary.epochs > 1]
+    return tuple(dict.fromkeys(several or [summaries[0].headline]))
+
+
 def run_notes(summaries: Sequence[RunSummary], beside: Sequence[PublishedScore]) -> list[str]:
     """Return what a reader of these runs of one group, and of published scores beside them, must know."""
     notes = []
     if any("oracle" in summary.selections for summary in summaries):
         notes.append(
             "oracle LEAKS: the held-out subject itself chooses the epoch. It is printed only to place "
-            "published figures that were made so; gap is what a selection gains over the last epoch."
+            "published figures that were made so; gap is what a selection gains over "
+            f"the headline fixed before a run ({' or '.join(headlines_of(summaries))})."
         )
     for summary in summaries:
         notes += [f"{summary.title}: {note}" for note in notes_of_run(summary)]
@@ -160,6 +174,7 @@ def notes_of_run(summary: RunSummary, limit: int | None = None) -> list[str]:
     """Return what is to be said of one run, with at most `limit` of its manifest's warnings."""
     manifest = summary.manifest
     notes = ["a sanity control on permuted labels, not a score."] if summary.is_control else []
+    notes += _derived_notes(summary, named=limit is None)
     notes += [f"{warning}." for warning in manifest.warnings[:limit]]
     if limit is not None and len(manifest.warnings) > limit:
         notes.append(f"{len(manifest.warnings) - limit} more warnings in {summary.path}/manifest.json.")
@@ -168,6 +183,35 @@ def notes_of_run(summary: RunSummary, limit: int | None = None) -> list[str]:
         missed = passed_over_text(manifest.passed_over)
         notes.append(f"reads {manifest.identity.input}; its better inputs were not to be had ({missed}).")
     return notes
+
+
+_WEIGHTS = {"equal": "equal weights", "fitted": "weights fitted in each fold on the other folds' subjects"}
+_CHOSEN = {
+    "jackknife": "for each fold the member that is best on the other folds' finished records; not nested "
+    "cross-validation, as the networks of those records have trained on the subject that is held out",
+    "nested": "for each fold the member that is best in {k} inner folds of the other subjects, trained anew",
+}
+
+
+def _derived_notes(summary: RunSummary, named: bool) -> list[str]:
+    """Say how a run was made of others, of which if `named`, and what the naive choice would have gained."""
+    derived = summary.manifest.derived
+    if derived is None:
+        return []
+    share = "for {:.0%}" if summary.manifest.is_choice else "{:.3f}"
+    members = ", ".join(f"{m.title}, {m.input} ({m.name}, {share.format(m.weight)})" for m in summary.members)
+    of = SELECTION_TITLES[derived.selection]
+    if derived.how == "ensemble":
+        notes = [f"mean {derived.mean} of its members ({of}; {_WEIGHTS[derived.weights]})."]
+    else:
+        notes = [f"takes {_CHOSEN[derived.how].format(k=derived.inner_k)} ({of})."]
+        naive = " / ".join(f"{summary.selections['naive'][FULL].figures[key].mean:.4f}" for key, _ in PAIR)
+        gains = " / ".join(f"{summary.gap('naive', FULL, key):+.4f}" for key, _ in PAIR)
+        notes.append(
+            f"naive choice LEAKS: the best of all its members, by the very samples scored here, reads "
+            f"UF1 / UAR {naive} ({gains}). It is printed only to show what such a choice gains."
+        )
+    return [*notes, *[f"its members: {members}."] * named]
 
 
 def notes_of_samples(summary: RunSummary) -> list[str]:

@@ -7,10 +7,17 @@ from collections.abc import Sequence
 from mer_bench.report.render import number_text
 from mer_bench.report.tables import PAIR, SHOWN, Row, Table, database_title, notes_of_run, notes_of_samples
 from mer_bench.scores.metrics import FULL
+from mer_bench.scores.selection import HEADLINES, LEAKING, SELECTION_TITLES
 from mer_bench.scores.summary import RunSummary
 from mer_flow.work.progress import duration
 
-_HEADS = {"last": "last epoch", "inner": "inner", "oracle": "oracle (LEAKS)"}
+_HEADS = {
+    "last": "last epoch",
+    "tail": "tail",
+    "inner": "inner",
+    "oracle": "oracle (LEAKS)",
+    "naive": "naive choice (LEAKS)",
+}
 #: Warnings of a run that are printed; its manifest has them all.
 _WARNINGS = 10
 
@@ -37,16 +44,17 @@ def _tight(text: str) -> str:
 
 def render_run(summary: RunSummary) -> str:
     """Write a run's scores, Full and per database, with the confusion of the honest selection."""
-    manifest, selections = summary.manifest, list(summary.selections)
+    manifest, selections, headline = summary.manifest, summary.shown, summary.headline
     parameters = f", {_plural(manifest.parameters, 'parameter')}" if manifest.parameters else ""
-    gap = ["leakage gap"] if "oracle" in selections else []
-    rows = [["", "", *(_HEADS[name] for name in selections), *gap, "last, 95 %"]]
-    for pool, found in summary.selections["last"].items():
+    leaking = [name for name in selections if name in LEAKING]
+    gap = ["leakage gap"] * len(leaking)
+    rows = [["", "", *(_HEADS[name] for name in selections), *gap, f"{headline}, 95 %"]]
+    for pool, found in summary.selections[headline].items():
         for key, shown in SHOWN.items():
             figures = [summary.selections[name][pool].figures[key] for name in selections]
             row = [database_title(pool) if key == "uf1" else "", shown]
             row += [_tight(number_text(figure)) for figure in figures]
-            row += [f"{summary.gap('oracle', pool, key):+.4f}"] if gap else []
+            row += [f"{summary.gap(name, pool, key):+.4f}" for name in leaking]
             rows.append([*row, number_text((found.figures[key].low, found.figures[key].high))])
     notes = [*notes_of_run(summary, _WARNINGS), *notes_of_samples(summary)]
     return "\n".join(
@@ -61,19 +69,39 @@ def render_run(summary: RunSummary) -> str:
             *align(rows, left=2),
             "",
             *_confusion(summary),
+            *_members(summary),
             *(f"note: {note}" for note in notes),
         ]
     )
 
 
 def _confusion(summary: RunSummary) -> list[str]:
-    full = summary.selections["last"][FULL]
+    full = summary.selections[summary.headline][FULL]
     over = f", {len(summary.seeds)} seeds summed" if len(summary.seeds) > 1 else ""
     rows = [["true \\ predicted", *summary.manifest.classes, "F1", "recall"]]
     f1, recall = full.per_class("f1"), full.per_class("recall")
     for c, name in enumerate(summary.manifest.classes):
         rows.append([name, *map(str, full.confusion[c]), f"{f1[c]:.3f}", f"{recall[c]:.3f}"])
-    return [f"confusion, last epoch, Full{over}", *align(rows)]
+    return [f"confusion, {_HEADS[summary.headline]}, Full{over}", *align(rows)]
+
+
+def _members(summary: RunSummary) -> list[str]:
+    """Return what a run is made of, where it is made of others."""
+    derived = summary.manifest.derived
+    if derived is None:
+        return []
+    rows = [["member", "chosen for" if summary.manifest.is_choice else "weight", "UF1", "UAR"]]
+    for member in summary.members:
+        weight = f"{100 * member.weight:.0f} %" if summary.manifest.is_choice else f"{member.weight:.3f}"
+        rows.append(
+            [
+                f"{member.title}, {member.input}: {member.name}",
+                weight,
+                f"{member.uf1:.4f}",
+                f"{member.uar:.4f}",
+            ]
+        )
+    return ["", *align(rows), ""]
 
 
 def render_leaderboard(table: Table) -> str:
@@ -94,22 +122,25 @@ def render_leaderboard(table: Table) -> str:
             rows.append([str(number), row.values["method"], *(text(row, key) for key, _ in columns)])
         return align(rows, left)
 
-    keys = ("variant", "recipe", "parameters", "seeds", f"{FULL}.uf1", f"{FULL}.uar")
-    first = [(key, headings[key].removesuffix(" (last)")) for key in keys]
+    keys = ("variant", "recipe", "parameters", "seeds", "headline", f"{FULL}.uf1", f"{FULL}.uar")
+    first = [(key, headings[key].partition(" (")[0]) for key in keys if key in headings]
     first += [(f"inner.{FULL}.", "inner UF1 / UAR")] if f"inner.{FULL}.uf1" in headings else []
     first += [(f"oracle.{FULL}.", "oracle (LEAKS)"), ("gap.uf1", "gap UF1")]
-    others = (f"{FULL}.", "gap.", "inner.", "oracle.")
+    others = (f"{FULL}.", "gap.", *(f"{name}." for name in SELECTION_TITLES))
     pools = [key[:-4] for key in headings if key.endswith(".uf1") and not key.startswith(others)]
-    second = [(f"{pool}.", database_title(pool)) for pool in pools]
+    beside = [name for name in HEADLINES if f"{name}.{FULL}.uf1" in headings]
+    second = [(f"{name}.{FULL}.", f"{FULL} ({name})") for name in beside]
+    second += [(f"{pool}.", database_title(pool)) for pool in pools]
     second += [("published_", "published")] if "published_uf1" in headings else []
     second += [("exactness", "specification"), ("selects", headings["selects"])]
+    by = SELECTION_TITLES.get(headings[f"{FULL}.uf1"].partition("(")[2].rstrip(")"), "headline")
     return "\n".join(
         [
-            f"{table.title}; by UF1 of the last epoch",
+            f"{table.title}; by UF1 of the {by}",
             "",
             *lines(first, left=4),
             "",
-            "UF1 / UAR of the last epoch per database" if pools else "beside them",
+            f"UF1 / UAR of the {by} per database" if pools else "beside them",
             *lines(second, left=2),
             "",
             *(f"note: {note}" for note in table.notes),

@@ -31,6 +31,7 @@ from mer_flow.work import lock
 from mer_flow.work.errors import LockHeldError
 from mer_flow.work.files import write_whole
 
+_MEMBERS = "members"
 _ARRAYS = ("test_index", "logits", "inner_index", "inner_logits", "train_loss", "train_accuracy")
 _LOCK = ".lock"
 
@@ -161,10 +162,12 @@ class RunDirectory:
             "engine": result.engine,
             "device": result.device,
             "notes": list(result.notes),
+            "decided": result.decided,
             "versions": dict(self.versions),
         }
         buffer = io.BytesIO()
-        arrays = {name: getattr(result, name) for name in _ARRAYS}
+        names = (*_ARRAYS, *[_MEMBERS] * bool(len(result.members)))
+        arrays = {name: getattr(result, name) for name in names}
         np.savez(buffer, meta=np.array(json.dumps(meta)), **arrays)
         write_atomically(self.record_path(result.seed, result.fold), buffer.getvalue())
 
@@ -174,9 +177,10 @@ class RunDirectory:
         try:
             with np.load(path, allow_pickle=False) as file:
                 meta = json.loads(str(file["meta"]))
-                arrays = {name: file[name] for name in _ARRAYS}
+                arrays = {name: file[name] for name in (*_ARRAYS, *{_MEMBERS} & {*file.files})}
             found = meta["fold"], meta["seed"], meta["digest"]
             rest = {name: meta[name] for name in ("seconds", "engine", "device")}
+            rest["decided"] = meta.get("decided", {})
             result = FoldResult(fold=fold, seed=seed, notes=tuple(meta["notes"]), **rest, **arrays)
         except FileNotFoundError:
             raise RunError(f"record of fold '{fold}', seed {seed} is missing: {path}") from None
@@ -208,6 +212,9 @@ class RunDirectory:
                 raise RunError(f"{where}: {side} logits have shape {logits.shape}, expected {expected}")
             if not np.isfinite(logits).all():
                 raise RunError(f"{where}: {side} logits are not finite")
+        members = result.members
+        if len(members) and (members.shape[1:] != result.logits.shape[1:] or not np.isfinite(members).all()):
+            raise RunError(f"{where}: its members are of shape {members.shape}, or not finite")
 
     def records(self, seed: int) -> list[FoldResult]:
         """Read every record of a seed, in the order of folds; errors as `read`."""
@@ -281,7 +288,7 @@ def writing(out: Path, manifest: RunManifest) -> Iterator[RunDirectory]:
 
 def _require_same(path: Path, there: RunManifest, asked: RunManifest) -> None:
     if there.digest == asked.digest:
-        return
+        return _require_fixed(path, there, asked)
     from mer_flow.store.schema import differing_keys
 
     both = (manifest.identity.model_dump(mode="json") for manifest in (there, asked))
@@ -290,6 +297,20 @@ def _require_same(path: Path, there: RunManifest, asked: RunManifest) -> None:
         f"{path} holds a run of another configuration ({'; '.join(differing) or 'digests differ'}); "
         "give another --out, or move it away"
     )
+
+
+def _require_fixed(path: Path, there: RunManifest, asked: RunManifest) -> None:
+    """Refuse another headline than a run began with: once its scores are known that would be a choice."""
+    for name in ("headline", "tail_epochs"):
+        fixed, wish = (getattr(manifest.settings, name) for manifest in (there, asked))
+        if fixed != wish:
+            flag = f"--{name.replace('_', '-')}"
+            remedy = f"leave {flag} out" if fixed is None else f"give {flag} {fixed}"
+            raise RunError(
+                f"{path} began with {name} {fixed or 'left open'}, asked for is {wish or 'none'}; it is "
+                f"fixed before a run: {remedy} to continue this one, or another --out to begin anew. Tables "
+                "have last and tail both"
+            )
 
 
 def _short(value: Any) -> str:

@@ -9,7 +9,7 @@ import subprocess
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -88,6 +88,44 @@ class FoldRows(_Part):
     inner: tuple[int, ...]
 
 
+class Member(_Part):
+    """A run, or one seed of it, that another run is made of.
+
+    Attributes:
+        name: Of its directory, and with pooled seeds the seed.
+        title: As a table has it.
+        digest: Of its identity.
+        input: What it reads, as in `whole-28:scaled`.
+        seeds: Seed of the whole to the member's seed that goes into it; a member of one seed goes into every
+            one.
+    """
+
+    name: str
+    title: str
+    digest: str
+    input: str
+    seeds: dict[int, int]
+
+
+class Derived(_Part):
+    """How a run was made of others; nothing of it was trained.
+
+    Attributes:
+        how: `ensemble`, `jackknife` or `nested`; the latter two choose one member per fold.
+        selection: Which epochs of a member count.
+        mean: What an ensemble averages, `log-probability` or `probability`; empty for a choice.
+        weights: `equal`, or `fitted` in each fold on the other folds' subjects; `one` for a choice.
+        inner_k: Inner folds of `nested`; None otherwise.
+    """
+
+    how: Literal["ensemble", "jackknife", "nested"]
+    members: tuple[Member, ...]
+    selection: str
+    mean: str = ""
+    weights: Literal["equal", "fitted", "one"] = "one"
+    inner_k: int | None = None
+
+
 class RunManifest(_Part):
     """A run as it is written down.
 
@@ -105,6 +143,7 @@ class RunManifest(_Part):
         warnings: What a reader of the scores should know.
         deviations: How a composite differs from the official one.
         commit: Git commit of the source tree, with `+` where it had changes; empty outside a checkout.
+        derived: The runs that it was made of, and how; None for a run that was trained.
     """
 
     schema_version: int = SCHEMA_VERSION
@@ -138,6 +177,17 @@ class RunManifest(_Part):
     created: str
     samples: Samples
     folds: tuple[FoldRows, ...]
+    derived: Derived | None = None
+
+    @property
+    def is_choice(self) -> bool:
+        """Whether each of its folds is that of a member chosen for it."""
+        return self.derived is not None and self.derived.how != "ensemble"
+
+    @property
+    def epochs(self) -> int:
+        """Epochs recorded per fold; a classifier is fitted once."""
+        return 1 if self.identity.recipe is None else self.identity.recipe.epochs
 
     def path(self, out: Path) -> Path:
         """Return the run's directory below `out`."""

@@ -63,12 +63,6 @@ class Planned:
     notes: tuple[str, ...] = ()
     seconds: float | None = None
 
-    @property
-    def epochs(self) -> int:
-        """Epochs per fold; a classifier is fitted once."""
-        recipe = self.manifest.identity.recipe
-        return 1 if recipe is None else recipe.epochs
-
 
 @dataclass(frozen=True)
 class Finished:

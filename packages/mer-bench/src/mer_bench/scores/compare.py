@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -42,14 +43,19 @@ class Comparison:
         return asdict(self)
 
 
-def refuse_incomparable(a: RunDirectory, b: RunDirectory) -> None:
+def refuse_incomparable(a: RunDirectory, b: RunDirectory, purpose: str = "cannot be compared") -> None:
     """Check that two runs tested the same samples, with the same labels, in the same folds.
+
+    Args:
+        a: One run.
+        b: The other.
+        purpose: How an error begins, after the names of the two.
 
     Raises:
         RunError: They did not; says in what they differ.
     """
     ours, theirs = a.manifest, b.manifest
-    where = f"{a.path} and {b.path} cannot be compared: "
+    where = f"{a.path} and {b.path} {purpose}: "
     for name, one, other in (
         ("protocol", ours.protocol, theirs.protocol),
         ("label scheme", ours.identity.scheme, theirs.identity.scheme),
@@ -69,8 +75,26 @@ def refuse_incomparable(a: RunDirectory, b: RunDirectory) -> None:
         raise RunError(
             f"{where}{len(relabelled)} samples have other labels, as {relabelled[0]} (one may be a control)"
         )
-    if _test_folds(a) != _test_folds(b):
-        raise RunError(f"{where}their folds hold out different samples")
+    folds, other_folds = _test_folds(a), _test_folds(b)
+    apart = sorted(
+        name for name in folds.keys() | other_folds.keys() if folds.get(name) != other_folds.get(name)
+    )
+    if apart:
+        counts = f"{len(apart)} folds, as {apart[0]}, of {len(folds)} and {len(other_folds)}"
+        raise RunError(f"{where}their folds hold out different samples ({counts})")
+
+
+def common_headline(runs: Sequence[RunDirectory]) -> str:
+    """Return the headline of some runs, `last` or `tail`; a run of a single epoch agrees with any.
+
+    Raises:
+        RunError: They have different ones.
+    """
+    found = {run.manifest.settings.headline: run for run in runs if run.manifest.epochs > 1}
+    if len(found) > 1:
+        named = ", ".join(f"{run.path} has {name}" for name, run in found.items())
+        raise RunError(f"the runs have different headlines ({named}); say which of them counts")
+    return next(iter(found), "last")
 
 
 def _test_folds(run: RunDirectory) -> dict[str, frozenset[str]]:
@@ -83,23 +107,24 @@ def _predictions(run: RunDirectory, seeds: tuple[int, ...], selection: str) -> n
     labels = run.column("labels")
     predicted = np.full((len(seeds), len(labels)), -1)
     for row, records in zip(predicted, complete_records(run, seeds).values(), strict=True):
-        chosen = select(records, labels, selection)
+        chosen = select(records, labels, selection, run.manifest.settings.tail_epochs)
         row[chosen.index] = chosen.predicted
     return predicted[:, np.argsort(run.column("sample_ids"))]
 
 
 def compare_runs(
-    a: RunDirectory, b: RunDirectory, *, selection: str = "last", draws: int = 10000, seed: int = 0
+    a: RunDirectory, b: RunDirectory, *, selection: str | None = None, draws: int = 10000, seed: int = 0
 ) -> Comparison:
     """Compare two complete runs over the seeds that both have.
 
-    The `selection` is `last`, `inner` or `oracle` (which leaks); `seed` decides the `draws` resamples and
-    exchanges of the paired tests.
+    The `selection` is by default the headline of both, else `last`, `tail`, `inner` or one that leaks; `seed`
+    decides the `draws` resamples and exchanges of the paired tests.
 
     Raises:
-        RunError: One is incomplete, they are not comparable, or they share no seed.
+        RunError: One is incomplete, they are not comparable, have different headlines, or share no seed.
     """
     refuse_incomparable(a, b)
+    selection = selection or common_headline((a, b))
     seeds = tuple(sorted(set(a.seeds) & set(b.seeds)))
     if not seeds:
         raise RunError(f"{a.path} has seeds {list(a.seeds)}, {b.path} has {list(b.seeds)}; they share none")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -13,9 +13,9 @@ from mer_bench.errors import RunError, UsageError
 from mer_bench.runs.directory import RunDirectory
 from mer_bench.runs.manifest import RunManifest
 from mer_bench.scores.bootstrap import bootstrap_interval, subject_confusions
-from mer_bench.scores.metrics import CLASS_METRICS, METRICS, Metric, pools
+from mer_bench.scores.metrics import CLASS_METRICS, METRICS, Metric, confusion_matrix, pools, uar, uf1
 from mer_bench.scores.published import PublishedScore, scores_beside
-from mer_bench.scores.selection import Selected, select
+from mer_bench.scores.selection import HEADLINES, Selected, select
 from mer_bench.training.result import FoldResult
 
 
@@ -65,21 +65,43 @@ class PoolSummary:
 
 
 @dataclass(frozen=True)
+class MemberSummary:
+    """A member of a run that is made of others.
+
+    Attributes:
+        input: What it reads, as in `whole-28:scaled`.
+        weight: Mean over folds and seeds; of a choice, the share of folds for which it was chosen.
+        uf1: On its own, over all samples, mean over seeds.
+        uar: Likewise.
+    """
+
+    name: str
+    title: str
+    input: str
+    weight: float
+    uf1: float
+    uar: float
+
+
+@dataclass(frozen=True)
 class RunSummary:
     """A complete run.
 
     Attributes:
         path: Its directory.
         seeds: The seeds summarised.
-        selections: Selection (`last`, then `inner` and `oracle` where they say more) to pool to summary.
+        selections: Selection to pool to summary: the headline, the other of `last` and `tail`, then `inner`,
+            `oracle` and `naive` where they say more.
         epochs: Epochs recorded per fold.
-        chosen_epochs: Selection to the median chosen epoch over folds and seeds.
+        chosen_epochs: Selection to the median chosen epoch over folds and seeds; the first of those of
+            `tail`.
         train_accuracy: Accuracy on the training samples after the last epoch, averaged over folds and seeds.
         seconds: Training time, summed over folds and seeds.
         devices: Every device and engine that trained a fold.
         samples: Number of tested samples.
         subjects: Number of tested subjects.
         notes: What training noted of folds, beyond the manifest's warnings, and a change of device.
+        members: Of a run that is made of others, those.
     """
 
     manifest: RunManifest
@@ -94,11 +116,24 @@ class RunSummary:
     samples: int
     subjects: int
     notes: tuple[str, ...] = ()
+    members: tuple[MemberSummary, ...] = ()
 
     @property
     def title(self) -> str:
         """The model's title, with what sets this run apart from its default."""
         return run_title(self.manifest)
+
+    @property
+    def headline(self) -> str:
+        """The selection that was fixed before the run, `last` or `tail`."""
+        return self.manifest.settings.headline
+
+    @property
+    def shown(self) -> tuple[str, ...]:
+        """The selections that a table shows: one of `last` and `tail` where they are the same epoch."""
+        return tuple(
+            n for n in self.selections if self.epochs > 1 or n not in HEADLINES or n == self.headline
+        )
 
     @property
     def recipe(self) -> str:
@@ -129,14 +164,15 @@ class RunSummary:
         return identity.protocol, identity.scheme, databases, self.samples, len(self.manifest.folds)
 
     def gap(self, selection: str, pool: str, metric: str) -> float:
-        """Return how much a selection gains over `last`; for `oracle` that is the leakage gap."""
-        chosen, last = (self.selections[name][pool].figures[metric].mean for name in (selection, "last"))
-        return chosen - last
+        """Return how much a selection gains over the headline; for `oracle` that is the leakage gap."""
+        pair = selection, self.headline
+        chosen, honest = (self.selections[name][pool].figures[metric].mean for name in pair)
+        return chosen - honest
 
     def to_json(self) -> dict[str, Any]:
         """Return plain numbers, lists and text."""
         told = ("model", "protocol", "classes", "parameters", "deviations", "warnings")
-        mine = ("path", "title", "seeds", "epochs", "samples", "subjects", "devices", "notes")
+        mine = ("path", "title", "headline", "seeds", "epochs", "samples", "subjects", "devices", "notes")
         return {
             **{name: getattr(self.manifest, name) for name in told},
             **{name: getattr(self, name) for name in (*mine, "train_accuracy", "chosen_epochs")},
@@ -144,6 +180,8 @@ class RunSummary:
             "folds": len(self.manifest.folds),
             "view": self.manifest.identity.input,
             "training_seconds": self.seconds,
+            "derived": self.manifest.derived and self.manifest.derived.model_dump(mode="json"),
+            "members": [asdict(member) for member in self.members],
             "control": self.is_control,
             "comparable_with_published": self.comparable,
             "selections": {
@@ -183,8 +221,15 @@ def run_title(manifest: RunManifest, named: bool = True) -> str:
     return manifest.title + (f" ({', '.join(aside)})" if aside else "") + shuffled
 
 
-def complete_records(run: RunDirectory, seeds: Sequence[int] | None = None) -> dict[int, list[FoldResult]]:
+def complete_records(
+    run: RunDirectory, seeds: Sequence[int] | None = None, purpose: str = "cannot be tabulated"
+) -> dict[int, list[FoldResult]]:
     """Read every record of some seeds of a run, by default all, in the order of folds.
+
+    Args:
+        run: The run.
+        seeds: Its seeds; all by default.
+        purpose: What an error says an incomplete run is not good for.
 
     Raises:
         UsageError: A seed was never asked for.
@@ -194,13 +239,13 @@ def complete_records(run: RunDirectory, seeds: Sequence[int] | None = None) -> d
     strange = [seed for seed in wanted if seed not in run.seeds]
     if strange:
         raise UsageError(f"{run.path} has seeds {list(run.seeds)}, not {strange}")
-    status = run.status(wanted)
-    if not status.complete:
-        raise RunError(
-            f"{run.path} is incomplete and cannot be tabulated. {status.describe_gaps()}. "
-            "Run the same `mer-bench run` command again to train what is missing"
-        )
-    return {seed: run.records(seed) for seed in wanted}
+    try:
+        return {seed: run.records(seed) for seed in wanted}
+    except RunError:
+        gaps = run.status(wanted).describe_gaps()
+    raise RunError(
+        f"{run.path} is incomplete and {purpose}. {gaps}. Run the same command again to train what is missing"
+    )
 
 
 def summarise(run: RunDirectory, seeds: Sequence[int] | None = None, draws: int = 2000) -> RunSummary:
@@ -214,8 +259,11 @@ def summarise(run: RunDirectory, seeds: Sequence[int] | None = None, draws: int 
     records = complete_records(run, seeds)
     labels = run.column("labels")
     every = [record for folds in records.values() for record in folds]
-    rules = _selections_of(every)
-    picked = {rule: [select(folds, labels, rule) for folds in records.values()] for rule in rules}
+    tail = run.manifest.settings.tail_epochs
+    picked = {
+        rule: [select(folds, labels, rule, tail) for folds in records.values()]
+        for rule in _selections_of(run.manifest, every)
+    }
     tested = picked["last"][0].index
     known, noted = run.manifest.warnings, [(record.fold, note) for record in every for note in record.notes]
     fresh = [(fold, note) for fold, note in noted if f"fold '{fold}': {note}" not in known]
@@ -223,7 +271,7 @@ def summarise(run: RunDirectory, seeds: Sequence[int] | None = None, draws: int 
         manifest=run.manifest,
         path=str(run.path),
         seeds=tuple(records),
-        selections={rule: _pool_summaries(run, each, draws) for rule, each in picked.items()},
+        selections=_summarised(run, picked, draws),
         epochs=max(len(record.logits) for record in every),
         chosen_epochs={
             rule: float(np.median([[*one.epochs.values()] for one in each])) for rule, each in picked.items()
@@ -234,14 +282,36 @@ def summarise(run: RunDirectory, seeds: Sequence[int] | None = None, draws: int 
         samples=len(tested),
         subjects=len(np.unique(run.column("subjects")[tested])),
         notes=(*_mixed_devices(every), *run.describe_notes(fresh)),
+        members=_members(run, records) if run.manifest.derived else (),
     )
 
 
-def _selections_of(records: Sequence[FoldResult]) -> list[str]:
-    """Return `last`, `inner` where subjects were reserved, `oracle` where there are several epochs."""
+def _members(run: RunDirectory, records: dict[int, list[FoldResult]]) -> tuple[MemberSummary, ...]:
+    assert run.manifest.derived is not None
+    labels, classes, found = run.column("labels"), len(run.manifest.classes), []
+    for place, member in enumerate(run.manifest.derived.members):
+        confusions = np.array(
+            [
+                sum(
+                    confusion_matrix(labels[record.test_index], record.members[place].argmax(1), classes)
+                    for record in each
+                )
+                for each in records.values()
+            ]
+        )
+        weights = [r.decided["weights"][member.name] for each in records.values() for r in each]
+        means = float(uf1(confusions).mean()), float(uar(confusions).mean())
+        who = member.name, member.title, member.input
+        found.append(MemberSummary(*who, float(np.mean(weights)), *means))
+    return tuple(found)
+
+
+def _selections_of(manifest: RunManifest, records: Sequence[FoldResult]) -> list[str]:
+    """Return the headline and its like, `inner` where subjects were reserved, `oracle` of several epochs."""
     inner = all(record.inner_index.size for record in records)
     oracle = any(len(record.logits) > 1 for record in records)
-    return ["last", *["inner"] * inner, *["oracle"] * oracle]
+    honest = sorted(HEADLINES, key=lambda name: name != manifest.settings.headline)
+    return [*honest, *["inner"] * inner, *["oracle"] * oracle, *["naive"] * manifest.is_choice]
 
 
 def _mixed_devices(records: Sequence[FoldResult]) -> tuple[str, ...]:
@@ -251,6 +321,18 @@ def _mixed_devices(records: Sequence[FoldResult]) -> tuple[str, ...]:
         return ()
     named = ", ".join(f"{count} on {device}" for device, count in sorted(counts.items()))
     return (f"folds were trained on more than one device or precision ({named}), which agree up to rounding",)
+
+
+def _summarised(
+    run: RunDirectory, picked: dict[str, list[Selected]], draws: int
+) -> dict[str, dict[str, PoolSummary]]:
+    """Summarise each selection; those that predict the same, as `last` and `tail` of one epoch, but once."""
+    done: dict[bytes, dict[str, PoolSummary]] = {}
+    found = {}
+    for rule, each in picked.items():
+        key = b"".join(one.predicted.tobytes() for one in each)
+        done[key] = found[rule] = done.get(key) or _pool_summaries(run, each, draws)
+    return found
 
 
 def _pool_summaries(run: RunDirectory, picked: Sequence[Selected], draws: int) -> dict[str, PoolSummary]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -22,9 +23,13 @@ class FoldResult:
         train_loss: `(epochs,)` float32, mean over the training samples.
         train_accuracy: `(epochs,)` float32 in [0, 1].
         seconds: Wall time this fold took (its share, where folds were stacked).
-        engine: `local`, `stacked` or `classifier`.
+        engine: `local`, `stacked` or `classifier`; of a run made of others how it was made, as in `ensemble`.
         device: As torch names it; with `(tf32)` where a GPU multiplied matrices so.
         notes: What a reader of the score should know, as in a class absent from training.
+        members: `(M, n, classes)` float32, logits or log probabilities of the members of a run made of
+            others.
+        decided: What was decided in this fold: `weights` of the members and, where one was chosen, the
+            `scores` it was chosen by; each by the member's name.
     """
 
     fold: str
@@ -39,3 +44,5 @@ class FoldResult:
     engine: str
     device: str
     notes: tuple[str, ...] = ()
+    members: np.ndarray = field(default_factory=lambda: np.empty((0, 0, 0), np.float32))
+    decided: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
