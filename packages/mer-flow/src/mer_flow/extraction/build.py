@@ -59,6 +59,7 @@ class BuildSummary:
         flow_process: Whether one more process computed the flow.
         stage_seconds: Seconds per stage, summed over workers.
         peak_mb: Largest peak resident memory of a worker, MB.
+        warnings: Library versions other than the store's first build had.
     """
 
     database: str
@@ -73,6 +74,7 @@ class BuildSummary:
     flow_process: bool = False
     stage_seconds: Counter[str] = field(default_factory=Counter)
     peak_mb: float = 0.0
+    warnings: list[str] = field(default_factory=list)
 
     @property
     def kernel_fraction(self) -> float:
@@ -95,7 +97,7 @@ class BuildSummary:
             head += "; nothing to do, the store is complete for these parameters"
         else:
             head += ", nothing new built"
-        lines = [head]
+        lines = [head, *(f"  warning: {warning}" for warning in self.warnings)]
         lines += [f"  fallback {name}: {count} samples" for name, count in sorted(self.fallbacks.items())]
         if self.failed:
             lines.append(f"  {len(self.failed)} failed (recorded in the store; --retry-failed tries again):")
@@ -185,6 +187,7 @@ def build_store(
     workers = options.workers or usable_cores()
     summary = BuildSummary(source.database, store, len(samples), workers=workers, flow_process=batched)
     with StoreWriter(store, store_pipeline(config, keep), keep.encoding()) as writer:
+        summary.warnings = writer.warnings
         done = writer.begin(source.database, reading.table)
         left_out = done if options.retry_failed else done | writer.failed(source.database)
         tasks = [ClipTask.of(locator, sample) for sample in samples if sample.sample_id not in left_out]
@@ -217,7 +220,7 @@ def _extracted(
 def store_pipeline(config: PipelineConfig, keep: Keep) -> dict[str, Any]:
     """Return everything a store records about its making: parameters, library versions, what is kept.
 
-    Two stores with equal records hold comparable maps.
+    Two stores whose records agree in what `deciding` keeps of them hold comparable maps.
     """
     record = pipeline_record(config)
     return {
