@@ -218,12 +218,9 @@ class StoreWriter:
                 self.pipeline, self._builds = store.pipeline, store.builds[1:]
                 for database in store.databases:
                     self._load_database(store, database)
-        manifest = self._parts / MANIFEST
-        if not manifest.exists():
+        begun = _manifest(self._parts)
+        if begun is None:
             return
-        message = f"{manifest} is damaged ({{}}). Delete {self._parts} and build again."
-        with schema.explained(message, ValueError, TypeError):
-            begun = dict(json.loads(manifest.read_text(encoding="utf-8")))
         where = f"the unfinished build in {self._parts}"
         builds = begun.pop("builds", [])
         schema.refuse_other(begun, {**self.pipeline, **_SCHEMA}, where, "delete that folder")
@@ -341,6 +338,27 @@ class StoreWriter:
                 present = old.group(database) if old and database in old.databases else None
                 group = create_group(new, database)
                 _write_database(group, self._entries[database], present, self.options.compression)
+
+
+def begun_pipeline(path: Path) -> dict[str, Any]:
+    """Return the pipeline that a store, or else an unfinished build of it, was begun with; empty for neither.
+
+    Raises:
+        StoreError: What is there cannot be read.
+    """
+    if path.exists():
+        with FlowStore(path) as store:
+            return store.pipeline
+    return _manifest(schema.parts_folder(path)) or {}
+
+
+def _manifest(parts: Path) -> dict[str, Any] | None:
+    path = parts / MANIFEST
+    if not path.exists():
+        return None
+    message = f"{path} is damaged ({{}}). Delete {parts} and build again."
+    with schema.explained(message, ValueError, TypeError):
+        return dict(json.loads(path.read_text(encoding="utf-8")))
 
 
 def _write_database(group: h5py.Group, entries: _Entries, present: h5py.Group | None, level: int) -> None:
