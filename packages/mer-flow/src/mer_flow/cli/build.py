@@ -83,7 +83,7 @@ FLAGS = {
 @click.option(
     "--flow-backend",
     type=click.Choice(["opencv", "torch"]),
-    help="What computes the flow: OpenCV, or PyTorch, about five times as fast.  [default: opencv]",
+    help="What computes the flow: OpenCV, or PyTorch, 3.3 to 4.7 times as fast.  [default: opencv]",
 )
 @click.option(
     "--device", type=click.Choice(["auto", "cpu", "cuda"]), help="Where PyTorch computes it.  [default: auto]"
