@@ -230,6 +230,8 @@ def test_find_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert find_store(None) == tmp_path / "gone.h5"
     with pytest.raises(DataError, match="from --store"):
         find_store(tmp_path / "other.h5")
+    with pytest.raises(DataError, match=r"from --store\) is a folder; give the HDF5 file"):
+        find_store(tmp_path)
 
 
 def test_find_stores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

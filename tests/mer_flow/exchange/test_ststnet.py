@@ -332,6 +332,19 @@ def test_command_reports_and_exits(flat: Path, labels: Path, tmp_path: Path) -> 
     assert "no-file: 1" in result.stderr and "add the files and import again" in result.stderr
 
 
+def test_the_command_shows_a_few_problems_of_a_kind_and_json_all(
+    flat: Path, labels: Path, tmp_path: Path
+) -> None:
+    for i in range(25):
+        shutil.copy(flat / ROWS[0][4], flat / f"sub99_EP{i:02d}_01.png")
+    arguments = ["import", "ststnet", str(flat), "--labels", str(labels), "--store", str(tmp_path / "c.h5")]
+    result = CliRunner().invoke(cli, arguments)
+    assert "no-label: 25" in result.stderr and "... and 15 more" in result.stderr
+    assert result.stderr.count("sub99_EP") == 10 and "--json lists all of them" in result.stderr
+    listed = json.loads(CliRunner().invoke(cli, [*arguments, "--json"]).stdout)["problems"]
+    assert len(listed) == 25
+
+
 @pytest.mark.slow
 def test_published_maps(shared_data: Path, tmp_path: Path) -> None:
     store, labels = tmp_path / "public.h5", shared_data / "megc2019_combined_3class_gt.csv"

@@ -21,10 +21,10 @@ from mer_flow.config import PipelineConfig
 from mer_flow.databases import get_database
 from mer_flow.databases.clips import ClipTask
 from mer_flow.databases.source import Source
-from mer_flow.extraction.build import BuildOptions, BuildSummary, build_store
+from mer_flow.extraction.build import BuildOptions, BuildSummary, build_store, inherit, store_pipeline
 from mer_flow.extraction.extractor import extractor
 from mer_flow.extraction.sample import Keep, extract_record
-from mer_flow.samples import UNKNOWN_FRAME, Sample
+from mer_flow.samples import UNKNOWN_FRAME, Sample, SampleTable
 from mer_flow.store.encode import SampleRecord
 from mer_flow.store.reader import FlowStore
 from mer_flow.store.verify import verify_store
@@ -294,6 +294,43 @@ def test_flags_override_set_and_set_the_file(
         assert [s.apex_source for s in found.samples("casme2")] == ["midpoint"]
         config = found.pipeline["config"]
     assert (config["apex"]["at_onset"], config["stabilise"]["method"]) == ("spot", "median")
+
+
+def test_a_later_build_does_as_the_first_and_says_so(
+    tree: Callable[[str], Path], command: Callable[..., list[str]], tmp_path: Path
+) -> None:
+    store = tmp_path / "flows.h5"
+    first = command(
+        tree("casme2"), store, "--limit", "1", "--workers", "1", "--keep-faces", "--apex", "midpoint"
+    )
+    subprocess.run(first, check=True)
+    bare = [sys.executable, "-m", "mer_flow.cli", "build", "--db", "samm", "--root", str(tree("samm"))]
+    bare += ["--store", str(store), "--limit", "1", "--workers", "1", "--quiet", "--json"]
+    done = subprocess.run(bare, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "align.size=64" in done.stderr and "keep.faces=True" in done.stderr
+    taken = json.loads(done.stdout)["inherited"]
+    assert taken["config.apex.source"] == "midpoint" and taken["config.flow.warps"] == 2
+    assert "config.strain.smooth_sigma" not in taken
+    with FlowStore(store) as found:
+        assert found.has("samm", "faces")
+        assert [sample.apex_source for sample in found.samples("samm")] == ["midpoint"]
+    other = subprocess.run([*bare, "--set", "flow.warps=3"], capture_output=True, text=True)
+    assert other.returncode == 1
+    assert "(1 differ): config.flow.warps: 2 there, 3 now" in other.stderr
+
+
+def test_an_unfinished_build_is_continued_as_it_was_begun(tmp_path: Path) -> None:
+    store = tmp_path / "flows.h5"
+    config = PipelineConfig(flow={"tau": 0.2})
+    sample = Sample("samm/006/c", "samm", "samm/006", "c", 1, 5, 9, "sheet", "anger", "4", 1, 200.0)
+    with StoreWriter(store, store_pipeline(config, Keep(clips=3))) as writer:
+        writer.begin("samm", SampleTable([sample]))
+        writer.fail(sample.sample_id, "frames", "no folder")
+    again, keep, taken = inherit(store, {"flow": {"warps": "7"}}, {"faces": True})
+    assert (again.flow.tau, again.flow.warps, keep) == (0.2, 7, Keep(clips=3, faces=True))
+    assert taken == {"config.flow.tau": 0.2, "keep.clips": 3}
+    assert inherit(tmp_path / "new.h5", {}, {}) == (PipelineConfig(), Keep(), {})
 
 
 def test_an_apex_on_the_onset_is_kept_spotted_or_dropped(

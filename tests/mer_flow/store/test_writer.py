@@ -7,6 +7,7 @@ import stat
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -64,6 +65,48 @@ def test_another_parameter_is_refused_and_named(tmp_path: Path) -> None:
     assert "tau" not in text
     assert path.read_bytes() == before
     assert not path.with_name("store.h5.lock").exists()
+
+
+def versions(numpy: str, cv2: str = "cv2 4.11.0") -> dict[str, Any]:
+    made = {"numpy": numpy, "flow_backend": cv2, "region_backend": "mediapipe 0.10.30, model 64184e22"}
+    return {**PIPELINE, "versions": made}
+
+
+def test_another_patch_version_extends_the_store_and_is_recorded(tmp_path: Path) -> None:
+    path = tmp_path / "store.h5"
+    first, second, third = versions("2.1.0"), versions("2.1.1"), versions("2.1.1", "cv2 4.12.0")
+    write(path, [row(0)], first)
+    with StoreWriter(path, second) as writer:  # killed after one commit
+        assert writer.warnings == [
+            f"numpy was 2.1.0 when {path} was begun and is 2.1.1 now; both are recorded"
+        ]
+        writer.begin("samm", SampleTable([row(0), row(1)]))
+        writer.commit(ONE, encoded(1))
+    assert write(path, [row(0), row(1), row(2)], third) == {ZERO, ONE}
+    before = path.read_bytes()
+    write(path, [row(0), row(1), row(2)], versions("9"))  # nothing to do, so nothing to record
+    assert path.read_bytes() == before
+    with FlowStore(path) as store:
+        assert store.pipeline == first
+        assert store.builds == [first["versions"], second["versions"], third["versions"]]
+    assert verify_store(path) == []
+    with pytest.raises(StoreMismatchError, match=r"1 differ.*flow_backend: 'cv2 4' there, 'cv2 5' now"):
+        write(path, [row(3)], versions("2.1.0", "cv2 5.0.0"))
+    other = versions("2.1.0")
+    other["versions"]["region_backend"] = "mediapipe 0.10.30, model 0badf00d"
+    with pytest.raises(StoreMismatchError, match=r"1 differ.*region_backend"):
+        write(path, [row(3)], other)
+
+
+def test_parts_of_other_versions_are_recorded(tmp_path: Path) -> None:
+    path = tmp_path / "store.h5"
+    for i, version in enumerate(("2.1.0", "2.1.1")):  # both killed before the store is there
+        with StoreWriter(path, versions(version)) as writer:
+            writer.begin("samm", SampleTable([row(0), row(1)]))
+            writer.commit(row(i).sample_id, encoded(i))
+    assert write(path, [row(0), row(1)], versions("2.1.2")) == {ZERO, ONE}
+    with FlowStore(path) as store:
+        assert [build["numpy"] for build in store.builds] == ["2.1.0", "2.1.1"]
 
 
 def test_a_long_list_of_differences_is_cut_short(tmp_path: Path) -> None:

@@ -131,6 +131,10 @@ def find_store(given: Path | None) -> Path:
         )
     if not named.is_file():
         origin = "--store" if given else STORE_VARIABLE
+        if named.is_dir():
+            raise DataError(
+                f"store {named} (from {origin}) is a folder; give the HDF5 file, as {named / 'flows.h5'}"
+            )
         raise DataError(
             f"store {named} (from {origin}) does not exist; "
             f"make it with `mer-flow build --db NAME --root DIR --store {named}`"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
 
 _FILE = click.Path(path_type=Path, dir_okay=False)
 _FOLDER = click.Path(path_type=Path, file_okay=False)
+
+#: Problems of one kind that an import prints; `--json` has all.
+SHOWN = 10
 
 _JSON = click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
 _INTO = click.option("--store", required=True, type=_FILE, help="HDF5 file to make or extend.")
@@ -140,7 +144,9 @@ def _tell_import(summary: ImportSummary, as_json: bool) -> None:
         elif summary.already:
             click.echo(f"{summary.already} of them were there already")
     if summary.problems:
-        click.echo(report(summary.problems), err=True)
+        click.echo(report(summary.problems, limit=SHOWN), err=True)
+        if max(Counter(problem.kind for problem in summary.problems).values()) > SHOWN:
+            click.echo("--json lists all of them", err=True)
     if not summary.complete:
         raise click.exceptions.Exit(1)
 

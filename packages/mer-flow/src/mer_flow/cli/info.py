@@ -41,6 +41,10 @@ def _lines(summary: dict[str, Any]) -> list[str]:
         f"maps {summary['kind']}, {side}×{side}, {unit}; pipeline {summary['pipeline_hash'][:12]}; "
         f"content {summary['digest'][:12]}; {summary['created_with']}",
     ]
+    if len(summary["builds"]) > 1:
+        lines.append(
+            f"made by {len(summary['builds'])} builds of different library versions (--json lists them)"
+        )
     if summary["unfinished"]:
         lines.append(
             f"an unfinished build has committed {summary['unfinished']} more; "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from functools import partial
@@ -19,10 +19,12 @@ from mer_flow.databases.source import Source
 from mer_flow.extraction.batched import run_batched
 from mer_flow.extraction.extractor import pipeline_record, resolve
 from mer_flow.extraction.sample import Keep, Outcome, extract_sample, outcome_of
-from mer_flow.store.writer import StoreWriter
+from mer_flow.store.schema import differing_keys
+from mer_flow.store.writer import StoreWriter, begun_pipeline
 from mer_flow.work.errors import SheetError, StoreMismatchError, UsageError
 from mer_flow.work.executor import LocalProcesses, run_all, usable_cores
 from mer_flow.work.progress import Progress, duration
+from mer_flow.work.settings import layered
 
 #: Stages that count as kernels: decoding, face analysis, flow, head motion and strain, compression.
 KERNELS = ("decode", "face", "flow", "stabilise", "compress")
@@ -59,6 +61,7 @@ class BuildSummary:
         flow_process: Whether one more process computed the flow.
         stage_seconds: Seconds per stage, summed over workers.
         peak_mb: Largest peak resident memory of a worker, MB.
+        warnings: Library versions other than the store's first build had.
     """
 
     database: str
@@ -73,6 +76,7 @@ class BuildSummary:
     flow_process: bool = False
     stage_seconds: Counter[str] = field(default_factory=Counter)
     peak_mb: float = 0.0
+    warnings: list[str] = field(default_factory=list)
 
     @property
     def kernel_fraction(self) -> float:
@@ -95,7 +99,7 @@ class BuildSummary:
             head += "; nothing to do, the store is complete for these parameters"
         else:
             head += ", nothing new built"
-        lines = [head]
+        lines = [head, *(f"  warning: {warning}" for warning in self.warnings)]
         lines += [f"  fallback {name}: {count} samples" for name, count in sorted(self.fallbacks.items())]
         if self.failed:
             lines.append(f"  {len(self.failed)} failed (recorded in the store; --retry-failed tries again):")
@@ -185,6 +189,7 @@ def build_store(
     workers = options.workers or usable_cores()
     summary = BuildSummary(source.database, store, len(samples), workers=workers, flow_process=batched)
     with StoreWriter(store, store_pipeline(config, keep), keep.encoding()) as writer:
+        summary.warnings = writer.warnings
         done = writer.begin(source.database, reading.table)
         left_out = done if options.retry_failed else done | writer.failed(source.database)
         tasks = [ClipTask.of(locator, sample) for sample in samples if sample.sample_id not in left_out]
@@ -217,7 +222,7 @@ def _extracted(
 def store_pipeline(config: PipelineConfig, keep: Keep) -> dict[str, Any]:
     """Return everything a store records about its making: parameters, library versions, what is kept.
 
-    Two stores with equal records hold comparable maps.
+    Two stores whose records agree in what `deciding` keeps of them hold comparable maps.
     """
     record = pipeline_record(config)
     return {
@@ -226,3 +231,29 @@ def store_pipeline(config: PipelineConfig, keep: Keep) -> dict[str, Any]:
         "versions": record["versions"],
         "keep": keep.model_dump(),
     }
+
+
+def inherit(
+    store: Path, config: Mapping[str, Any], keep: Mapping[str, Any]
+) -> tuple[PipelineConfig, Keep, dict[str, Any]]:
+    """Complete settings by those that a store, or an unfinished build of it, was begun with.
+
+    Args:
+        store: The HDF5 file; it need not exist.
+        config: Section -> key -> value, of what is asked for.
+        keep: Fields of `Keep` that are asked for.
+
+    Returns:
+        The settings, and dotted key -> value of what the store gave instead of the default.
+
+    Raises:
+        UsageError: A setting is unknown or wrong.
+        StoreError: The store cannot be read.
+    """
+    begun, told = begun_pipeline(store), {"config": config, "keep": keep}
+    if "config" not in begun or "keep" not in begun:  # nothing there, or imported maps
+        return PipelineConfig(**config), Keep(**keep), {}
+    default = {"config": resolve(PipelineConfig()).to_dict(), "keep": Keep().model_dump()}
+    settings = layered({name: begun[name] for name in told}, told)
+    taken = {key: value for key, _, value in differing_keys(layered(default, told), settings)}
+    return PipelineConfig(**settings["config"]), Keep(**settings["keep"]), taken

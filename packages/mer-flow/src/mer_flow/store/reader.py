@@ -92,6 +92,12 @@ class FlowStore:
         return content
 
     @property
+    def builds(self) -> list[dict[str, str]]:
+        """Library versions of each build that differed, the one that began the store first."""
+        further = json.loads(self._open().attrs.get("builds", "[]"))
+        return [self.pipeline.get("versions", {}), *further]
+
+    @property
     def pipeline_hash(self) -> str:
         """SHA-256 of the pipeline, in hex."""
         return str(self._open().attrs["pipeline_hash"])

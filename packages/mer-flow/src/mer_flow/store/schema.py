@@ -45,6 +45,9 @@ KEPT_BY = {
     "flow_sequence": "--keep-flow-sequence consecutive",
 }
 
+#: Versions that decide the maps, by their major number; the others are recorded and warned of.
+DECIDING = ("flow_backend", "region_backend")
+
 #: Differing parameters that a message lists.
 SHOWN = 12
 
@@ -169,9 +172,22 @@ def differing_keys(stored: Mapping[str, Any], asked: Mapping[str, Any]) -> list[
     return [(key, a, b) for key, a, b in both if canonical_json(a) != canonical_json(b)]
 
 
+def deciding(pipeline: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what of a pipeline decides its maps: everything but the lesser versions.
+
+    >>> deciding({"versions": {"flow_backend": "cv2 4.11.0", "region_backend": "dlib-68", "numpy": "2.1.0"}})
+    {'versions': {'flow_backend': 'cv2 4', 'region_backend': 'dlib-68'}}
+    """
+    versions = pipeline.get("versions", {})
+    major = {
+        name: re.sub(r"\b(\d+)\.\d[\w.+]*", r"\1", versions[name]) for name in DECIDING if name in versions
+    }
+    return {**pipeline, "versions": major}
+
+
 def refuse_other(stored: Mapping[str, Any], asked: Mapping[str, Any], where: str, remedy: str) -> None:
     """Refuse to mix flow of two pipelines in one store, naming every parameter that differs."""
-    differing = differing_keys(stored, asked)
+    differing = differing_keys(deciding(stored), deciding(asked))
     if not differing:
         return
     kinds = [item.get("map_kind", {}).get("kind") for item in (stored, asked)]

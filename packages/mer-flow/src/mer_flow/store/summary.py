@@ -30,6 +30,7 @@ def summarise(store: FlowStore, scheme: str | None = None) -> dict[str, Any]:
         "digest": store.digest(),
         "pipeline_hash": store.pipeline_hash,
         "pipeline": store.pipeline,
+        "builds": store.builds,
         **store.map_kind.model_dump(),
         "samples": len(table),
         "subjects": len(table.subjects),

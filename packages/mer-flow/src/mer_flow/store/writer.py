@@ -74,7 +74,7 @@ class StoreWriter:
     Args:
         path: The HDF5 file to make or extend.
         pipeline: Every parameter of the maps, JSON-able, `map_kind` among them; a store takes samples of one
-            pipeline only.
+            pipeline only, as `schema.deciding` reads it. Other `versions` are recorded as a further build.
         options: Expected flow dtype, and the gzip level of the small columns.
 
     Raises:
@@ -95,12 +95,23 @@ class StoreWriter:
         self._rows: dict[str, dict[str, str]] = {}
         self._entries: dict[str, _Entries] = {}
         self._changed = False
+        self._versions: dict[str, Any] = dict(pipeline.get("versions", {}))
+        self._builds: list[dict[str, Any]] = []
 
     def __enter__(self) -> StoreWriter:
         with _locked(self.path) as lock:
             self._load()
             self._lock = lock.pop_all()
         return self
+
+    @property
+    def warnings(self) -> list[str]:
+        """Versions that differ from those the store was begun with, and do not decide its maps."""
+        differing = schema.differing_keys(self.pipeline.get("versions", {}), self._versions)
+        return [
+            f"{name} was {old} when {self.path} was begun and is {new} now; both are recorded"
+            for name, old, new in differing
+        ]
 
     def __exit__(self, *error: object) -> None:
         if self._lock is not None:
@@ -199,26 +210,36 @@ class StoreWriter:
     def _load(self) -> None:
         """Learn what the store and the parts hold, and refuse another pipeline."""
         self._entries = {database: {} for database in self._rows}
-        self._changed = False
+        self._changed, self._builds = False, []
         if self.path.exists():
             with FlowStore(self.path) as store:
                 remedy = "write to another store, or delete this one to build it anew"
                 schema.refuse_other(store.pipeline, self.pipeline, str(self.path), remedy)
+                self.pipeline, self._builds = store.pipeline, store.builds[1:]
                 for database in store.databases:
                     self._load_database(store, database)
-        manifest = self._parts / MANIFEST
-        if not manifest.exists():
+        begun = _manifest(self._parts)
+        if begun is None:
             return
-        message = f"{manifest} is damaged ({{}}). Delete {self._parts} and build again."
-        with schema.explained(message, ValueError, TypeError):
-            begun = dict(json.loads(manifest.read_text(encoding="utf-8")))
         where = f"the unfinished build in {self._parts}"
+        builds = begun.pop("builds", [])
         schema.refuse_other(begun, {**self.pipeline, **_SCHEMA}, where, "delete that folder")
+        if not self.path.exists():
+            self.pipeline = {name: value for name, value in begun.items() if name not in _SCHEMA}
+        for versions in (begun.get("versions", {}), *builds):
+            self._record_build(versions)
         for path, head in part_heads(self.path):
             sample_id = head["sample"]["sample_id"] if "sample" in head else head["sample_id"]
             entry = _held(head, path) if "sample" in head else Failure(**head)
             self._entries.setdefault(path.parent.name, {})[sample_id] = entry
             self._changed = True
+
+    def _record_build(self, versions: dict[str, Any]) -> bool:
+        """Add the versions of one build; returns whether they are new to the store."""
+        new = versions not in (self.pipeline.get("versions", {}), *self._builds)
+        if new:
+            self._builds.append(versions)
+        return new
 
     def _load_database(self, store: FlowStore, database: str) -> None:
         entries: _Entries = {item.sample_id: item for item in store.failures(database)}
@@ -245,9 +266,11 @@ class StoreWriter:
         """Write a sample's file into the parts folder, in place of a former one."""
         path = self._parts / database / f"{hashlib.sha256(sample_id.encode()).hexdigest()[:16]}.part"
         with _explained(f"committing {sample_id}", path):
-            if not (path.parent.is_dir() and (self._parts / MANIFEST).exists()):
+            new = self._record_build(self._versions)
+            if new or not (path.parent.is_dir() and (self._parts / MANIFEST).exists()):
                 path.parent.mkdir(parents=True, exist_ok=True)
-                write_whole(self._parts / MANIFEST, canonical_json({**self.pipeline, **_SCHEMA}).encode())
+                begun = {**self.pipeline, **_SCHEMA} | ({"builds": self._builds} if self._builds else {})
+                write_whole(self._parts / MANIFEST, canonical_json(begun).encode())
                 sync_folder(self._parts.parent)
             write_whole(path, content)
         self._changed = True
@@ -309,10 +332,33 @@ class StoreWriter:
             new.attrs["created_with"] = f"mer-flow {__version__}"
             new.attrs["pipeline"] = canonical_json(self.pipeline)
             new.attrs["pipeline_hash"] = schema.pipeline_hash(self.pipeline)
+            if self._builds:
+                new.attrs["builds"] = canonical_json(self._builds)
             for database in sorted(name for name, entries in self._entries.items() if entries):
                 present = old.group(database) if old and database in old.databases else None
                 group = create_group(new, database)
                 _write_database(group, self._entries[database], present, self.options.compression)
+
+
+def begun_pipeline(path: Path) -> dict[str, Any]:
+    """Return the pipeline that a store, or else an unfinished build of it, was begun with; empty for neither.
+
+    Raises:
+        StoreError: What is there cannot be read.
+    """
+    if path.exists():
+        with FlowStore(path) as store:
+            return store.pipeline
+    return _manifest(schema.parts_folder(path)) or {}
+
+
+def _manifest(parts: Path) -> dict[str, Any] | None:
+    path = parts / MANIFEST
+    if not path.exists():
+        return None
+    message = f"{path} is damaged ({{}}). Delete {parts} and build again."
+    with schema.explained(message, ValueError, TypeError):
+        return dict(json.loads(path.read_text(encoding="utf-8")))
 
 
 def _write_database(group: h5py.Group, entries: _Entries, present: h5py.Group | None, level: int) -> None:
