@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 from collections.abc import Callable
 from pathlib import Path
 
+import click
 import pytest
 
+from mer_bench.cli.telling import ask_if_long
+from mer_bench.errors import UsageError
 from mer_bench.models.registry import Registry
 
 Call = Callable[..., tuple[int, str, str]]
@@ -147,6 +152,49 @@ def test_a_dry_run_writes_nothing(call: Call, small_store: Path, tmp_path: Path)
     assert "1,683 parameters" in out and "54 samples of 9 subjects" in out and "nothing was trained" in out
     assert "passed over whole-28:minmax-255" not in out
     assert not (tmp_path / "runs").exists()
+
+
+def test_a_training_of_days_is_not_begun_without_a_yes(call: Call, small_store: Path, tmp_path: Path) -> None:
+    common = [
+        "run",
+        "ahmsa",
+        "--protocol",
+        "cde",
+        "--device",
+        "cpu",
+        "--store",
+        small_store,
+        "--out",
+        tmp_path,
+    ]
+    code, out, err = call(*common)
+    assert code == 2 and not out and not list(tmp_path.iterdir())
+    assert "ahmsa takes about " in err and "on this CPU (shorter: --variant tiny --recipe quick, or" in err
+    assert "--yes begins it all the same" in err and len(err.splitlines()) == 1
+    code, out, err = call(*common, "--dry-run")
+    (line,) = (line for line in out.splitlines() if line.startswith("time "))
+    assert code == 0 and " h " in line and "--variant tiny --recipe quick" in line
+    code, out, err = call("run", "ahmsa", "majority", *common[2:])
+    assert code == 2 and "this leaderboard takes about " in err and err.endswith("shows the plan\n")
+    assert "most of it goes to ahmsa" in err and not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("answer", "begins"), [("y\n", True), ("n\n", False), ("\n", False)])
+def test_a_terminal_is_asked_before_a_long_training(
+    monkeypatch: pytest.MonkeyPatch, answer: str, begins: bool
+) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    monkeypatch.setattr("sys.stdin", Terminal(answer))
+    with contextlib.nullcontext() if begins else pytest.raises(click.Abort):
+        ask_if_long("ahmsa", 7200.0, lambda: "shorter: --variant tiny", yes=False)
+    monkeypatch.setattr("sys.stdin", io.StringIO())  # nobody to ask
+    ask_if_long("ahmsa", 7200.0, lambda: "", yes=True)
+    ask_if_long("ahmsa", 3000.0, lambda: "", yes=False)
+    with pytest.raises(UsageError, match=r"2 h 0 min on this CPU .shorter: --variant tiny.; --yes"):
+        ask_if_long("ahmsa", 7200.0, lambda: "shorter: --variant tiny", yes=False)
 
 
 def test_json_of_a_run(call: Call, small_store: Path, tmp_path: Path) -> None:
