@@ -101,7 +101,10 @@ def test_run_status_report_compare(
     code, out, _ = call("status", path)
     assert code == 1 and "seed 0 2/9" in out
     code, out, err = call("report", majority, path)
-    assert code == 1 and "7 of 9 missing: casme2/s02" in err and not out
+    assert code == 1 and "warning: left out: " in err and "7 of 9 missing: casme2/s02" in err
+    assert "| Majority" in out and "STSTNet" not in out  # the complete ones are tabulated
+    code, out, err = call("report", path)
+    assert code == 1 and "no complete run to tabulate" in err and not out
 
     code, out, err = call("run", "ststnet", "--protocol", "cde", *settings)
     assert code == 0, err
@@ -206,7 +209,31 @@ def test_json_of_a_run(call: Call, small_store: Path, tmp_path: Path) -> None:
     assert list(found["summary"]["selections"]["last"]) == ["Full"]
 
 
-def test_models(call: Call) -> None:
+@pytest.mark.parametrize("width", [80, 120, 400])
+def test_a_terminal_is_shown_the_columns_that_fit(
+    call: Call, majority: Path, monkeypatch: pytest.MonkeyPatch, width: int
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    code, out, _ = call("report", majority)
+    _, blank, heading, row, *_ = out.splitlines()
+    assert code == 0 and not blank and row.startswith("Majority")
+    assert len(heading) <= width and len(row) <= width
+    assert "Full UF1" in heading and ("SMIC UAR" in heading) == (width > 80)
+    assert ("not shown, for want of room: " in out) == (width < 400)
+    assert call("report", majority, "--format", "md")[1].count(" | ") > 60
+
+
+def test_models_are_cut_to_the_terminal_alone(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    longest = max((entry.spec.views[0] for entry in Registry()), key=len)
+    monkeypatch.setenv("COLUMNS", "250")
+    assert longest in call("models")[1] and "…" not in call("models")[1]
+    monkeypatch.setenv("COLUMNS", "100")
+    assert longest not in call("models")[1]
+
+
+def test_models(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "100")
     code, out, _ = call("models")
     assert code == 0
     row = next(line for line in out.splitlines() if line.startswith("ststnet"))
