@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 from collections.abc import Callable
 from pathlib import Path
 
+import click
 import pytest
 
+from mer_bench.cli.telling import ask_if_long
+from mer_bench.errors import UsageError
 from mer_bench.models.registry import Registry
 
 Call = Callable[..., tuple[int, str, str]]
@@ -96,7 +101,10 @@ def test_run_status_report_compare(
     code, out, _ = call("status", path)
     assert code == 1 and "seed 0 2/9" in out
     code, out, err = call("report", majority, path)
-    assert code == 1 and "7 of 9 missing: casme2/s02" in err and not out
+    assert code == 1 and "warning: left out: " in err and "7 of 9 missing: casme2/s02" in err
+    assert "| Majority" in out and "STSTNet" not in out  # the complete ones are tabulated
+    code, out, err = call("report", path)
+    assert code == 1 and "no complete run to tabulate" in err and not out
 
     code, out, err = call("run", "ststnet", "--protocol", "cde", *settings)
     assert code == 0, err
@@ -172,6 +180,49 @@ def test_what_reads_one_store_refuses_two(call: Call, command: list[str]) -> Non
     assert f"`mer-bench {command[0]}` reads one store, got 2: a.h5, b.h5" in err
 
 
+def test_a_training_of_days_is_not_begun_without_a_yes(call: Call, small_store: Path, tmp_path: Path) -> None:
+    common = [
+        "run",
+        "ahmsa",
+        "--protocol",
+        "cde",
+        "--device",
+        "cpu",
+        "--store",
+        small_store,
+        "--out",
+        tmp_path,
+    ]
+    code, out, err = call(*common)
+    assert code == 2 and not out and not list(tmp_path.iterdir())
+    assert "ahmsa takes about " in err and "on this CPU (shorter: --variant tiny --recipe quick, or" in err
+    assert "--yes begins it all the same" in err and len(err.splitlines()) == 1
+    code, out, err = call(*common, "--dry-run")
+    (line,) = (line for line in out.splitlines() if line.startswith("time "))
+    assert code == 0 and " h " in line and "--variant tiny --recipe quick" in line
+    code, out, err = call("run", "ahmsa", "majority", *common[2:])
+    assert code == 2 and "this leaderboard takes about " in err and err.endswith("shows the plan\n")
+    assert "most of it goes to ahmsa" in err and not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("answer", "begins"), [("y\n", True), ("n\n", False), ("\n", False)])
+def test_a_terminal_is_asked_before_a_long_training(
+    monkeypatch: pytest.MonkeyPatch, answer: str, begins: bool
+) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    monkeypatch.setattr("sys.stdin", Terminal(answer))
+    with contextlib.nullcontext() if begins else pytest.raises(click.Abort):
+        ask_if_long("ahmsa", 7200.0, lambda: "shorter: --variant tiny", yes=False)
+    monkeypatch.setattr("sys.stdin", io.StringIO())  # nobody to ask
+    ask_if_long("ahmsa", 7200.0, lambda: "", yes=True)
+    ask_if_long("ahmsa", 3000.0, lambda: "", yes=False)
+    with pytest.raises(UsageError, match=r"2 h 0 min on this CPU .shorter: --variant tiny.; --yes"):
+        ask_if_long("ahmsa", 7200.0, lambda: "shorter: --variant tiny", yes=False)
+
+
 def test_json_of_a_run(call: Call, small_store: Path, tmp_path: Path) -> None:
     where = ("--store", small_store, "--out", tmp_path)
     code, out, err = call("run", "majority", "--protocol", "loso", "--db", "samm", *where, "--json")
@@ -181,7 +232,31 @@ def test_json_of_a_run(call: Call, small_store: Path, tmp_path: Path) -> None:
     assert list(found["summary"]["selections"]["last"]) == ["Full"]
 
 
-def test_models(call: Call) -> None:
+@pytest.mark.parametrize("width", [80, 120, 400])
+def test_a_terminal_is_shown_the_columns_that_fit(
+    call: Call, majority: Path, monkeypatch: pytest.MonkeyPatch, width: int
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    code, out, _ = call("report", majority)
+    _, blank, heading, row, *_ = out.splitlines()
+    assert code == 0 and not blank and row.startswith("Majority")
+    assert len(heading) <= width and len(row) <= width
+    assert "Full UF1" in heading and ("SMIC UAR" in heading) == (width > 80)
+    assert ("not shown, for want of room: " in out) == (width < 400)
+    assert call("report", majority, "--format", "md")[1].count(" | ") > 60
+
+
+def test_models_are_cut_to_the_terminal_alone(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    longest = max((entry.spec.views[0] for entry in Registry()), key=len)
+    monkeypatch.setenv("COLUMNS", "250")
+    assert longest in call("models")[1] and "…" not in call("models")[1]
+    monkeypatch.setenv("COLUMNS", "100")
+    assert longest not in call("models")[1]
+
+
+def test_models(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "100")
     code, out, _ = call("models")
     assert code == 0
     row = next(line for line in out.splitlines() if line.startswith("ststnet"))

@@ -14,7 +14,7 @@ from mer_bench.models.spelling import Entry
 from mer_bench.models.ststnet import SPECS as STSTNET
 from mer_bench.runs.data import BenchData, DataCache
 from mer_bench.runs.directory import RunDirectory
-from mer_bench.runs.estimate import estimate_seconds, flops_per_sample
+from mer_bench.runs.estimate import estimate_seconds, flops_per_sample, missing_folds, timed_step
 from mer_bench.runs.many import Finished, Planned
 from mer_bench.runs.train import Outcome, Prepared
 from mer_bench.settings import Request, RunSettings
@@ -33,6 +33,27 @@ def test_the_estimate_is_the_arithmetic(prepared_with: Callable[..., Prepared]) 
     twice = estimate_seconds(prepared_with(STSTNET[0], {"epochs": 20}), 12, rate)
     assert twice == pytest.approx(2 * seconds)
     assert estimate_seconds(prepared_with(MAJORITY[0]), 12, rate) is None
+
+
+def test_a_small_network_is_timed_and_not_reckoned(prepared_with: Callable[..., Prepared]) -> None:
+    # By arithmetic at this rate only the share of the optimiser and Python would be left, 2 ms a step.
+    one = prepared_with(STSTNET[0], {"epochs": 10})
+    assert timed_step(one) > 0
+    seconds = estimate_seconds(one, 12, 1e15)
+    assert seconds is not None and seconds > 0
+    assert seconds != pytest.approx(12 * 10 * 2e-3, rel=1e-6)
+
+
+def test_folds_that_are_done_or_beyond_the_limit_are_not_estimated(
+    prepared_with: Callable[..., Prepared], with_records: Callable[..., RunDirectory], tmp_path: Path
+) -> None:
+    made = prepared_with(MAJORITY[0], seeds=(0, 1))
+    assert missing_folds(made, tmp_path) == 2 * len(made.folds)
+    assert missing_folds(made, tmp_path, limit=3) == 6
+    run = with_records(made, tmp_path)
+    run.record_path(1, made.folds.names[4]).unlink()
+    assert missing_folds(made, tmp_path) == 1
+    assert missing_folds(made, tmp_path, limit=3) == 0
 
 
 def test_the_models_to_come_are_told_with_their_time(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -279,3 +280,40 @@ def test_of_two_runs_in_one_directory_one_trains(small_store: Path, tmp_path: Pa
     assert first.returncode == 130 and "the same command continues" in err and "Traceback" not in err
     assert RunDirectory(path).seeds == (0,) and RunDirectory(path).status().writer is None
     assert not list(path.rglob("*.tmp")) and not (path / ".lock").exists()
+
+
+def test_a_network_of_a_notebook_is_refused_with_the_remedy(small_store: Path, tmp_path: Path) -> None:
+    script = """
+import sys
+from pathlib import Path
+from torch import nn
+from mer_bench.models.registry import Registered
+from mer_bench.models.spec import ModelSpec
+from mer_bench.recipe import Recipe
+from mer_bench.runs.train import execute, prepare
+from mer_bench.settings import Request, RunSettings, TrainingSettings
+
+def build(num_classes, in_channels, map_size):
+    return nn.Sequential(nn.Flatten(), nn.Linear(in_channels * map_size**2, num_classes))
+
+recipes = {"own": Recipe(epochs=1)}
+spec = ModelSpec("mine", "Mine", build, "network", ("whole-28:scaled",), "me", "baseline", recipes)
+store, out, workers = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
+run = RunSettings(model="mine", protocol="loso", db=("samm",))
+request = Request(run, {}, TrainingSettings(device="cpu", workers=workers))
+print(execute(prepare(Registered(spec, "mine 1"), request, store), out).trained)
+"""
+    outcomes = [
+        subprocess.run(  # as in a notebook, __main__ is no file
+            [sys.executable, "-c", script, small_store, tmp_path, str(workers)],
+            capture_output=True,
+            text=True,
+        )
+        for workers in (2, 1)
+    ]
+    assert [one.returncode for one in outcomes] == [1, 0] and outcomes[1].stdout == "3\n"
+    assert re.search(
+        r"UsageError: model 'mine' is defined in a notebook or in __main__.*build.*into a module .*workers=1",
+        outcomes[0].stderr.splitlines()[-1],
+    )
+    assert "BrokenProcessPool" not in outcomes[0].stderr and outcomes[0].stderr.count("Traceback") == 1

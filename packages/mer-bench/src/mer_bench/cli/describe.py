@@ -11,8 +11,9 @@ from mer_bench.models.registry import Registered
 from mer_bench.recipe import Recipe
 from mer_bench.settings import option_types
 
-#: Characters of a line of the list; a longer input or source is cut, as `mer-bench models NAME` has it whole.
+#: Characters of a line where there is no terminal to ask.
 WIDTH = 100
+#: What an input and a source keep where they do not fit; `mer-bench models NAME` has them whole.
 _INPUT, _SOURCE = 22, 17
 _SELECTS = {True: "yes", False: "no", None: "unknown"}
 
@@ -40,21 +41,24 @@ def _cut(text: str, width: int) -> str:
     return text if len(text) <= width else text[: width - 1] + "…"
 
 
-def list_models(entries: Sequence[Registered]) -> str:
-    """Return the list of models for people, no line longer than `WIDTH` while names are short."""
+def list_models(entries: Sequence[Registered], width: int = WIDTH) -> str:
+    """Return the list of models for people, no line longer than `width` while names are short."""
     from mer_bench.report.terminal import align
 
     rows = [["name", "parameters", "input", "specification", "picks on test", "source"]]
     for spec in (entry.spec for entry in entries):
         size = f"{spec.parameters:,}" if spec.parameters else "–"
-        source = _cut(short_source(spec.citation), _SOURCE)
-        read = _cut(spec.views[0], _INPUT)
-        rows.append([spec.name, size, read, spec.exactness, _SELECTS[spec.selects_on_test], source])
+        source = short_source(spec.citation)
+        rows.append([spec.name, size, spec.views[0], spec.exactness, _SELECTS[spec.selects_on_test], source])
     foreign = [
         f"{entry.spec.name} of {entry.package}"
         for entry in entries
         if not entry.package.startswith("mer-bench ")
     ]
+    for place, least in ((2, _INPUT), (5, _SOURCE)):
+        excess = max(map(len, align(rows, left=len(rows[0])))) - width
+        room = max(least, max(len(row[place]) for row in rows) - max(excess, 0))
+        rows = [[*row[:place], _cut(row[place], room), *row[place + 1 :]] for row in rows]
     lines = align(rows, left=len(rows[0]))
     lines.append("")
     lines.append("picks on test: whether the authors' own code chooses the epoch on the test subject")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import click
 
@@ -18,7 +19,7 @@ def models_command(name: str | None, as_json: bool) -> None:
     Models enter through the entry-point group `mer_bench.models`; a plug-in that fails is listed with its
     error and does not keep the others from working (exit code 1).
     """
-    from mer_bench.cli.describe import describe_model, list_models, model_fields
+    from mer_bench.cli.describe import WIDTH, describe_model, list_models, model_fields
     from mer_bench.models.registry import Registry
 
     registry = Registry()
@@ -36,7 +37,7 @@ def models_command(name: str | None, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps({"models": [model_fields(e) for e in entries], "problems": problems}, indent=1))
     else:
-        click.echo(list_models(entries))
+        click.echo(list_models(entries, shutil.get_terminal_size((WIDTH, 24)).columns))
         for problem in problems:
             click.echo(f"failed: {problem}", err=True)
     if problems:

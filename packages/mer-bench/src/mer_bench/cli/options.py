@@ -124,6 +124,7 @@ class Doing:
 
     limit: int | None
     dry_run: bool
+    yes: bool
     out: Path
     quiet: bool
     as_json: bool

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import json
+import shutil
+import sys
 from pathlib import Path
 
 import click
@@ -10,7 +13,12 @@ import click
 
 @click.command("report", short_help="Tabulate complete runs beside published scores.")
 @click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--format", "form", type=click.Choice(["md", "csv", "latex"]), default="md", show_default=True)
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["md", "csv", "latex"]),
+    help="Every column, for a file.  [default: md; on a terminal the columns that fit it]",
+)
 @click.option("--leaderboard", is_flag=True, help="One row per complete run, the best first.")
 @click.option("--out", type=click.Path(path_type=Path), help="Write to this file instead of the terminal.")
 @click.option("--seeds", metavar="N|LIST", help="Tabulate these seeds only; all by default.")
@@ -18,7 +26,7 @@ import click
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, every figure of every selection and pool.")
 def report_command(
     runs: tuple[Path, ...],
-    form: str,
+    form: str | None,
     leaderboard: bool,
     out: Path | None,
     seeds: str | None,
@@ -27,8 +35,8 @@ def report_command(
 ) -> None:
     """Tabulate RUNS, or the runs below a folder: last epoch first, then the oracle, marked as leaking.
 
-    An incomplete run is refused, and its missing folds are named; a leaderboard leaves it out, names it and
-    ends with exit code 1. Published scores stand beside runs of the official composite only.
+    An incomplete run is left out and named with its missing folds, and the exit code is 1. Published
+    scores stand beside runs of the official composite only.
 
     \b
     Examples:
@@ -39,6 +47,7 @@ def report_command(
     from mer_bench.report.leaderboard import build_leaderboards, ranked
     from mer_bench.report.render import RENDERERS
     from mer_bench.report.tables import build_tables
+    from mer_bench.report.terminal import render_leaderboard, render_table
     from mer_bench.runs.directory import RunDirectory, runs_below
     from mer_bench.scores.summary import RunSummary, summarise
     from mer_bench.settings import parse_seeds
@@ -52,8 +61,6 @@ def report_command(
         try:
             summaries.append(summarise(run, chosen))
         except RunError as error:
-            if not leaderboard:
-                raise
             left_out.append(str(error))
     if not summaries:
         raise RunError(f"no complete run to tabulate. {' '.join(left_out)}")
@@ -62,7 +69,13 @@ def report_command(
         text = json.dumps([summary.to_json() for summary in rows], indent=1)
     else:
         build = build_leaderboards if leaderboard else build_tables
-        text = RENDERERS[form](build(summaries, published))
+        tables = build(summaries, published)
+        if out is None and form is None and sys.stdout.isatty():
+            width = shutil.get_terminal_size().columns
+            show = render_leaderboard if leaderboard else functools.partial(render_table, width=width)
+            text = "\n\n".join(map(show, tables))
+        else:
+            text = RENDERERS[form or "md"](tables)
     if out is None:
         click.echo(text.rstrip("\n"))
     else:
@@ -70,6 +83,6 @@ def report_command(
         write_whole(out, (text.rstrip("\n") + "\n").encode())
         click.echo(f"wrote {out}")
     for reason in left_out:
-        click.echo(f"left out: {reason}", err=True)
+        click.echo(f"warning: left out: {reason}", err=True)
     if left_out:
         raise click.exceptions.Exit(1)

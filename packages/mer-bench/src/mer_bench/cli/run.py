@@ -10,7 +10,7 @@ import click
 
 from mer_bench.cli.options import Asked, Doing, layers_options, runs_option, stores_option
 from mer_bench.cli.run_many import run_many
-from mer_bench.cli.telling import outcome_fields, tell_outcome, training_shown
+from mer_bench.cli.telling import ask_if_long, outcome_fields, tell_outcome, training_shown
 from mer_flow.cli.options import json_option, packed, quiet_option
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     help="The first N folds only; the run stays incomplete.",
 )
 @click.option("--dry-run", is_flag=True, help="Resolve and check everything, train nothing.")
+@click.option("--yes", is_flag=True, help="Begin without asking, even what takes over an hour on a CPU.")
 @runs_option
 @quiet_option
 @json_option
@@ -98,6 +99,8 @@ def run_command(
 
 def _describe(prepared: Prepared, doing: Doing) -> None:
     from mer_bench.cli.describe import describe_recipe
+    from mer_bench.runs.estimate import LONG, cpu_rate, estimate_seconds, missing_folds, shorter
+    from mer_flow.work.progress import duration
 
     manifest = prepared.manifest
     path = manifest.path(doing.out)
@@ -122,6 +125,10 @@ def _describe(prepared: Prepared, doing: Doing) -> None:
         f"headline   {manifest.settings.headline}",
         f"run        {path}",
     ]
+    seconds = estimate_seconds(prepared, missing_folds(prepared, doing.out, doing.limit), cpu_rate())
+    if seconds is not None:
+        hint = f"; {shorter(prepared)}" if seconds > LONG else ""
+        lines.append(f"time       about {duration(seconds)} on this CPU{hint}")
     lines += [f"passed over {name}: {why}" for name, why in data.passed_over]
     lines += [f"dropped    {n} samples: {why}" for why, n in data.dropped]
     lines += [f"deviation  {text}" for text in manifest.deviations]
@@ -131,8 +138,16 @@ def _describe(prepared: Prepared, doing: Doing) -> None:
 
 def _run(prepared: Prepared, doing: Doing) -> None:
     from mer_bench.report.terminal import render_run
+    from mer_bench.runs.estimate import cpu_rate, estimate_seconds, missing_folds, shorter
     from mer_bench.runs.train import execute
     from mer_bench.scores.summary import summarise
+    from mer_flow.work.progress import duration
+
+    seconds = estimate_seconds(prepared, missing_folds(prepared, doing.out, doing.limit), cpu_rate())
+    if seconds:
+        ask_if_long(prepared.manifest.model, seconds, lambda: shorter(prepared), doing.yes)
+        if not doing.silent:
+            click.echo(f"takes about {duration(seconds)} on this CPU", err=True)
 
     if not doing.as_json:
         for warning in prepared.manifest.warnings:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mer_bench.cli.telling import outcome_fields, tell_outcome, training_shown
+from mer_bench.cli.telling import ask_if_long, outcome_fields, tell_outcome, training_shown
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -30,9 +30,7 @@ def run_many(
     """
     from mer_bench.runs.many import Leaderboard
 
-    board = Leaderboard.plan(
-        chosen, layers, registry, stores, doing.out, estimate=doing.dry_run or not doing.silent
-    )
+    board = Leaderboard.plan(chosen, layers, registry, stores, doing.out, estimate=True)
     if doing.dry_run:
         text = f"{_plan_text(board)}\ndry run: nothing was trained or written"
         click.echo(json.dumps(_plan_fields(board), indent=1) if doing.as_json else text)
@@ -41,6 +39,15 @@ def run_many(
         return
     if not doing.silent:
         click.echo(_plan_text(board), err=True)
+    if doing.limit is None:
+        seconds = {str(planned.entry): planned.seconds or 0 for planned in board.planned}
+        said = "smaller variants as in ahmsa:tiny@quick, or a GPU; most of it goes to "
+        ask_if_long(
+            "this leaderboard",
+            sum(seconds.values()),
+            lambda: said + max(seconds, key=seconds.__getitem__),
+            doing.yes,
+        )
     finished: list[Finished] = []
     for place, planned in enumerate(board.planned):
         label = f"model {place + 1} of {len(board.planned)}, {planned.entry}"

@@ -84,3 +84,30 @@ def tell_derived(run: RunDirectory, as_json: bool) -> None:
         click.echo(json.dumps({"run": str(run.path), "summary": summary.to_json()}, indent=1))
     else:
         click.echo(f"{run.path}\n\n{render_run(summary)}")
+
+
+def ask_if_long(what: str, seconds: float, shorter: Callable[[], str], yes: bool) -> None:
+    """Ask on a terminal, and refuse elsewhere, before a training that takes over an hour on a CPU.
+
+    Args:
+        what: What is trained, as in `ahmsa`.
+        seconds: The estimate.
+        shorter: Says what would take less, as options.
+        yes: Whether the user has said yes already, by `--yes`.
+
+    Raises:
+        UsageError: It is long, nobody said yes and nobody can be asked.
+        click.Abort: The answer is no.
+    """
+    import sys
+
+    from mer_bench.errors import UsageError
+    from mer_bench.runs.estimate import LONG
+    from mer_flow.work.progress import duration
+
+    if yes or seconds <= LONG:
+        return
+    said = f"{what} takes about {duration(seconds)} on this CPU ({shorter()})"
+    if not sys.stdin.isatty():
+        raise UsageError(f"{said}; --yes begins it all the same, and --dry-run shows the plan")
+    click.confirm(f"{said}. Begin all the same?", abort=True, err=True)

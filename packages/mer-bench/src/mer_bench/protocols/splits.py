@@ -136,11 +136,11 @@ class _LeaveOneSubjectOut(Protocol):
     def databases(self, available: Iterable[str]) -> tuple[str, ...]:
         chosen = super().databases(())
         if len(chosen) != 1:
-            given = (
-                f"got {', '.join(chosen)}" if chosen else f"the store holds {', '.join(sorted(available))}"
-            )
+            fit = ", ".join(sorted(available)) or "none"
+            given = f"got {', '.join(chosen)}" if chosen else "got none"
             raise UsageError(
-                f"protocol 'loso' takes exactly one --db; {given}. For the composite use --protocol cde"
+                f"protocol 'loso' takes exactly one --db, {given}; of this store these have classes in the "
+                f"label scheme: {fit}. For the composite use --protocol cde"
             )
         return chosen
 

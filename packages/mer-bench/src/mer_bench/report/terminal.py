@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from mer_bench.report.render import number_text
@@ -146,3 +147,30 @@ def render_leaderboard(table: Table) -> str:
             *(f"note: {note}" for note in table.notes),
         ]
     )
+
+
+def render_table(table: Table, width: int) -> str:
+    """Write a table with the columns that fit a terminal, those that a printed page has first.
+
+    Args:
+        table: One of `build_tables`.
+        width: Characters of a line.
+    """
+    texts = {
+        key: [heading, *(_tight(number_text(row.values.get(key), key)) for row in table.rows)]
+        for key, heading in table.columns
+    }
+    # The notes say what leaking is; "oracle (LEAKS: test subject chooses)" takes half a terminal.
+    texts["selection"] = [re.sub(r": [^)]*\)", ")", text) for text in texts["selection"]]
+    places = {key: max(map(len, column)) + 2 for key, column in texts.items()}
+    first = ("method", "selection", *(key for key in texts if key not in table.wide))
+    shown: set[str] = set()
+    for key in dict.fromkeys((*first, *texts)):
+        if key in first[:2] or sum(places[name] for name in {*shown, key}) - 2 <= width:
+            shown.add(key)
+    left_out = [heading for key, heading in table.columns if key not in shown]
+    lines = align(list(zip(*(texts[key] for key in texts if key in shown), strict=True)), left=2)
+    notes = [f"note: {note}" for note in table.notes]
+    if left_out:
+        notes.append(f"not shown, for want of room: {', '.join(left_out)}; `--out FILE` or --format has all")
+    return "\n".join([table.title, "", *lines, "", *notes])

@@ -1,10 +1,16 @@
-"""How long a training will take on a CPU, roughly, from its arithmetic alone."""
+"""How long a training will take on a CPU: from a few timed steps, or for a large network by arithmetic."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mer_bench.errors import UsageError
+from mer_bench.runs.directory import RunDirectory
+from mer_bench.runs.manifest import MANIFEST
 from mer_bench.runs.train import Prepared, try_network
 from mer_flow.work.executor import usable_cores
 
@@ -15,6 +21,10 @@ if TYPE_CHECKING:
 _PASSES = 3.0
 #: Seconds a step costs beside its arithmetic: the optimiser's and Python's share.
 _PER_STEP = 2e-3
+#: A step that takes longer than this, in seconds, is not tried: its arithmetic tells enough.
+_TRIED = 0.5
+#: A training on a CPU above this, in seconds, is not begun without a yes.
+LONG = 3600.0
 
 
 def flops_per_sample(network: nn.Module, shape: tuple[int, ...]) -> float:
@@ -35,19 +45,56 @@ def cpu_rate() -> float:
 
     maps, kernels = torch.ones(64, 16, 28, 28), torch.ones(16, 16, 3, 3)
     operations = 2 * 64 * 28 * 28 * 16 * 16 * 9
+    with _one_thread(), torch.no_grad():
+        F.conv2d(maps, kernels, padding=1)
+        best = float("inf")
+        for _ in range(3):
+            begin = time.perf_counter()
+            F.conv2d(maps, kernels, padding=1)
+            best = min(best, time.perf_counter() - begin)
+    return operations / best
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Compute on one thread, as a fold is trained."""
+    import torch
+
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        with torch.no_grad():
-            F.conv2d(maps, kernels, padding=1)
-            best = float("inf")
-            for _ in range(3):
-                begin = time.perf_counter()
-                F.conv2d(maps, kernels, padding=1)
-                best = min(best, time.perf_counter() - begin)
+        yield
     finally:
         torch.set_num_threads(threads)
-    return operations / best
+
+
+def timed_step(prepared: Prepared, steps: int = 3) -> float:
+    """Train on one batch a few times, as a fold would, and return the seconds of the quickest step."""
+    import torch
+    from torch.nn.functional import cross_entropy
+
+    from mer_bench.training.network import build_network, training_output
+    from mer_bench.training.optim import build_optimizer
+
+    job, data = prepared.job, prepared.data
+    recipe, size = job.network_recipe, min(job.network_recipe.batch_size, len(data.maps))
+    maps, labels = torch.from_numpy(data.maps[:size]), torch.from_numpy(data.population.labels[:size])
+    taken = []
+    with _one_thread(), torch.random.fork_rng(devices=[]):
+        shape = data.maps.shape[1:]
+        network = build_network(
+            job.spec, job.options, data.num_classes, shape, torch.device("cpu"), stacked=False
+        )
+        optimizer = build_optimizer(recipe, [p for p in network.parameters() if p.requires_grad])
+        for _ in range(steps + 1):
+            begin = time.perf_counter()
+            output = training_output(network, maps, labels, torch.zeros(()))
+            logits = output if isinstance(output, torch.Tensor) else output[0]
+            cross_entropy(logits, labels).backward()
+            optimizer.step()
+            optimizer.zero_grad()
+            taken.append(time.perf_counter() - begin)
+    return min(taken)
 
 
 def estimate_seconds(prepared: Prepared, missing: int, rate: float) -> float | None:
@@ -59,8 +106,8 @@ def estimate_seconds(prepared: Prepared, missing: int, rate: float) -> float | N
         rate: Operations per second of one thread, as `cpu_rate` gives them.
 
     Returns:
-        Seconds, within a factor of a few; None for a classifier, on another device, and where it cannot be
-            told.
+        Seconds, within a factor of two or so, of large networks of a few; None for a classifier, on another
+            device, and where it cannot be told.
     """
     from mer_bench.training.device import resolve_device
 
@@ -74,6 +121,44 @@ def estimate_seconds(prepared: Prepared, missing: int, rate: float) -> float | N
         return None
     folds = prepared.folds.folds
     samples = sum(len(fold.train) for fold in folds) / len(folds)
-    step_seconds = _PASSES * flops * samples / rate + _PER_STEP * -(-samples // recipe.batch_size)
+    steps = -(-samples // recipe.batch_size)
+    step = _PASSES * flops * samples / steps / rate + _PER_STEP
+    if step <= _TRIED:
+        with suppress(Exception):  # as above
+            # The last batch of an epoch is smaller; the time goes with the samples.
+            step = timed_step(prepared) * samples / steps / min(recipe.batch_size, len(prepared.data.maps))
     workers = min(job.training.workers or usable_cores(), max(missing, 1))
-    return missing * recipe.epochs * step_seconds / workers
+    return missing * recipe.epochs * steps * step / workers
+
+
+def missing_folds(prepared: Prepared, out: Path, limit: int | None = None) -> int:
+    """Count the folds, over all seeds, that `execute` would train."""
+    seeds, wanted = prepared.manifest.settings.seeds, prepared.folds.names[:limit]
+    path = prepared.manifest.path(out)
+    done = RunDirectory(path).status(seeds).done if (path / MANIFEST).exists() else {}
+    return sum(name not in done.get(seed, ()) for seed in seeds for name in wanted)
+
+
+def shorter(prepared: Prepared) -> str:
+    """Name the model's smallest variant and shortest recipe as options, and a GPU."""
+    spec, manifest = prepared.job.spec, prepared.manifest
+    smallest, shortest = _smallest(prepared), min(spec.recipes, key=lambda name: spec.recipes[name].epochs)
+    recipe = prepared.job.network_recipe
+    options = [f"--variant {smallest}"] if smallest != manifest.variant else []
+    options += [f"--recipe {shortest}"] if spec.recipes[shortest].epochs < recipe.epochs else []
+    less = " ".join(options) or f"--set epochs={max(recipe.epochs // 10, 1)} (now {recipe.epochs})"
+    return f"shorter: {less}, or a GPU (--device cuda)"
+
+
+def _smallest(prepared: Prepared) -> str:
+    """Return the variant with the fewest parameters; the run's own where the others cannot be built."""
+    sizes = {prepared.manifest.variant: prepared.manifest.parameters or 0}
+    for name, options in prepared.job.spec.variants.items():
+        if name in sizes:
+            continue
+        try:
+            network = try_network(prepared.job.spec, options, prepared.data)
+        except UsageError:
+            continue
+        sizes[name] = sum(p.numel() for p in network.parameters())
+    return min(sizes, key=sizes.__getitem__)

@@ -12,7 +12,7 @@ import multiprocessing
 import pickle
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Executor
+from concurrent.futures import BrokenExecutor, Executor
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,7 +51,7 @@ def run_local(job: Job, data: TrainingData, folds: Sequence[Fold], executor: Exe
     waiting, lost = [fold.name for fold in folds], 0
     # Longest first: a long fold begun last would leave the other processes idle.
     tasks = sorted(folds, key=lambda fold: -len(fold.train))
-    with nullcontext(data) if here else _shared(job, data) as given:
+    with nullcontext(data) if here else _shared(job, data, executor) as given:
         # Here ticks would be looked at between folds alone.
         train = functools.partial(_train, job, given, progress.advance if here else tick)
         for fold, future in run_all(executor, train, tasks, None if here else progress.ticked):
@@ -115,14 +115,27 @@ def _mapped(path: str) -> np.ndarray:
 
 
 @contextmanager
-def _shared(job: Job, data: TrainingData) -> Iterator[_Shared]:
+def _shared(job: Job, data: TrainingData, executor: Executor) -> Iterator[_Shared]:
     try:
-        pickle.dumps(job)
+        sent = pickle.dumps(job)
     except Exception as error:  # pickle raises whatever a foreign object raises
         raise UsageError(
             f"model '{job.spec.name}' cannot be sent to another process ({error}); make its builder a "
             "function of a module rather than a lambda or a local one, or train in this one: --workers 1"
         ) from error
+    # What is of __main__ pickles, but the worker has another __main__, unless it can run the same script.
+    stranger = None
+    if b"__main__" in sent:
+        try:
+            stranger = executor.submit(_unreadable, sent).result()
+        except BrokenExecutor:
+            stranger = "the process ended over reading __main__"
+    if stranger:
+        raise UsageError(
+            f"model '{job.spec.name}' is defined in a notebook or in __main__, where other processes do not "
+            f"find it ({stranger}); put it into a module (a .py file) and import it, or train in this "
+            "process: workers=1 in TrainingSettings, --workers 1"
+        )
     with tempfile.TemporaryDirectory(prefix="mer-bench-", ignore_cleanup_errors=True) as folder:
         path = Path(folder) / "maps.npy"
         try:
@@ -134,6 +147,15 @@ def _shared(job: Job, data: TrainingData) -> Iterator[_Shared]:
                 "or train in this process: --workers 1"
             ) from error
         yield _Shared(str(path), data.labels, data.map_shape)
+
+
+def _unreadable(sent: bytes) -> str | None:
+    """Say why a job cannot be read in this process; None where it can."""
+    try:
+        pickle.loads(sent)
+    except Exception as error:  # as above
+        return str(error)
+    return None
 
 
 def _train(
