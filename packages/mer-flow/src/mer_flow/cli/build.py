@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mer_flow.cli.options import database_options, given, json_option, quiet_option, workers_option
+from mer_flow.cli.options import (
+    database_options,
+    given,
+    json_option,
+    quiet_option,
+    where_options,
+    workers_option,
+)
 
 if TYPE_CHECKING:
     from mer_flow.databases.source import Source
@@ -43,6 +50,7 @@ FLAGS = {
     "[default: keep]",
 )
 @workers_option
+@where_options
 @click.option(
     "--limit",
     type=click.IntRange(1),
@@ -120,6 +128,7 @@ def build_command(
     pipeline: dict[str, Any],
     keep: dict[str, Any],
     how: dict[str, Any],
+    where: dict[str, Any],
     as_json: bool,
     quiet: bool,
 ) -> None:
@@ -133,18 +142,20 @@ def build_command(
       mer-flow build --db samm --root SAMM --store flows.h5
       mer-flow build --db casme2 --root CASME2 --store flows.h5 --set align.size=400
       mer-flow build --db smic --root SMIC --store fast.h5 --flow-backend torch --device cuda
+      mer-flow build --db samm --root /shared/SAMM --executor dask --scheduler tcp://node7:8786
       mer-flow info flows.h5
 
     Exit codes: 0 done, 1 built with failures (listed), 2 usage.
     """
-    from mer_flow.config import load_config
+    from mer_flow.config import load_config, load_where
     from mer_flow.extraction.build import BuildOptions, build_store
     from mer_flow.extraction.sample import Keep
     from mer_flow.work.progress import Progress
 
     flags = {key: pipeline[name] for name, key in FLAGS.items() if name in pipeline}
     config = load_config(pipeline.get("config"), pipeline.get("settings", ()), flags)
+    options = BuildOptions(**how, where=load_where(pipeline.get("config"), where))
     with Progress(f"build {source.database}", quiet=quiet) as progress:
-        summary = build_store(source, store, config, Keep(**keep), BuildOptions(**how), progress)
+        summary = build_store(source, store, config, Keep(**keep), options, progress)
     click.echo(json.dumps(summary.to_dict(), indent=2) if as_json else summary.text())
     sys.exit(1 if summary.failed else 0)

@@ -17,7 +17,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import BrokenExecutor, Executor, Future
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -67,6 +67,16 @@ class Where(Settings):
     cluster: str = ""
     cluster_options: Path | None = None
     wait: float = Field(default=60.0, gt=0)
+
+    @classmethod
+    def among(cls, settings: Mapping[str, Any]) -> Self:
+        """Read those settings that say where, and leave the others."""
+        return cls(**{name: settings[name] for name in cls.model_fields if name in settings})
+
+    @property
+    def on_dask(self) -> bool:
+        """Whether tasks run on a cluster."""
+        return self.executor == "dask"
 
     @model_validator(mode="after")
     def _one_cluster(self) -> Self:
@@ -181,8 +191,8 @@ def _connected(distributed: Any, address: Any, where: Where) -> Iterator[Any]:
         ) from None
     except (OSError, TimeoutError, RuntimeError) as error:
         raise ClusterError(
-            f"{named} does not answer within {where.wait:g} s ({type(error).__name__}); check the address and "
-            "that `dask scheduler` runs there, or wait longer: --wait SECONDS"
+            f"{named} does not answer within {where.wait:g} s ({type(error).__name__}); check the address "
+            "and that `dask scheduler` runs there, or wait longer: --wait SECONDS"
         ) from None
     try:
         yield client
@@ -246,8 +256,12 @@ class OnDask(Executor):
 
     def described(self) -> str:
         """Say which scheduler, how many workers and where the dashboard is."""
-        count = f"{self.workers} worker{'s' if self.workers != 1 else ''}"
-        return f"scheduler {self._client.scheduler.address}, {count}, dashboard {self._client.dashboard_link}"
+        there = self._client.scheduler.address, self.counted(), self._client.dashboard_link
+        return "scheduler {}, {}, dashboard {}".format(*there)
+
+    def counted(self) -> str:
+        """Say how many workers there are, as in `3 workers`."""
+        return f"{self.workers} worker{'s' if self.workers != 1 else ''}"
 
     def cause_of_death(self) -> str:
         """Say how the last task was lost that workers died over."""
@@ -457,7 +471,7 @@ def _run(payload: bytes, needs: Needs, keys: tuple[str, ...], *values: Any) -> A
         call = _Unpickler(io.BytesIO(payload), dict(zip(keys, values, strict=True))).load()
     except Exception as error:  # pickle raises whatever a foreign object raises
         raise ClusterError(
-            f"worker {address} on {socket.gethostname()} cannot load a task ({type(error).__name__}: {error}); "
-            "install there what is installed here, plug-ins included"
+            f"worker {address} on {socket.gethostname()} cannot load a task "
+            f"({type(error).__name__}: {error}); install there what is installed here, plug-ins included"
         ) from None
     return call()
