@@ -17,6 +17,7 @@ from mer_bench.models.spec import ModelSpec
 from mer_bench.models.spelling import Entry, parse_entry
 from mer_bench.protocols.splits import Protocol, ProtocolOptions, get_protocol
 from mer_bench.recipe import Recipe
+from mer_flow.work.cluster import Where
 from mer_flow.work.settings import Settings, parse_sets, read_toml
 from mer_flow.work.suggest import unknown
 
@@ -126,7 +127,7 @@ class TrainingSettings(Settings):
 
 
 #: Every setting that is not of a recipe or a model.
-SETTINGS = (*RunSettings.model_fields, *TrainingSettings.model_fields)
+SETTINGS = (*RunSettings.model_fields, *TrainingSettings.model_fields, *Where.model_fields)
 
 #: What a file's section of one model may set; the protocol, its data and its folds are the same for all.
 OF_ONE_MODEL = ("variant", "recipe", "seeds", "view", "normalisation", *TrainingSettings.model_fields)
@@ -192,6 +193,16 @@ class Layers:
         """What was given for every model, each key with the value of its highest layer."""
         return {**self.file, **self.sets, **self.flags}
 
+    @property
+    def where(self) -> Where:
+        """Where folds are trained, the same for every model."""
+        return Where.among(self.common)
+
+    def named(self) -> Request:
+        """Merge the layers for the model that they name, as spelled."""
+        name = str(self.common.get("model", ""))
+        return self.request(parse_entry(name) if name else Entry(""))
+
     def request(self, entry: Entry, leave_out: Collection[str] = ()) -> Request:
         """Merge the layers for one model; what its spelling says wins.
 
@@ -207,18 +218,16 @@ class Layers:
         own = [self.models.get(key, {}) for key in (entry.model, str(entry))]
         spelled = {key: value for key, value in asdict(entry).items() if value}
         merged = {k: v for layer in (file, *own, sets, flags, spelled) for k, v in layer.items()}
-        run, training = (
+        run, training, _ = (
             {name: merged.pop(name) for name in kind.model_fields if name in merged}
-            for kind in (RunSettings, TrainingSettings)
+            for kind in (RunSettings, TrainingSettings, Where)
         )
         return Request(RunSettings(**run), merged, TrainingSettings(**training))
 
 
 def gather(config: Path | None, sets: Sequence[str], flags: Mapping[str, Any]) -> Request:
     """Merge the layers for the model that they name, as spelled; errors as those of `Layers`."""
-    layers = Layers.read(config, sets, flags)
-    name = str(layers.common.get("model", ""))
-    return layers.request(parse_entry(name) if name else Entry(""))
+    return Layers.read(config, sets, flags).named()
 
 
 def _table(value: Any, where: str) -> dict[str, Any]:

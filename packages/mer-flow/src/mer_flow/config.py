@@ -12,6 +12,7 @@ from typing import Any, Literal, Self, get_args
 from pydantic import Field, field_validator, model_validator
 
 from mer_flow.flow.params import BACKEND_ALIASES, BackendOptions, TVL1Params
+from mer_flow.work.cluster import Where
 from mer_flow.work.settings import Settings, layered, parse_sets, read_toml
 
 Spotter = Literal["midpoint", "difference", "flow-peak"]
@@ -235,4 +236,20 @@ def load_config(
     ...
     mer_flow.work.errors.UsageError: unknown setting 'flow.tua'; did you mean 'flow.tau'? Known: ...
     """
-    return PipelineConfig(**layered(read_toml(path) if path else {}, parse_sets(sets), flags or {}))
+    return PipelineConfig(**asked_for(path, sets, flags or {}))
+
+
+def asked_for(path: Path | None, sets: Iterable[str], flags: Mapping[str, Any]) -> dict[str, Any]:
+    """Merge what `load_config` is told, without the defaults: section -> key -> value."""
+    file = {key: value for key, value in _file(path).items() if key not in Where.model_fields}
+    return layered(file, parse_sets(sets), flags)
+
+
+def load_where(path: Path | None, flags: Mapping[str, Any]) -> Where:
+    """Read where a build runs: top-level keys of a configuration file, such as `executor`, below flags."""
+    return Where.among({**_file(path), **flags})
+
+
+def _file(path: Path | None) -> dict[str, Any]:
+    """Read a configuration file; keys of its top level may be written with hyphens."""
+    return {key.replace("-", "_"): value for key, value in read_toml(path).items()} if path else {}

@@ -19,7 +19,8 @@ from mer_flow.cli.options import json_option, quiet_option
     "--out", type=click.Path(path_type=Path), required=True, help="Folder of the checkpoint; a new one."
 )
 @layers_options(
-    *("scheme", "db", "variant", "recipe", "view", "normalisation", "device", "deterministic", "precision")
+    *("scheme", "db", "variant", "recipe", "view", "normalisation", "device", "deterministic", "precision"),
+    *("executor", "scheduler", "cluster", "cluster_options", "wait"),
 )
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the training.")
 @quiet_option
@@ -41,16 +42,17 @@ def fit_command(
     from mer_bench.models.registry import Registry
     from mer_bench.runs.data import find_store
     from mer_bench.runs.fit import fit
-    from mer_bench.settings import gather
+    from mer_bench.settings import Layers
     from mer_flow.work.progress import duration
 
     named = {"model": model} if model else {}
-    request = gather(asked.config, asked.sets, {**asked.flags, **named})
+    layers = Layers.read(asked.config, asked.sets, {**asked.flags, **named})
+    request = layers.named()
     if not request.run.model:
         raise UsageError("no model given; `mer-bench models` lists them")
     registered = Registry().find(request.run.model)
     with training_shown(f"fit {registered.spec.name}", quiet or as_json, "epochs") as report:
-        found = fit(registered, request, find_store(store), out, seed, report)
+        found = fit(registered, request, find_store(store), out, seed, report, layers.where)
     training = found.metadata["training"]
     if as_json:
         told = {key: value for key, value in found.metadata.items() if key != "pipeline"}

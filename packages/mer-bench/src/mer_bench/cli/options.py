@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from mer_bench.errors import UsageError
-from mer_flow.cli.options import given, packed
+from mer_flow.cli.options import WHERE, given, packed
+
+if TYPE_CHECKING:
+    from mer_bench.runs.part import Part
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -42,7 +45,7 @@ runs_option = click.option(
     "--out", type=click.Path(path_type=Path), default=Path("runs"), show_default=True, help="Folder of runs."
 )
 
-#: Field of `RunSettings` or `TrainingSettings` -> what its option takes, and says of itself.
+#: Field of `RunSettings`, `TrainingSettings` or `Where` -> what its option takes, and says of itself.
 SETTINGS: dict[str, tuple[type, str]] = {
     "protocol": (str, "cde, loso, hde, cross-db or kfold."),
     "scheme": (str, "Label scheme.  [default: megc3]"),
@@ -71,6 +74,7 @@ SETTINGS: dict[str, tuple[type, str]] = {
     "deterministic": (bool, "Bit-identical repetition."),
     "precision": (str, "Matrix products on a GPU: auto, float32 or tf32.  [default: auto]"),
     "compile": (bool, "Stacked folds through torch.compile."),
+    **WHERE,
 }
 
 
@@ -123,11 +127,19 @@ class Doing:
     """How `run` goes about it, by its options."""
 
     limit: int | None
+    shard: str | None
     dry_run: bool
     yes: bool
     out: Path
     quiet: bool
     as_json: bool
+
+    @property
+    def part(self) -> Part:
+        """Which folds are trained."""
+        from mer_bench.runs.part import Part, Shard
+
+        return Part(self.limit, Shard.parse(self.shard) if self.shard else None)
 
     @property
     def silent(self) -> bool:

@@ -14,7 +14,8 @@ from mer_bench.cli.telling import ask_if_long, outcome_fields, tell_outcome, tra
 from mer_flow.cli.options import json_option, packed, quiet_option
 
 if TYPE_CHECKING:
-    from mer_bench.runs.train import Prepared
+    from mer_bench.runs.train import Outcome, Prepared
+    from mer_flow.work.cluster import Where
 
 
 @click.command("run", short_help="Train models under a protocol and score them; resumes by itself.")
@@ -25,12 +26,18 @@ if TYPE_CHECKING:
     *("protocol", "scheme", "db", "train_db", "test_db", "k", "fold_seed", "variant", "recipe", "seeds"),
     *("inner", "inner_fraction", "view", "normalisation", "shuffle_labels", "headline", "tail_epochs"),
     *("device", "engine", "workers", "chunk", "deterministic", "precision", "compile"),
+    *("executor", "scheduler", "cluster", "cluster_options", "wait"),
 )
 @click.option(
     "--limit",
     type=click.IntRange(min=1),
     metavar="N",
     help="The first N folds only; the run stays incomplete.",
+)
+@click.option(
+    "--shard",
+    metavar="K/N",
+    help="Every N-th fold from the K-th on; N calls share the run, as in a job array.",
 )
 @click.option("--dry-run", is_flag=True, help="Resolve and check everything, train nothing.")
 @click.option("--yes", is_flag=True, help="Begin without asking, even what takes over an hour on a CPU.")
@@ -66,6 +73,8 @@ def run_command(
       mer-bench run majority ststnet ahmsa:tiny@quick --protocol cde --store maps.h5
       mer-bench run sklearn.svm.SVC --set options.C=10 --protocol cde --store maps.h5
       mer-bench run --all --protocol cde --store maps.h5 --dry-run
+      mer-bench run --all --protocol cde --store maps.h5 --executor dask --scheduler tcp://node7:8786
+      mer-bench run ststnet --protocol cde --store maps.h5 --shard $SLURM_ARRAY_TASK_ID/16
     """
     from mer_bench.errors import UsageError
     from mer_bench.models.registry import Registry
@@ -83,6 +92,7 @@ def run_command(
     if not protocol:
         raise UsageError(f"no --protocol given; choose one of {', '.join(PROTOCOLS)}")
     get_protocol(protocol)
+    where, _ = layers.where, doing.part
     registry = Registry()
     chosen = choose(named, everything, layers, registry)
     if everything or len(named) != 1:
@@ -94,7 +104,7 @@ def run_command(
     if doing.dry_run:
         _describe(prepared, doing)
     else:
-        _run(prepared, doing)
+        _run(prepared, doing, where)
 
 
 def _describe(prepared: Prepared, doing: Doing) -> None:
@@ -136,10 +146,9 @@ def _describe(prepared: Prepared, doing: Doing) -> None:
     click.echo("\n".join([*lines, "dry run: nothing was trained or written"]))
 
 
-def _run(prepared: Prepared, doing: Doing) -> None:
+def _run(prepared: Prepared, doing: Doing, where: Where) -> None:
     from mer_bench.report.terminal import render_run
     from mer_bench.runs.estimate import cpu_rate, estimate_seconds, missing_folds, shorter
-    from mer_bench.runs.train import execute
     from mer_bench.scores.summary import summarise
     from mer_flow.work.progress import duration
 
@@ -152,8 +161,7 @@ def _run(prepared: Prepared, doing: Doing) -> None:
     if not doing.as_json:
         for warning in prepared.manifest.warnings:
             click.echo(f"warning: {warning}", err=True)
-    with training_shown(f"train {prepared.manifest.model}", doing.silent) as report:
-        outcome = execute(prepared, doing.out, doing.limit, report)
+    outcome = _trained(prepared, doing, where)
     status = outcome.status
     summary = summarise(outcome.run, tuple(status.missing)) if status.complete else None
     if doing.as_json:
@@ -163,9 +171,31 @@ def _run(prepared: Prepared, doing: Doing) -> None:
         tell_outcome(outcome)
         if summary is not None:
             click.echo("\n" + render_run(summary))
+        elif doing.shard and outcome.whole:
+            click.echo(f"shard {doing.shard} is done; `mer-bench status {outcome.run.path}` shows the whole")
         else:
             click.echo(f"incomplete, so there is no table. {status.describe_gaps()}")
         for failure in outcome.failures:
             click.echo(f"failed: {failure}", err=True)
-    if summary is None:
+    if summary is None and not (doing.shard and outcome.whole):
         raise click.exceptions.Exit(1)
+
+
+def _trained(prepared: Prepared, doing: Doing, where: Where) -> Outcome:
+    from mer_bench.runs.train import execute
+
+    manifest = prepared.manifest
+    label = f"train {manifest.model}"
+    if not where.on_dask:
+        with training_shown(label, doing.silent) as report:
+            return execute(prepared, doing.out, doing.limit, report, doing.part.shard)
+    from mer_bench.runs.together import execute_together, open_cluster
+
+    with (
+        open_cluster(where, [manifest.package], prepared.job.training.workers) as executor,
+        training_shown(label, doing.silent, note=executor.counted) as report,
+    ):
+        (found,) = execute_together([prepared], doing.out, executor, doing.part, report)
+    if isinstance(found, Exception):
+        raise found
+    return found

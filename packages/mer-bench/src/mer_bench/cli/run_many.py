@@ -49,17 +49,27 @@ def run_many(
             doing.yes,
         )
     finished: list[Finished] = []
+    if layers.where.on_dask and board.planned:
+        label = f"train {len(board.planned)} models"
+        finished = board.train_on_cluster(
+            layers.where, doing.part, lambda on: training_shown(label, doing.silent, note=on.counted)
+        )
+        for one in finished:
+            if one.outcome is not None and not doing.as_json:
+                tell_outcome(one.outcome)
+        _finish(finished, board.refused, doing)
+        return
     for place, planned in enumerate(board.planned):
         label = f"model {place + 1} of {len(board.planned)}, {planned.entry}"
         if not doing.silent:
             click.echo(label, err=True)
         note = others_note(board.planned[place + 1 :], finished)
         with training_shown(label, doing.silent, note=note) as report:
-            one = board.train(planned, doing.limit, report)
+            one = board.train(planned, doing.part, report)
         finished.append(one)
         if one.outcome is not None and not doing.as_json:
             tell_outcome(one.outcome)
-    _finish(finished, board.refused, doing.as_json)
+    _finish(finished, board.refused, doing)
 
 
 def others_note(to_come: Sequence[Planned], finished: Sequence[Finished]) -> str:
@@ -141,7 +151,7 @@ def _plan_text(board: Leaderboard) -> str:
     return "\n".join([*lines, *notes, *(f"refused: {one.entry}: {one.reason}" for one in board.refused)])
 
 
-def _finish(finished: Sequence[Finished], refused: Sequence[Refused], as_json: bool) -> None:
+def _finish(finished: Sequence[Finished], refused: Sequence[Refused], doing: Doing) -> None:
     from mer_bench.report.leaderboard import build_leaderboards, ranked
     from mer_bench.report.terminal import render_leaderboard
     from mer_bench.scores.summary import summarise
@@ -151,7 +161,7 @@ def _finish(finished: Sequence[Finished], refused: Sequence[Refused], as_json: b
         for one in finished
         if one.outcome is not None and one.complete
     ]
-    if as_json:
+    if doing.as_json:
         found = {
             "models": [_outcome_row(one) for one in finished],
             "refused": [asdict(one) for one in refused],
@@ -170,7 +180,8 @@ def _finish(finished: Sequence[Finished], refused: Sequence[Refused], as_json: b
                 click.echo(f"failed: {one.planned.entry}: {_short(failure)}", err=True)
         for other in refused:
             click.echo(f"refused: {other.entry}: {other.reason}", err=True)
-    if refused or not all(one.complete for one in finished):
+    through = [one.complete or bool(doing.shard and one.outcome and one.outcome.whole) for one in finished]
+    if refused or not all(through):
         raise click.exceptions.Exit(1)
 
 

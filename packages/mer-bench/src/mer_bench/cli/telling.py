@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @contextmanager
 def training_shown(
-    label: str, quiet: bool, unit: str = "fold-epochs", note: str = ""
+    label: str, quiet: bool, unit: str = "fold-epochs", note: str | Callable[[], str] = ""
 ) -> Iterator[Callable[[int, int], None]]:
     """Show how far a training has come, and what it has to say meanwhile, on standard error.
 
@@ -31,7 +31,7 @@ def training_shown(
     def report(done: int, total: int) -> None:
         if not progress.total:
             progress.expect(total)
-        progress.reach(done, note)
+        progress.reach(done, note() if callable(note) else note)
 
     training = logging.getLogger("mer_bench.training")
     level, propagate, handler = training.level, training.propagate, logging.StreamHandler()

@@ -4,7 +4,7 @@
 runs/<model>-<protocol>-<digest>/
     manifest.json              the whole fold set, resolved configuration, digests, versions, seeds
     records/seed-<s>/<fold>.npz    logits of every epoch; the fold's name is percent-encoded
-    .lock                      while a process writes: its name
+    .lock                      while a process writes: its name; shards have each their own, `.lock-1-of-3`
 ```
 """
 
@@ -26,6 +26,7 @@ import numpy as np
 from mer_bench.errors import RunError
 from mer_bench.protocols.folds import absent_class_note
 from mer_bench.runs.manifest import MANIFEST, RunManifest, read_manifest
+from mer_bench.runs.part import Shard
 from mer_bench.training.result import FoldResult
 from mer_flow.work import lock
 from mer_flow.work.errors import LockHeldError
@@ -222,7 +223,7 @@ class RunDirectory:
 
     def status(self, seeds: Sequence[int] | None = None) -> RunStatus:
         """Read every record of some seeds, all by default, and say which are done, missing or damaged."""
-        status = RunStatus(len(self._folds), {}, {}, {}, {}, lock.holder(self.path / _LOCK))
+        status = RunStatus(len(self._folds), {}, {}, {}, {}, _writers(self.path))
         for seed in self.seeds if seeds is None else seeds:
             present = [fold for fold in self.fold_names if self.record_path(seed, fold).exists()]
             damaged, notes = {}, []
@@ -263,10 +264,10 @@ def runs_below(folder: Path) -> list[Path]:
 
 
 @contextlib.contextmanager
-def writing(out: Path, manifest: RunManifest) -> Iterator[RunDirectory]:
+def writing(out: Path, manifest: RunManifest, shard: Shard | None = None) -> Iterator[RunDirectory]:
     """Open the run of a configuration below `out` for this process alone; it is created where it is not.
 
-    Left-overs of a killed process are removed.
+    Left-overs of a killed process are removed. Shards of one count write beside one another.
 
     Raises:
         RunError: Another process writes it, it is of another configuration, or the disk is full.
@@ -275,15 +276,41 @@ def writing(out: Path, manifest: RunManifest) -> Iterator[RunDirectory]:
     with contextlib.ExitStack() as stack:
         with _writing_to(path):
             path.mkdir(parents=True, exist_ok=True)
+            own = shard.lock if shard else _LOCK
             try:
-                stack.enter_context(lock.hold(path / _LOCK))
+                try:
+                    stack.enter_context(lock.hold(path / own))
+                except LockHeldError as error:
+                    raise LockHeldError(f"{error}{_named_shard(own)}") from None
+                # Held before others are looked for: of two that begin at once, one at least sees the other.
+                for other in _locks(path):
+                    beside = shard is not None and other.name.endswith(f"-of-{shard.count}")
+                    if other.name != own and not beside and (holder := lock.holder(other)):
+                        raise LockHeldError(f"{holder}{_named_shard(other.name)}")
             except LockHeldError as error:
                 raise RunError(
                     f"{path} is being written by {error}; wait for it, or look with `mer-bench status {path}`"
                 ) from None
-        for leftover in path.glob("records/*/*.tmp"):
-            leftover.unlink()
+        if shard is None:  # another shard may be writing
+            for leftover in path.glob("records/*/*.tmp"):
+                leftover.unlink()
         yield RunDirectory.create_or_resume(out, manifest)
+
+
+def _locks(path: Path) -> list[Path]:
+    """Return the lock files of the run and of its shards."""
+    return [path / _LOCK, *sorted(path.glob(f"{_LOCK}-*-of-*"))]
+
+
+def _named_shard(name: str) -> str:
+    """Say which shard a lock is of, as in ` (shard 1/3)`."""
+    number, _, count = name.removeprefix(f"{_LOCK}-").partition("-of-")
+    return f" (shard {number}/{count})" if count else ""
+
+
+def _writers(path: Path) -> str | None:
+    found = [f"{holder}{_named_shard(one.name)}" for one in _locks(path) if (holder := lock.holder(one))]
+    return ", ".join(found) or None
 
 
 def _require_same(path: Path, there: RunManifest, asked: RunManifest) -> None:

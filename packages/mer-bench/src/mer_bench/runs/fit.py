@@ -13,8 +13,10 @@ from mer_bench.errors import RunError, UsageError
 from mer_bench.models.registry import Registered
 from mer_bench.runs.data import BenchData, load_data
 from mer_bench.runs.manifest import versions
+from mer_bench.runs.together import open_cluster
 from mer_bench.runs.train import job_of, try_model
 from mer_bench.settings import Request, Resolved, resolve
+from mer_flow.work.cluster import Where
 from mer_flow.work.files import new_folder
 
 if TYPE_CHECKING:
@@ -47,6 +49,7 @@ def fit(
     out: Path,
     seed: int = 0,
     on_epoch: Callable[[int, int], None] | None = None,
+    where: Where | None = None,
 ) -> Fitted:
     """Train a model on all labelled samples of a store and have it saved.
 
@@ -59,7 +62,8 @@ def fit(
         store: Path of the store.
         out: A new folder; it exists only once the checkpoint is whole.
         seed: Decides weights, shuffling and augmentation.
-        on_epoch: Called with (epochs done, their total).
+        on_epoch: Called with (epochs done, their total); on a cluster, when it is done.
+        where: Where it is trained.
 
     Raises:
         UsageError: A setting is unknown, or the model cannot be kept.
@@ -68,7 +72,7 @@ def fit(
         RunError: The checkpoint cannot be written.
     """
     from mer_bench.training.job import TrainingData
-    from mer_bench.training.whole import train_whole
+    from mer_bench.training.whole import train_whole, train_whole_on
 
     spec = registered.spec
     request = replace(request, run=request.run.changed(protocol=""))
@@ -83,7 +87,12 @@ def fit(
         )
     try:
         with new_folder(out) as folder:
-            trained = train_whole(job, TrainingData(data.maps, data.population.labels), on_epoch)
+            training = TrainingData(data.maps, data.population.labels)
+            if where is not None and where.on_dask:
+                with open_cluster(where, [registered.package]) as executor:
+                    trained = train_whole_on(executor, job, training)
+            else:
+                trained = train_whole(job, training, on_epoch)
             metadata = _metadata(registered.package, resolved, job, data)
             metadata["training"]["train_accuracy"] = trained.train_accuracy
             network: Any = trained.network

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mer_bench.errors import MerBenchError, RegistryError, UsageError
 from mer_bench.models.registry import Registered, Registry
@@ -15,10 +17,14 @@ from mer_bench.runs.data import DataCache
 from mer_bench.runs.directory import RunDirectory
 from mer_bench.runs.estimate import cpu_rate, estimate_seconds
 from mer_bench.runs.manifest import MANIFEST, RunManifest
+from mer_bench.runs.part import Part
 from mer_bench.runs.train import OnProgress, Outcome, execute, prepare
 from mer_bench.settings import SETTINGS, Layers, Request, known_keys, resolve, takes
 from mer_flow.work.errors import MerFlowError
 from mer_flow.work.suggest import unknown
+
+if TYPE_CHECKING:
+    from mer_flow.work.cluster import OnDask, Where
 
 logger = logging.getLogger(__name__)
 
@@ -193,13 +199,14 @@ class Leaderboard:
         return cls(stores, out, tuple(planned), tuple(refused), cache)
 
     def train(
-        self, planned: Planned, limit: int | None = None, on_progress: OnProgress | None = None
+        self, planned: Planned, part: Part | None = None, on_progress: OnProgress | None = None
     ) -> Finished:
         """Train one of the models, as `execute` does; its failure does not keep the others from going on."""
         outcome: Outcome | None = None
         try:
             prepared = prepare(planned.registered, planned.request, self.stores, self.cache)
-            outcome = execute(prepared, self.out, limit, on_progress)
+            part = part or Part()
+            outcome = execute(prepared, self.out, part.limit, on_progress, part.shard)
             failures = outcome.failures
         except (MerBenchError, MerFlowError) as error:
             failures = (str(error),)
@@ -207,6 +214,39 @@ class Leaderboard:
             logger.exception("model '%s' broke off", planned.entry)
             failures = (f"{type(error).__name__}: {error}",)
         return Finished(planned, outcome, failures)
+
+    def train_on_cluster(
+        self, where: Where, part: Part, shown: Callable[[OnDask], AbstractContextManager[OnProgress]]
+    ) -> list[Finished]:
+        """Train all models at once, as `execute_together` does.
+
+        Args:
+            where: The cluster.
+            part: Which folds.
+            shown: Shows progress, given the executor.
+        """
+        from mer_bench.runs.together import execute_together, open_cluster
+
+        prepared, failed = {}, {}
+        for planned in self.planned:
+            try:
+                prepared[planned.path] = prepare(planned.registered, planned.request, self.stores, self.cache)
+            except (MerBenchError, MerFlowError) as error:
+                failed[planned.path] = error
+        runs = list(prepared.values())
+        packages = [run.manifest.package for run in runs]
+        workers = max((run.job.training.workers or 0 for run in runs), default=0) or None
+        with open_cluster(where, packages, workers) as executor, shown(executor) as report:
+            outcomes = execute_together(runs, self.out, executor, part, report)
+        found = dict(zip(prepared, outcomes, strict=True))
+        finished = []
+        for planned in self.planned:
+            one = found.get(planned.path, failed.get(planned.path))
+            if isinstance(one, Outcome):
+                finished.append(Finished(planned, one, one.failures))
+            else:
+                finished.append(Finished(planned, None, (str(one),)))
+        return finished
 
 
 def _folds_done(path: Path, request: Request) -> int:

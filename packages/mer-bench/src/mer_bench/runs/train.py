@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,7 @@ from mer_bench.protocols.folds import Fold, FoldSet
 from mer_bench.runs.data import BenchData, DataCache, load_data
 from mer_bench.runs.directory import RunDirectory, RunStatus, writing
 from mer_bench.runs.manifest import RunManifest, build_manifest
+from mer_bench.runs.part import Part, Shard
 from mer_bench.settings import Request, Resolved, resolve
 from mer_bench.training.result import FoldResult
 from mer_flow.work.executor import local_executor, usable_cores
@@ -49,6 +51,7 @@ class Outcome:
         set_aside: Damaged records that were renamed and trained again.
         failures: Why folds failed, one entry per seed with failures.
         seconds: Wall time.
+        whole: Whether all that this call was to train is there.
     """
 
     run: RunDirectory
@@ -58,6 +61,7 @@ class Outcome:
     set_aside: tuple[Path, ...]
     failures: tuple[str, ...]
     seconds: float
+    whole: bool = True
 
 
 def prepare(
@@ -152,8 +156,65 @@ def try_network(spec: ModelSpec, options: Mapping[str, Any], data: BenchData) ->
     raise UsageError(f"{what} of shape {data.maps.shape[1:]} cannot be built or run: {error}") from error
 
 
+@dataclass
+class Begun:
+    """A run that this process writes.
+
+    Attributes:
+        missing: Seed to the folds that this call is to train.
+        kept: Folds of this call that were there already.
+        set_aside: Damaged records that were renamed.
+        written: Records written so far.
+    """
+
+    prepared: Prepared
+    run: RunDirectory
+    missing: Mapping[int, Sequence[Fold]]
+    kept: int
+    set_aside: tuple[Path, ...]
+    began: float
+    written: int = 0
+
+    def fold(self, result: FoldResult) -> None:
+        """Write a record."""
+        self.run.write(result)
+        self.written += 1
+
+    def outcome(self, failures: Sequence[str]) -> Outcome:
+        """Say what was done."""
+        status = self.run.status(self.prepared.manifest.settings.seeds)
+        seconds = time.monotonic() - self.began
+        whole = self.written == sum(map(len, self.missing.values()))
+        did = self.written, self.kept, self.set_aside, tuple(failures)
+        return Outcome(self.run, status, *did, seconds, whole)
+
+
+@contextmanager
+def begun(prepared: Prepared, out: Path, part: Part) -> Iterator[Begun]:
+    """Open a run for this process, or for its shard, and see what is to be trained.
+
+    Raises:
+        RunError: Another process writes this run, it is of another configuration, or the disk is full.
+    """
+    began = time.monotonic()
+    seeds = prepared.manifest.settings.seeds
+    wanted = part.of(seeds, prepared.folds.folds)
+    with writing(out, prepared.manifest, part.shard) as run:
+        before = run.status(seeds)
+        names = {seed: {fold.name for fold in folds} for seed, folds in wanted.items()}
+        damaged = [(seed, fold) for seed in seeds for fold, _ in before.damaged[seed]]
+        set_aside = [run.set_aside(*one) for one in damaged if part.shard is None or one[1] in names[one[0]]]
+        missing = {seed: [f for f in wanted[seed] if f.name not in before.done[seed]] for seed in seeds}
+        kept = sum(map(len, wanted.values())) - sum(map(len, missing.values()))
+        yield Begun(prepared, run, missing, kept, tuple(set_aside), began)
+
+
 def execute(
-    prepared: Prepared, out: Path, limit: int | None = None, on_progress: OnProgress | None = None
+    prepared: Prepared,
+    out: Path,
+    limit: int | None = None,
+    on_progress: OnProgress | None = None,
+    shard: Shard | None = None,
 ) -> Outcome:
     """Train the folds that have no sound record yet, and record each as soon as it is done.
 
@@ -164,37 +225,23 @@ def execute(
         out: Folder of all runs.
         limit: Train no more than the first so many folds of the set; the run stays incomplete.
         on_progress: Told how far the training has come.
+        shard: Train this share of them only, beside other processes that train theirs.
 
     Raises:
         UsageError: `limit` is below 1.
         RunError: Another process writes this run, it is of another configuration, or the disk is full.
     """
-    if limit is not None and limit < 1:
-        raise UsageError(f"--limit must be at least 1, got {limit}")
-    begin = time.monotonic()
-    seeds, wanted = prepared.manifest.settings.seeds, prepared.folds.folds[:limit]
-    with writing(out, prepared.manifest) as run:
-        before = run.status(seeds)
-        set_aside = [run.set_aside(seed, fold) for seed in seeds for fold, _ in before.damaged[seed]]
-        missing = {seed: [f for f in wanted if f.name not in before.done[seed]] for seed in seeds}
-        sink = _Records(run, on_progress)
-        failures = _train(prepared, {seed: folds for seed, folds in missing.items() if folds}, sink)
-        kept = len(seeds) * len(wanted) - sum(map(len, missing.values()))
-        status = run.status(seeds)
-    seconds = time.monotonic() - begin
-    return Outcome(run, status, sink.written, kept, tuple(set_aside), tuple(failures), seconds)
+    with begun(prepared, out, Part(limit, shard)) as run:
+        missing = {seed: folds for seed, folds in run.missing.items() if folds}
+        return run.outcome(_train(prepared, missing, _Records(run, on_progress)))
 
 
 class _Records:
     """Where `run_folds` puts its results, for one seed after another."""
 
-    def __init__(self, run: RunDirectory, on_progress: OnProgress | None):
-        self.run, self.on_progress = run, on_progress
-        self.written = self.before = self.total = 0
-
-    def fold(self, result: FoldResult) -> None:
-        self.run.write(result)
-        self.written += 1
+    def __init__(self, run: Begun, on_progress: OnProgress | None):
+        self.fold, self.on_progress = run.fold, on_progress
+        self.before = self.total = 0
 
     def progress(self, done: int, total: int) -> None:
         if self.on_progress is not None:

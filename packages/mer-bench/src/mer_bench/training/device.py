@@ -48,6 +48,15 @@ def resolve_device(device: str) -> str:
     return device
 
 
+def engine_of(job: Job) -> str:
+    """Return `local` or `stacked`: by the device alone, unless the settings name one."""
+    if job.spec.kind == "classifier":
+        return "local"
+    if job.training.engine != "auto":
+        return job.training.engine
+    return "local" if resolve_device(job.training.device) == "cpu" else "stacked"
+
+
 def resolve_precision(precision: str, device: str) -> str:
     """Turn `auto` into the precision that the device is going to multiply in.
 

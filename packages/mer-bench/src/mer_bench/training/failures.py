@@ -30,15 +30,18 @@ class FoldFailures:
         Raises:
             TrainingError: If a fold failed; names each, the first ones with their message.
         """
-        if not self._messages:
-            return
-        if len(self._messages) == 1:
-            raise TrainingError(next(iter(self._messages.values())))
+        if self._messages:
+            raise TrainingError(self.message(total))
+
+    def message(self, total: int) -> str:
+        """Word them as one, of so many folds; empty where there was none."""
+        if len(self._messages) < 2:
+            return next(iter(self._messages.values()), "")
         lines = [f"{len(self._messages)} of {total} folds failed; the others were delivered:"]
         lines += [f"  {message}" for message in list(self._messages.values())[:5]]
         if len(self._messages) > 5:
             lines.append("  and " + ", ".join(f"'{name}'" for name in list(self._messages)[5:]))
-        raise TrainingError("\n".join(lines))
+        return "\n".join(lines)
 
 
 def loss_error(fold: str, epoch: int, loss: float, recipe: Recipe) -> TrainingError:

@@ -12,7 +12,7 @@ import numpy as np
 from mer_bench.errors import UsageError
 from mer_bench.protocols.folds import Fold
 from mer_bench.training.augmentation import Augmenter
-from mer_bench.training.device import resolve_device, resolve_precision
+from mer_bench.training.device import engine_of, resolve_device, resolve_precision
 from mer_bench.training.engines.local import run_local
 from mer_bench.training.engines.stacked import run_stacked
 from mer_bench.training.features import classifier_features
@@ -46,15 +46,6 @@ def check_job(job: Job) -> None:
     check_class_weights(job.network_recipe, len(job.classes))
     Augmenter.from_recipe(job.network_recipe, job.view)
     Augmenter.mirror(job.network_recipe, job.view)
-
-
-def engine_of(job: Job) -> str:
-    """Return `local` or `stacked`: by the device alone, unless the settings name one."""
-    if job.spec.kind == "classifier":
-        return "local"
-    if job.training.engine != "auto":
-        return job.training.engine
-    return "local" if resolve_device(job.training.device) == "cpu" else "stacked"
 
 
 def prepare_data(job: Job, data: TrainingData) -> TrainingData:

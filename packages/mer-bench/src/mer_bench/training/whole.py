@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 from torch import nn
@@ -18,6 +20,10 @@ from mer_bench.training.network import build_network, fold_generators
 from mer_bench.training.networks import OneNetwork
 from mer_bench.training.samples import TrainingSamples, check_data
 from mer_bench.training.trainer import Trainer
+from mer_flow.work.executor import run_all
+
+if TYPE_CHECKING:
+    from mer_flow.work.cluster import OnDask
 
 
 @dataclass(frozen=True)
@@ -35,6 +41,22 @@ class Trained:
     train_loss: float
     train_accuracy: float
     seconds: float
+
+
+def train_whole_on(executor: OnDask, job: Job, data: TrainingData) -> Trained:
+    """Train as `train_whole`, on a worker of a cluster; the network comes back on the CPU.
+
+    Raises:
+        WorkerError: Workers died over it twice.
+    """
+    train = functools.partial(_train_for, job)
+    ((_, future),) = run_all(executor, train, [executor.share(data)])
+    return future.result()
+
+
+def _train_for(job: Job, data: TrainingData) -> Trained:
+    trained = train_whole(job, data)
+    return replace(trained, network=trained.network.cpu())
 
 
 def train_whole(job: Job, data: TrainingData, on_epoch: Callable[[int, int], None] | None = None) -> Trained:

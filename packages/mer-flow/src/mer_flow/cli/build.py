@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mer_flow.cli.options import database_options, given, json_option, quiet_option, workers_option
+from mer_flow.cli.options import (
+    database_options,
+    given,
+    json_option,
+    quiet_option,
+    where_options,
+    workers_option,
+)
 
 if TYPE_CHECKING:
     from mer_flow.databases.source import Source
@@ -43,6 +50,7 @@ FLAGS = {
     "[default: keep]",
 )
 @workers_option
+@where_options
 @click.option(
     "--limit",
     type=click.IntRange(1),
@@ -117,6 +125,7 @@ def build_command(
     pipeline: dict[str, Any],
     keep: dict[str, Any],
     how: dict[str, Any],
+    where: dict[str, Any],
     as_json: bool,
     quiet: bool,
 ) -> None:
@@ -131,22 +140,24 @@ def build_command(
       mer-flow build --db samm --root SAMM --store flows.h5
       mer-flow build --db casme2 --root CASME2 --store flows.h5 --set align.size=400
       mer-flow build --db smic --root SMIC --store fast.h5 --flow-backend torch --device cuda
+      mer-flow build --db samm --root /shared/SAMM --executor dask --scheduler tcp://node7:8786
       mer-flow info flows.h5
 
     Exit codes: 0 done, 1 built with failures (listed), 2 usage.
     """
+    from mer_flow.config import asked_for, load_where
     from mer_flow.extraction.build import BuildOptions, build_store, inherit
     from mer_flow.work.progress import Progress
-    from mer_flow.work.settings import layered, parse_sets, read_toml
 
     flags = {key: pipeline[name] for name, key in FLAGS.items() if name in pipeline}
-    file = read_toml(pipeline["config"]) if "config" in pipeline else {}
-    config, kept, taken = inherit(store, layered(file, parse_sets(pipeline.get("settings", ())), flags), keep)
+    asked = asked_for(pipeline.get("config"), pipeline.get("settings", ()), flags)
+    config, kept, taken = inherit(store, asked, keep)
     if taken:
         listed = ", ".join(f"{key}={value}" for key, value in taken.items())
         click.echo(f"As {store} was begun: {listed}.", err=True)
+    options = BuildOptions(**how, where=load_where(pipeline.get("config"), where))
     with Progress(f"build {source.database}", quiet=quiet) as progress:
-        summary = build_store(source, store, config, kept, BuildOptions(**how), progress)
+        summary = build_store(source, store, config, kept, options, progress)
     report = summary.to_dict() | {"inherited": taken}
     click.echo(json.dumps(report, indent=2) if as_json else summary.text())
     sys.exit(1 if summary.failed else 0)

@@ -24,6 +24,25 @@ workers_option = click.option(
 )
 
 
+#: Field of `Where` -> what its option takes, and says of itself.
+WHERE: dict[str, tuple[type, str]] = {
+    "executor": (str, "local: processes of this machine; dask: a cluster.  [default: local]"),
+    "scheduler": (str, "A running cluster's scheduler, as in tcp://node7:8786."),
+    "cluster": (str, "Start one: local, slurm, pbs, lsf, sge, htcondor, oar or moab.  [default: local]"),
+    "cluster_options": (str, "TOML file of the queue's options (cores, memory, walltime, ...) and jobs."),
+    "wait": (float, "Seconds to wait for the scheduler and a first worker.  [default: 60]"),
+}
+
+
+def where_options(command: _Command) -> _Command:
+    """Add the options that say where tasks run; the command receives those given as the dict `where`."""
+    command = given("where", *WHERE)(command)
+    for name in reversed(WHERE):
+        kind, text = WHERE[name]
+        command = click.option(f"--{name.replace('_', '-')}", type=kind, help=text)(command)
+    return command
+
+
 def packed(kind: type, parameter: str) -> Callable[[_Command], _Command]:
     """Hand a command some of its options as one object.
 

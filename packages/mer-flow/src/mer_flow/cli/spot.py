@@ -8,11 +8,11 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from mer_flow.cli.options import FILE, database_options, json_option, workers_option
+from mer_flow.cli.options import FILE, database_options, json_option, where_options, workers_option
 
 if TYPE_CHECKING:
     from mer_flow.databases.source import Source
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 )
 @click.option("--out", type=FILE, help="Write one row per sample to this CSV file.")
 @workers_option
+@where_options
 @click.option("--limit", type=click.IntRange(1), help="Only the first N samples.")
 @json_option
 def spot_command(
@@ -42,6 +43,7 @@ def spot_command(
     evaluate: bool,
     out: Path | None,
     workers: int | None,
+    where: dict[str, Any],
     limit: int | None,
     as_json: bool,
 ) -> None:
@@ -58,12 +60,13 @@ def spot_command(
     """
     from mer_flow.config import SPOTTERS
     from mer_flow.extraction.spotting import score, spot_database
+    from mer_flow.work.cluster import Where
     from mer_flow.work.errors import UsageError
     from mer_flow.work.progress import Progress
 
     chosen = methods or SPOTTERS
     with Progress(f"spot {source.database}", quiet=as_json) as progress:
-        rows = spot_database(source, chosen, workers, limit, evaluate, progress)
+        rows = spot_database(source, chosen, workers, limit, evaluate, progress, Where.among(where))
     if evaluate and not rows:
         raise UsageError(
             f"{source.database}: the sheet has no apex to compare with; --evaluate needs one that has"

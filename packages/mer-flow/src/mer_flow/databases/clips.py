@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import Executor
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,10 +11,31 @@ from typing import TYPE_CHECKING
 from mer_flow.databases.frames import FrameHit, FrameIndex, read_frame
 from mer_flow.databases.layout import ClipLocator
 from mer_flow.samples import UNKNOWN_FRAME, Sample
+from mer_flow.work.cluster import Needs, Where, dask_executor
 from mer_flow.work.errors import FrameError
+from mer_flow.work.executor import LocalProcesses
+from mer_flow.work.libraries import CV2_PROVIDERS, DLIB_PROVIDERS
 
 if TYPE_CHECKING:
     import numpy as np
+
+
+#: What a worker's clips depend on, in the versions of the driver.
+PACKAGES = ("mer-flow", "torch", "numpy", "pillow", "mediapipe", *CV2_PROVIDERS, *DLIB_PROVIDERS)
+
+
+@dataclass(frozen=True, slots=True)
+class Clips:
+    """A database's clips, and where they are worked on."""
+
+    root: Path
+    where: Where
+
+    def executor(self, workers: int) -> AbstractContextManager[Executor]:
+        """Open processes here, or a cluster whose workers all see the clips."""
+        if self.where.on_dask:
+            return dask_executor(self.where, Needs.of(PACKAGES, self.root), workers)
+        return LocalProcesses(workers)
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from typing import Any
 
 from mer_flow.config import PipelineConfig
 from mer_flow.databases import get_database
-from mer_flow.databases.clips import ClipTask
+from mer_flow.databases.clips import Clips, ClipTask
 from mer_flow.databases.layout import resolve_root
 from mer_flow.databases.source import Source
 from mer_flow.extraction.batched import run_batched
@@ -21,6 +21,7 @@ from mer_flow.extraction.extractor import pipeline_record, resolve
 from mer_flow.extraction.sample import Keep, Outcome, extract_sample, outcome_of
 from mer_flow.store.schema import differing_keys
 from mer_flow.store.writer import StoreWriter, begun_pipeline
+from mer_flow.work.cluster import Where
 from mer_flow.work.errors import SheetError, StoreMismatchError, UsageError
 from mer_flow.work.executor import LocalProcesses, run_all, usable_cores
 from mer_flow.work.progress import Progress, duration
@@ -38,13 +39,16 @@ class BuildOptions:
         workers: Worker processes; None for one per usable core.
         limit: Build the first so many samples of the sheet only; a later call adds the rest.
         retry_failed: Try recorded failures again.
-        flow_process: Compute the flow in batches in one process of its own; None does so on CUDA.
+        flow_process: Compute the flow in batches in one process of its own; None does so on CUDA, unless on
+            a cluster.
+        where: Where clips are worked on.
     """
 
     workers: int | None = None
     limit: int | None = None
     retry_failed: bool = False
     flow_process: bool | None = None
+    where: Where = field(default_factory=Where)
 
 
 @dataclass
@@ -185,7 +189,9 @@ def build_store(
         )
     start = time.monotonic()
     config = resolve(config)
-    batched = config.flow.device == "cuda" if options.flow_process is None else options.flow_process
+    batched = options.flow_process
+    if batched is None:
+        batched = config.flow.device == "cuda" and not options.where.on_dask
     workers = options.workers or usable_cores()
     summary = BuildSummary(source.database, store, len(samples), workers=workers, flow_process=batched)
     with StoreWriter(store, store_pipeline(config, keep), keep.encoding()) as writer:
@@ -195,10 +201,11 @@ def build_store(
         tasks = [ClipTask.of(locator, sample) for sample in samples if sample.sample_id not in left_out]
         summary.already = sum(sample.sample_id in done for sample in samples)
         progress.expect(len(tasks), summary.already)
-        with closing(_extracted(tasks, config, keep, summary)) as outcomes:
+        with closing(_extracted(tasks, config, keep, summary, Clips(root, options.where))) as outcomes:
             for outcome in outcomes:
                 summary.take(outcome, writer)
-                progress.advance(note=outcome.sample_id)
+                count = f", {summary.workers} workers" if options.where.on_dask else ""
+                progress.advance(note=outcome.sample_id + count)
         summary.failed = writer.failures(source.database)
         writer.finish()
     summary.seconds = time.monotonic() - start
@@ -206,16 +213,18 @@ def build_store(
 
 
 def _extracted(
-    tasks: Sequence[ClipTask], config: PipelineConfig, keep: Keep, how: BuildSummary
+    tasks: Sequence[ClipTask], config: PipelineConfig, keep: Keep, how: BuildSummary, clips: Clips
 ) -> Generator[Outcome, None, None]:
     if not tasks:
         return
-    with LocalProcesses(min(how.workers, len(tasks))) as pool:
-        if how.flow_process:
+    if how.flow_process:
+        with LocalProcesses(min(how.workers, len(tasks))) as pool:
             yield from run_batched(pool, tasks, config, keep)
-            return
+        return
+    with clips.executor(min(how.workers, len(tasks))) as executor:
         extract = partial(extract_sample, config=config, keep=keep)
-        for task, future in run_all(pool, extract, tasks):
+        for task, future in run_all(executor, extract, tasks):
+            how.workers = getattr(executor, "workers", how.workers)
             yield outcome_of(task.sample.sample_id, future)
 
 

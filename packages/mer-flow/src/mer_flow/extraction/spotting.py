@@ -11,14 +11,15 @@ import numpy as np
 
 from mer_flow.config import SPOTTERS, PipelineConfig
 from mer_flow.databases import get_database
-from mer_flow.databases.clips import ClipTask
+from mer_flow.databases.clips import Clips, ClipTask
 from mer_flow.databases.layout import resolve_root
 from mer_flow.databases.source import Source
 from mer_flow.extraction.apex import spot_clip
 from mer_flow.extraction.extractor import worker_extractor
 from mer_flow.samples import UNKNOWN_FRAME
+from mer_flow.work.cluster import Where
 from mer_flow.work.errors import MerFlowError, WorkerError
-from mer_flow.work.executor import LocalProcesses, run_all, usable_cores
+from mer_flow.work.executor import run_all, usable_cores
 from mer_flow.work.progress import Progress
 from mer_flow.work.suggest import unknown
 
@@ -68,6 +69,7 @@ def spot_database(
     limit: int | None = None,
     only_with_apex: bool = False,
     progress: Progress | None = None,
+    where: Where | None = None,
 ) -> list[SpottedSample]:
     """Run apex spotters over a database's clips.
 
@@ -78,6 +80,7 @@ def spot_database(
         limit: The first so many samples only.
         only_with_apex: Skip samples whose sheet has no apex.
         progress: Told of every sample.
+        where: Where clips are worked on.
 
     Returns:
         One row per sample, in the sheet's order; a sample that fails carries its reason.
@@ -100,7 +103,8 @@ def spot_database(
     tasks = [ClipTask.of(locator, sample) for sample in samples]
     spot = partial(_spot_one, methods=tuple(methods))
     found: dict[str, SpottedSample] = {}
-    with LocalProcesses(workers or usable_cores()) as pool, closing(run_all(pool, spot, tasks)) as running:
+    clips = Clips(root, where or Where())
+    with clips.executor(workers or usable_cores()) as pool, closing(run_all(pool, spot, tasks)) as running:
         for task, future in running:
             sample_id = task.sample.sample_id
             try:

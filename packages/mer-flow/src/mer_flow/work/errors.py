@@ -51,6 +51,10 @@ class WorkerError(MerFlowError):
     """A worker process died over a task."""
 
 
+class ClusterError(MerFlowError):
+    """A cluster cannot be reached, has no fit worker, or was lost; what was recorded is kept."""
+
+
 class LockHeldError(MerFlowError):
     """Another process holds a lock; the message names the holder, as in `pid 4711 on host`."""
 

@@ -11,7 +11,7 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, ProcessPoolExecutor, wait
 from contextlib import contextmanager
@@ -27,6 +27,12 @@ _Result = TypeVar("_Result")
 QUEUE_PER_WORKER = 3
 #: Seconds between two looks at the progress within tasks.
 _LOOK_EVERY = 0.25
+#: How often a task may come back without fault of its own.
+_MOST_RETURNS = 5
+
+
+class TaskReturnedError(BrokenExecutor):
+    """A task came back undone and not by its own fault, as where a scheduler was lost; it is queued again."""
 
 
 def usable_cores() -> int:
@@ -142,7 +148,8 @@ def run_all(
     """Run a function over tasks, each whole in itself.
 
     A task whose worker died is tried once more, by itself, so that the task that kills workers is told from
-    those that ran beside it. Closing the generator cancels what has not begun.
+    those that ran beside it. An executor on several machines is asked now and then, by its method `watch`,
+    whether it still has workers. Closing the generator cancels what has not begun.
 
     Args:
         executor: Where they run.
@@ -157,11 +164,16 @@ def run_all(
     waiting, suspects = deque(tasks), deque[_Task]()
     pending: dict[Future[_Result], _Task] = {}
     retried: Future[_Result] | None = None
-    workers = getattr(executor, "workers", usable_cores())
-    most = 1 if isinstance(executor, InThisProcess) else workers * QUEUE_PER_WORKER
+    returned: Counter[int] = Counter()
     ticks = getattr(executor, "ticks", None) if on_tick else None
+    watch = getattr(executor, "watch", None)
     try:
         while waiting or suspects or pending:
+            if watch:
+                watch()
+            # Workers of a cluster come and go.
+            workers = getattr(executor, "workers", usable_cores())
+            most = 1 if isinstance(executor, InThisProcess) else workers * QUEUE_PER_WORKER
             if suspects and not pending:
                 task = suspects.popleft()
                 retried = executor.submit(function, task)
@@ -169,14 +181,18 @@ def run_all(
             while waiting and not suspects and retried is None and len(pending) < most:
                 task = waiting.popleft()
                 pending[executor.submit(function, task)] = task
-            done, _ = wait(pending, _LOOK_EVERY if ticks else None, FIRST_COMPLETED)
+            done, _ = wait(pending, _LOOK_EVERY if ticks or watch else None, FIRST_COMPLETED)
             if ticks and on_tick:
                 on_tick(ticks())
             for future in done:
                 task = pending.pop(future)
                 again, retried = future is retried, None
-                if not isinstance(future.exception(), BrokenExecutor):
+                error = future.exception()
+                if not isinstance(error, BrokenExecutor):
                     yield task, future
+                elif isinstance(error, TaskReturnedError) and returned[id(task)] < _MOST_RETURNS:
+                    returned[id(task)] += 1
+                    waiting.appendleft(task)
                 elif again:
                     yield task, _lost(executor)
                 else:
@@ -187,7 +203,8 @@ def run_all(
 
 
 def _lost(executor: Executor) -> Future[Any]:
-    cause = executor.cause_of_death() if isinstance(executor, LocalProcesses) else "was lost"
+    told = getattr(executor, "cause_of_death", None)
+    cause = told() if told else "was lost"
     future: Future[Any] = Future()
     future.set_exception(
         WorkerError(f"its worker process {cause}, twice; if memory ran out, use fewer --workers")

@@ -12,10 +12,13 @@ from filelock import FileLock, Timeout
 
 from mer_flow.work.errors import LockHeldError
 
+#: Seconds; `holder` holds a free lock for a moment.
+_LOOK = 0.3
+
 
 @contextmanager
 def hold(path: Path) -> Iterator[None]:
-    """Hold a lock file without waiting, and remove it afterwards.
+    """Hold a lock file, waiting no longer than others look who holds it, and remove it afterwards.
 
     Args:
         path: The lock file; it names its holder while it is held.
@@ -24,7 +27,7 @@ def hold(path: Path) -> Iterator[None]:
         LockHeldError: Another process, or another place in this one, holds it; the message names the holder.
         OSError: The file cannot be made.
     """
-    lock = FileLock(path, timeout=0)
+    lock = FileLock(path, timeout=_LOOK)
     try:
         lock.acquire()
     except Timeout as error:
