@@ -54,7 +54,7 @@ def test_a_run_is_complete_and_scored(prepared_with: Prepare, tmp_path: Path) ->
     assert (outcome.trained, outcome.kept, outcome.failures) == (24, 0, ())
     assert outcome.status.complete
     summary = summarise(outcome.run)
-    assert list(summary.selections) == ["last", "oracle"]
+    assert list(summary.selections) == ["last", "tail", "oracle"]
     assert list(summary.selections["last"]) == ["Full", "casme2", "samm", "smic"]
     assert summary.selections["last"]["Full"].figures["uf1"].mean > 0.9
     assert summary.manifest.parameters == 3 * 28 * 28 * 3 + 3
@@ -149,7 +149,7 @@ def test_other_settings_are_another_run(prepared_with: Prepare) -> None:
 def test_inner_is_a_selection_of_its_own(prepared_with: Prepare, tmp_path: Path) -> None:
     outcome = execute(prepared_with(LINEAR, inner=True), tmp_path)
     summary = summarise(outcome.run)
-    assert list(summary.selections) == ["last", "inner", "oracle"]
+    assert list(summary.selections) == ["last", "tail", "inner", "oracle"]
     subjects = outcome.run.column("subjects")
     for fold, kept in zip(outcome.run.manifest.folds, outcome.run.records(0), strict=True):
         assert tuple(kept.inner_index) == fold.inner
@@ -175,7 +175,7 @@ def test_shuffled_labels_score_at_chance_under_last_and_above_under_oracle(
 
 def test_a_classifier_has_no_oracle(prepared_with: Prepare, tmp_path: Path) -> None:
     summary = summarise(execute(prepared_with(MAJORITY[0]), tmp_path).run)
-    assert list(summary.selections) == ["last"]
+    assert list(summary.selections) == ["last", "tail"]
     assert summary.selections["last"]["Full"].figures["uar"].mean <= 1 / 3 + 1e-9
 
 
