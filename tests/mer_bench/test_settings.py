@@ -24,6 +24,7 @@ from mer_bench.settings import (
     parse_seeds,
     resolve,
 )
+from mer_flow.work.cluster import Where
 
 
 def build(
@@ -114,7 +115,8 @@ def test_bad_seeds(given: Any) -> None:
 
 def test_a_training_option_has_its_flag_and_its_place_in_a_section() -> None:
     flags = set(FLAGS)
-    assert flags == {*RunSettings.model_fields, *TrainingSettings.model_fields} - {"model"}
+    where = {*Where.model_fields}
+    assert flags == {*RunSettings.model_fields, *TrainingSettings.model_fields, *where} - {"model"}
     assert set(TrainingSettings.model_fields) <= set(OF_ONE_MODEL)
 
 

@@ -214,7 +214,17 @@ def test_the_manifest_says_what_decides_the_result(prepared_with: Prepare, tmp_p
 
 def bench(out: Path, store: Path, *more: str, epochs: int = 20) -> list[str]:
     """The command of a run that takes a few seconds."""
-    settings = ["--set", f"epochs={epochs}", "--set", "batch_size=16", "--workers", "1", "--quiet", *more]
+    settings = [
+        "--set",
+        f"epochs={epochs}",
+        "--set",
+        "batch_size=16",
+        "--workers",
+        "1",
+        "--quiet",
+        "--yes",
+        *more,
+    ]
     command = ["run", "ststnet", "--protocol", "cde", "--store", str(store), "--out", str(out), *settings]
     return [sys.executable, "-m", "mer_bench.cli", *command]
 
