@@ -20,6 +20,7 @@ from mer_bench.training.folds import run_folds
 from mer_bench.training.graphs import Graphs
 from mer_bench.training.job import Job, TrainingData
 from mer_bench.training.networks import StackedNetworks
+from mer_bench.training.reading import Reading
 from mer_bench.training.recorder import Recorder
 from mer_bench.training.result import FoldResult
 from mer_bench.training.samples import TrainingSamples
@@ -160,7 +161,8 @@ def stacked(job: Job, side: int = SIDE, graphs: Graphs | None = None) -> tuple[T
     networks = StackedNetworks(job, [job.seed_of(f.name) for f in folds], (3, side, side), graphs)
     samples = TrainingSamples(given, folds, 3, networks)
     trainer = Trainer(networks, samples, recipe, Augmenter.from_recipe(recipe, job.view), graphs)
-    return trainer, Recorder(networks, given, folds, recipe.epochs, 3, graphs)
+    reading = Reading.of_recipe(recipe, job.view, samples.counts)
+    return trainer, Recorder(networks, given, folds, recipe.epochs, 3, graphs, reading)
 
 
 def train(trainer: Trainer, recorder: Recorder, epochs: int) -> None:

@@ -19,6 +19,8 @@ VARIED = [
     {"flip": 0.5, "shift": 1, "noise": 0.1, "loss": "focal"},
     {"balanced": True, "class_weights": (1.0, 2.0, 3.0), "shuffle": False},
     {"drop_last": True, "amp": "bf16"},
+    {"mixup": 0.4, "mixup_by": "sample", "ema": 0.8, "flip_average": True, "prior": -0.5, "gain": 0.2},
+    {"supcon": 0.3},
 ]
 
 
