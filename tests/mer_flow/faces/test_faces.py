@@ -225,7 +225,17 @@ def test_auto_with_a_later_mediapipe_needs_the_model_file(
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.setenv("MER_FLOW_CACHE", str(tmp_path / "cache"))
     name, reason = resolve_backend("auto")
-    assert name == "dlib" and "mer-flow models fetch" in reason
+    assert name == "no-mesh" and "mer-flow models fetch" in reason
+
+
+def test_a_stand_in_for_the_mesh_is_a_recorded_fallback(aligned: tuple[np.ndarray, np.ndarray]) -> None:
+    face, points = aligned
+    found = locate_regions(get_region_backend("no-mesh"), face, points, RegionsConfig())
+    assert (found.backend, found.fallback[:12]) == ("dlib", "no face mesh")
+    np.testing.assert_array_equal(found.centres, get_region_backend("dlib").centres(face, points))
+    with pytest.raises(FaceError, match=r"set regions\.fallback=dlib"):
+        locate_regions(get_region_backend("no-mesh"), face, points, RegionsConfig(fallback="none"))
+    assert locate_regions(get_region_backend("dlib"), face, points, RegionsConfig()).fallback == ""
 
 
 def test_unknown_and_unavailable_backends(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

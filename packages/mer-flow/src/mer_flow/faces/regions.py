@@ -65,6 +65,17 @@ class DlibRegions:
         return np.stack([left, right, *rest]).astype(np.float32)
 
 
+class NoMesh:
+    """What `auto` means where no face mesh is at hand: every sample falls back, and says so."""
+
+    name = "no-mesh"
+    version = DlibRegions.version
+
+    def centres(self, face: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
+        """Fail on every face."""
+        raise FaceError("no face mesh was at hand (mer-flow models list says why)")
+
+
 @dataclass(frozen=True, slots=True)
 class Regions:
     """The centres found, and how.
@@ -87,7 +98,7 @@ def resolve_backend(name: str) -> tuple[str, str]:
     """Decide what `auto` means here and now.
 
     A fetched, correct `.task` file with MediaPipe 0.10.30 or later; else the mesh bundled up to 0.10.21;
-    else dlib.
+    else `no-mesh`, so that dlib's points stand in and are counted as a fallback.
 
     Args:
         name: As in `regions.backend`.
@@ -99,7 +110,7 @@ def resolve_backend(name: str) -> tuple[str, str]:
         return name, "as configured"
     version = mediapipe_version()
     if version is None:
-        return "dlib", "mediapipe is not installed"
+        return NoMesh.name, "mediapipe is not installed; dlib's points stand in"
     if version <= _LAST_LEGACY:
         return "mediapipe-legacy", "mediapipe carries its models up to 0.10.21"
     try:
@@ -107,7 +118,10 @@ def resolve_backend(name: str) -> tuple[str, str]:
             return "mediapipe-tasks", "the face landmarker file is present and its checksum is right"
     except ModelFileError:
         pass
-    return "dlib", "mediapipe needs its model file here; run: mer-flow models fetch"
+    return (
+        NoMesh.name,
+        "mediapipe needs its model file here, dlib's points stand in; run: mer-flow models fetch",
+    )
 
 
 def get_region_backend(name: str) -> RegionBackend:
@@ -121,7 +135,9 @@ def get_region_backend(name: str) -> RegionBackend:
         MissingDependencyError: MediaPipe is absent or of another kind.
         ModelFileError: The model file is missing or wrong.
     """
-    kinds: dict[str, type[RegionBackend]] = {kind.name: kind for kind in (TasksMesh, LegacyMesh, DlibRegions)}
+    kinds: dict[str, type[RegionBackend]] = {
+        kind.name: kind for kind in (TasksMesh, LegacyMesh, DlibRegions, NoMesh)
+    }
     concrete, _ = resolve_backend(name)
     if concrete not in kinds:
         raise unknown("region backend", name, ("auto", *kinds))
@@ -130,7 +146,7 @@ def get_region_backend(name: str) -> RegionBackend:
 
 def backend_version(name: str) -> str:
     """Return a concrete backend's `version` without starting it."""
-    if name == "dlib":
+    if name in (DlibRegions.name, NoMesh.name):
         return DlibRegions.version
     return mesh_version(FACE_LANDMARKER if name == "mediapipe-tasks" else None)
 
