@@ -183,8 +183,10 @@ def test_landmarks_that_contradict_dlib_are_caught(
     backend = assembled(tmp_path, "face_landmark.tflite")
     assert backend.centres(*aligned).shape == (5, 2)
     found = locate_regions(backend, *aligned, RegionsConfig())
-    assert found.backend == "dlib" and found.eye_error > 0.15
-    assert "mediapipe-tasks puts an eye" in found.fallback and "limit 0.15" in found.fallback
+    assert found.backend == "mediapipe-tasks" and found.fallback == "" and found.eye_error > 0.15
+    assert "mediapipe-tasks puts an eye" in found.disagreement and "limit 0.15" in found.disagreement
+    with pytest.raises(FaceError, match="mediapipe-tasks puts an eye"):
+        locate_regions(backend, *aligned, RegionsConfig(fallback="none"))
     trusted = locate_regions(backend, *aligned, RegionsConfig(), check_eyes=False)
     assert trusted.backend == "mediapipe-tasks" and trusted.fallback == ""
 

@@ -146,9 +146,9 @@ class RegionsConfig(Settings):
     Attributes:
         backend: What finds them; `no-mesh` is what `auto` becomes where only dlib is at hand.
         fallback: `dlib`: its points stand in where the backend fails on a sample (recorded); `none`: the
-            sample fails.
-        max_eye_error: Largest accepted distance of the backend's eye centres from dlib's, in inter-ocular
-            distances.
+            sample fails, also where the two disagree.
+        max_eye_error: Distance of the backend's eye centres from dlib's, in inter-ocular distances, beyond
+            which they disagree: regions and alignment then follow the backend (recorded).
     """
 
     where = "regions"
