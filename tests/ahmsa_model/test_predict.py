@@ -143,6 +143,16 @@ def test_bad_frames_are_named(built, tmp_path):
         predict_pair(without(loaded, view="faces-28"), built.onset, built.apex)
     with pytest.raises(InputError, match="unknown normalisation 'scalde'; did you mean 'scaled'"):
         predict_pair(without(loaded, normalisation="scalde"), built.onset, built.apex)
+    blank = np.zeros((240, 320, 3), np.uint8)
+    with pytest.raises(InputError, match=r"--set faces\.upsample=2"):
+        predict_pair(loaded, blank, blank)
+    with pytest.raises(InputError, match=r"--set faces\.upsample=3"):
+        predict_pair(loaded, blank, blank, settings=["faces.upsample=2"])
+    (tmp_path / "x.mp4").write_bytes(b"video")
+    with pytest.raises(InputError, match=r"clip .*x\.mp4 is a file; expected a folder of frames"):
+        predict_clip(loaded, tmp_path / "x.mp4")
+    with pytest.raises(InputError, match=r"clip .*nowhere does not exist"):
+        predict_clip(loaded, tmp_path / "nowhere")
     Image.new("RGB", (8, 8)).save(tmp_path / "img1.png")
     with pytest.raises(InputError, match="holds 1 frame"):
         predict_clip(loaded, tmp_path)
@@ -170,6 +180,37 @@ def test_the_command_prints_json_and_draws(built, tmp_path):
     pixels = np.asarray(Image.open(picture).convert("RGB"))
     assert pixels.shape[0] > 480 and pixels.shape[1] > 900
     assert len(np.unique(pixels.reshape(-1, 3), axis=0)) > 2000
+
+
+def test_a_changed_parameter_is_a_warning(built):
+    result = predict_pair(built.checkpoint, built.onset, built.apex, settings=["stabilise.method=none"])
+    assert result.warnings == (
+        "stabilise.method: the training maps were made with similarity, this one with none",
+    )
+
+
+def test_one_picture_as_onset_and_apex_is_called_noise(built, tmp_path):
+    frames = ("--onset", built.onset, "--apex", built.onset)
+    command = ("predict", "--checkpoint", built.checkpoint, *frames, "--device", "cpu")
+    done = ahmsa(*command)
+    assert "flow is 0 px of a 224 px face, within the noise of a still face (0.12 px)" in done.stderr
+    (warning,) = json.loads(ahmsa(*command, "--json").stdout)["warnings"]
+    assert "within the noise" in warning
+
+
+def test_noise_is_drawn_pale(built):
+    from ahmsa_model.picture import draw_prediction
+
+    result = predict_pair(built.checkpoint, built.onset, built.onset)
+    rng = np.random.default_rng(0)
+    flow, view = result.extracted.flow, result.map
+    noisy = dataclasses.replace(
+        result,
+        extracted=dataclasses.replace(result.extracted, flow=rng.normal(0, 0.02, flow.shape).astype("f4")),
+        map=rng.normal(0, 0.007, view.shape).astype("f4"),
+    )
+    pictures = [np.asarray(draw_prediction(one)).astype(int) for one in (result, noisy)]
+    assert 0 < np.abs(pictures[0] - pictures[1])[300:].max() < 80  # the row of what the network is fed
 
 
 def test_the_picture_shows_the_probabilities(built):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -15,7 +16,7 @@ from PIL import Image
 from mer_flow.databases import get_database
 from mer_flow.databases.doctor import KINDS, Diagnosis, examine, of_sheet
 from mer_flow.databases.reading import DroppedRow
-from mer_flow.synthetic import make_tree
+from mer_flow.synthetic import TRUTH_FILE, make_tree
 
 CLIPS = 6
 
@@ -80,7 +81,38 @@ def test_a_wrong_root_is_one_finding(tmp_path: Path) -> None:
     assert not found.complete
 
 
-def test_the_command_lists_findings_and_exits_with_1(tree: Path) -> None:
+def test_a_synthetic_tree_is_called_synthetic(tree: Path) -> None:
+    found = examine("casme2", tree, max_gap=2)
+    assert kinds(found).get("incomplete", 0) == 0
+    (note,) = found.by_kind()["synthetic"]
+    assert '"subjects": 2' in note.detail
+
+
+@pytest.mark.parametrize("module", ["cv2", "dlib"])
+def test_a_missing_library_is_an_error_that_names_the_remedy(tree: Path, module: str) -> None:
+    code = (
+        f"import sys; sys.modules['{module}'] = None; from mer_flow.cli import main; "
+        f"sys.argv = ['mer-flow', 'doctor', '--db', 'casme2', '--root', {str(tree)!r}]; main()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "error: library (1)" in done.stdout and "does not load" in done.stdout
+
+
+def test_without_a_face_mesh_the_doctor_warns_before_the_build(tree: Path, tmp_path: Path) -> None:
+    info = tmp_path / "mediapipe-1.2.2.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: mediapipe\nVersion: 1.2.2\n")
+    words = [sys.executable, "-m", "mer_flow.cli", "doctor", "--db", "casme2", "--root", str(tree)]
+    env = {**os.environ, "PYTHONPATH": str(tmp_path), "MER_FLOW_CACHE": str(tmp_path / "cache")}
+    done = subprocess.run(words, capture_output=True, text=True, env=env)
+    assert done.returncode == 1
+    assert "warning: no-mesh (1)" in done.stdout and "mer-flow models fetch" in done.stdout
+
+
+def test_the_command_lists_findings_and_exits_with_1(tree: Path, tmp_path: Path) -> None:
+    tree = Path(shutil.copytree(tree, tmp_path / "casme2"))
+    (tree / TRUTH_FILE).unlink()  # as a copy of the real one
     arguments = [sys.executable, "-m", "mer_flow.cli", "doctor", "--db", "casme2", "--root", str(tree)]
     text = subprocess.run(arguments, capture_output=True, text=True)
     assert text.returncode == 1  # six clips are no complete CASME II

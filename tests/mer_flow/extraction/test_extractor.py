@@ -206,6 +206,47 @@ def test_a_clip_is_aligned_with_the_onsets_matrix(
     assert np.abs(clip[1].astype(int) - pair.apex_face).mean() < 1.5
 
 
+def test_where_dlib_and_the_mesh_disagree_the_mesh_aligns_and_gives_the_regions(
+    face_frame: np.ndarray,
+) -> None:
+    if resolve(PipelineConfig()).regions.backend in ("dlib", "no-mesh"):
+        pytest.skip("no face mesh is at hand")
+    agreeing = extract_pair(face_frame, face_frame, CONFIG)
+    found = extract_pair(face_frame, face_frame, with_settings("regions.max_eye_error=0"))
+    assert found.notes["alignment"] == "mesh-eyes" and agreeing.notes["alignment"] == "eyes"
+    assert found.notes["fallbacks"] == ["alignment-mesh", "regions-disagree"]
+    assert "puts an eye" in found.notes["alignment_disagreement"]
+    assert found.notes["region_backend"].startswith("mediapipe")
+    # The mesh's own eyes are in their places now, and dlib's are not; dlib's are kept beside them.
+    places = np.array([[0.7 * 224 - 0.5, 0.32 * 224 - 0.5], [0.3 * 224 - 0.5, 0.32 * 224 - 0.5]])
+    off, dlib_off, before = (
+        np.abs(np.asarray(eyes)[:2] - places).max()
+        for eyes in (found.regions, found.notes["regions_dlib"], agreeing.regions)
+    )
+    assert off < before and off < dlib_off
+    only = with_settings("regions.max_eye_error=0", "regions.fallback=none")
+    with pytest.raises(FaceError, match=r"puts an eye .* limit 0\.0"):
+        extract_pair(face_frame, face_frame, only)
+
+
+def test_a_turned_face_that_misleads_dlib_is_aligned_by_the_mesh(face_frame: np.ndarray) -> None:
+    if resolve(PipelineConfig()).regions.backend in ("dlib", "no-mesh"):
+        pytest.skip("no face mesh is at hand")
+    import cv2
+
+    turn = cv2.getRotationMatrix2D((318.0, 240.0), 38.0, 0.8)
+    turned_face = cv2.warpAffine(face_frame, turn, (640, 480), borderMode=cv2.BORDER_REPLICATE)
+    places = np.array([[0.7, 0.32], [0.3, 0.32]]) * 224 - 0.5
+    eyes = {}
+    for name, frame in (("upright", face_frame), ("turned", turned_face)):
+        face = extractor(CONFIG).find_face(frame)
+        eyes[name] = (places - face.matrix[:, 2]) @ np.linalg.inv(face.matrix[:, :2]).T
+    assert face.notes["alignment"] == "mesh-eyes"
+    expected = eyes["upright"] @ turn[:, :2].T + turn[:, 2]
+    apart = np.linalg.norm(expected[0] - expected[1])
+    assert np.linalg.norm(eyes["turned"] - expected, axis=1).max() < 0.08 * apart
+
+
 def test_the_record_names_versions_and_the_backend_in_use() -> None:
     record = pipeline_record(PipelineConfig())
     assert record["config"]["regions"]["backend"] == resolve(PipelineConfig()).regions.backend != "auto"

@@ -183,8 +183,10 @@ def test_landmarks_that_contradict_dlib_are_caught(
     backend = assembled(tmp_path, "face_landmark.tflite")
     assert backend.centres(*aligned).shape == (5, 2)
     found = locate_regions(backend, *aligned, RegionsConfig())
-    assert found.backend == "dlib" and found.eye_error > 0.15
-    assert "mediapipe-tasks puts an eye" in found.fallback and "limit 0.15" in found.fallback
+    assert found.backend == "mediapipe-tasks" and found.fallback == "" and found.eye_error > 0.15
+    assert "mediapipe-tasks puts an eye" in found.disagreement and "limit 0.15" in found.disagreement
+    with pytest.raises(FaceError, match="mediapipe-tasks puts an eye"):
+        locate_regions(backend, *aligned, RegionsConfig(fallback="none"))
     trusted = locate_regions(backend, *aligned, RegionsConfig(), check_eyes=False)
     assert trusted.backend == "mediapipe-tasks" and trusted.fallback == ""
 
@@ -225,7 +227,17 @@ def test_auto_with_a_later_mediapipe_needs_the_model_file(
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.setenv("MER_FLOW_CACHE", str(tmp_path / "cache"))
     name, reason = resolve_backend("auto")
-    assert name == "dlib" and "mer-flow models fetch" in reason
+    assert name == "no-mesh" and "mer-flow models fetch" in reason
+
+
+def test_a_stand_in_for_the_mesh_is_a_recorded_fallback(aligned: tuple[np.ndarray, np.ndarray]) -> None:
+    face, points = aligned
+    found = locate_regions(get_region_backend("no-mesh"), face, points, RegionsConfig())
+    assert (found.backend, found.fallback[:12]) == ("dlib", "no face mesh")
+    np.testing.assert_array_equal(found.centres, get_region_backend("dlib").centres(face, points))
+    with pytest.raises(FaceError, match=r"set regions\.fallback=dlib"):
+        locate_regions(get_region_backend("no-mesh"), face, points, RegionsConfig(fallback="none"))
+    assert locate_regions(get_region_backend("dlib"), face, points, RegionsConfig()).fallback == ""
 
 
 def test_unknown_and_unavailable_backends(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

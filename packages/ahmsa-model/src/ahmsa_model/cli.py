@@ -102,6 +102,13 @@ def info_command(variant: str | None, checkpoint: Path | None, as_json: bool) ->
 @click.option(
     "--default-pipeline", is_flag=True, help="Use mer-flow's defaults if the checkpoint records no pipeline."
 )
+@click.option(
+    "--set",
+    "settings",
+    multiple=True,
+    metavar="SECTION.KEY=VALUE",
+    help="Change a parameter of mer-flow's pipeline, as in faces.upsample=2; repeatable.",
+)
 @click.option("--picture", type=PATH, help="Draw faces, flow, input and probabilities here.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")

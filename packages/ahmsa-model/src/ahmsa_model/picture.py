@@ -31,19 +31,21 @@ def draw_prediction(prediction: Prediction) -> Image:
     """
     from PIL import Image, ImageDraw
 
+    from mer_flow.flow.noise import COLOUR_FLOOR, REFERENCE_SIZE, STRAIN_COLOUR_FLOOR, strongest
     from mer_flow.pictures.colours import (
         flow_to_colour,
         nice_ceiling,
         signed_to_colour,
         unsigned_to_colour,
     )
+    from mer_flow.views.normalise import FLOW_LIMIT, STRAIN_LIMIT
 
     extracted = prediction.extracted
     flow, strain = extracted.flow[:2], extracted.flow[2]
-    # The 99.5th percentile: one bad pixel must not wash the picture out.
-    fastest = nice_ceiling(float(np.percentile(np.hypot(*flow), 99.5)))
-    strained = nice_ceiling(float(np.percentile(strain, 99.5)))
+    # Percentiles: one bad pixel must not wash the picture out. Floors: noise must not look like motion.
     side = extracted.flow.shape[-1]
+    fastest = nice_ceiling(max(strongest(flow), COLOUR_FLOOR) * side / REFERENCE_SIZE)
+    strained = nice_ceiling(max(float(np.percentile(strain, 99.5)), STRAIN_COLOUR_FLOOR))
     panels = [
         ("onset", _rgb(extracted.onset_face)),
         (f"apex ({prediction.apex_source})", _rgb(extracted.apex_face)),
@@ -51,8 +53,13 @@ def draw_prediction(prediction: Prediction) -> Image:
         (f"strain, 0 to {strained:g}", unsigned_to_colour(strain, strained)),
     ]
     signed = prediction.normalisation in ("raw", "scaled")
+    floors = {
+        "raw": (COLOUR_FLOOR * prediction.map.shape[-1] / REFERENCE_SIZE, STRAIN_COLOUR_FLOOR),
+        "scaled": (COLOUR_FLOOR / FLOW_LIMIT, STRAIN_COLOUR_FLOOR / STRAIN_LIMIT),
+    }
     for name, channel in zip(("u", "v", "strain"), prediction.map, strict=True):
-        top = nice_ceiling(float(np.abs(channel).max()))
+        floor = floors.get(prediction.normalisation, (0.0, 0.0))[name == "strain"]
+        top = nice_ceiling(max(float(np.abs(channel).max()), floor))
         has_sign = signed and name != "strain"
         paint = signed_to_colour if has_sign else unsigned_to_colour
         low = f"{-top:g}" if has_sign else "0"

@@ -5,7 +5,7 @@ Needs the extra `ahmsa-model[predict]`. Importing this module loads neither mer-
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -77,6 +77,7 @@ def predict_pair(
     *,
     cropped: bool = False,
     default_pipeline: bool = False,
+    settings: Sequence[str] = (),
 ) -> Prediction:
     """Classify a micro-expression from its onset and apex frames.
 
@@ -87,6 +88,7 @@ def predict_pair(
         cropped: The frames are face crops already.
         default_pipeline: Use mer-flow's default pipeline where the checkpoint records none; the prediction
             carries a warning.
+        settings: Parameters of the pipeline to change, as `faces.upsample=2`; each carries a warning.
 
     Raises:
         CheckpointError: The checkpoint cannot be read.
@@ -98,7 +100,7 @@ def predict_pair(
     with _mer_flow_errors():
         from mer_flow.databases.frames import read_frame
 
-        config = _pipeline(checkpoint, default_pipeline)
+        config = _pipeline(checkpoint, default_pipeline, settings)
         pair = (onset, apex)
         frames = [frame if isinstance(frame, np.ndarray) else read_frame(Path(frame)) for frame in pair]
         names = ["" if isinstance(frame, np.ndarray) else str(frame) for frame in pair]
@@ -112,6 +114,7 @@ def predict_clip(
     method: str | None = None,
     cropped: bool = False,
     default_pipeline: bool = False,
+    settings: Sequence[str] = (),
 ) -> Prediction:
     """Classify a micro-expression from a folder of frames: the first is the onset, the apex is spotted.
 
@@ -126,7 +129,13 @@ def predict_clip(
         from mer_flow.faces.align import to_grey, transform
         from mer_flow.faces.landmarks import find_landmarks
 
-        config = _pipeline(checkpoint, default_pipeline)
+        config = _pipeline(checkpoint, default_pipeline, settings)
+        if not Path(folder).is_dir():
+            what = "is a file" if Path(folder).exists() else "does not exist"
+            raise InputError(
+                f"clip {folder} {what}; expected a folder of frames numbered in their names "
+                f"(from a video: ffmpeg -i VIDEO FOLDER/%04d.png)"
+            )
         index = FrameIndex.scan(Path(folder))
         if len(index) < 2:
             raise InputError(
@@ -212,17 +221,24 @@ def _predict(
         onset=names[0],
         apex=names[1],
         apex_source=apex_source,
-        warnings=_warnings(checkpoint, config, extracted.notes),
+        warnings=(*_warnings(checkpoint, config, extracted.notes), *_noise_warning(extracted.flow)),
     )
 
 
 def _warnings(checkpoint: Checkpoint, config: PipelineConfig, notes: Mapping[str, Any]) -> tuple[str, ...]:
     from mer_flow.extraction.extractor import pipeline_record
+    from mer_flow.store.schema import differing_keys
 
     pipeline = checkpoint.metadata.pipeline
     said = [f"fallback: {name}" for name in notes.get("fallbacks", ())]
     if not pipeline.get("config"):
         said.append("the checkpoint records no pipeline; mer-flow's default was used")
+    else:
+        differing = differing_keys(pipeline["config"], config.to_dict())
+        said += [
+            f"{key}: the training maps were made with {old}, this one with {new}"
+            for key, old, new in differing
+        ]
     recipe = checkpoint.metadata.training.get("recipe", {})
     for field in ("flip_average", "prior"):
         if isinstance(recipe, Mapping) and recipe.get(field):
@@ -234,8 +250,20 @@ def _warnings(checkpoint: Checkpoint, config: PipelineConfig, notes: Mapping[str
     return tuple(said)
 
 
-def _pipeline(checkpoint: Checkpoint, default_pipeline: bool) -> PipelineConfig:
+def _noise_warning(flow: np.ndarray) -> Iterator[str]:
+    from mer_flow.flow.noise import NOISE_FLOOR, strongest
+
+    found = strongest(flow)
+    if found <= NOISE_FLOOR:
+        yield (
+            f"the strongest flow is {found:.2g} px of a 224 px face, within the noise of a still face "
+            f"({NOISE_FLOOR:g} px): nothing moves that can be told from noise, so the classes mean nothing"
+        )
+
+
+def _pipeline(checkpoint: Checkpoint, default_pipeline: bool, settings: Sequence[str]) -> PipelineConfig:
     from mer_flow.config import PipelineConfig
+    from mer_flow.work.settings import layered, parse_sets
 
     metadata = checkpoint.metadata
     if not metadata.view or not metadata.normalisation:
@@ -244,14 +272,14 @@ def _pipeline(checkpoint: Checkpoint, default_pipeline: bool) -> PipelineConfig:
             "made for it; save it again with CheckpointMetadata(view=..., normalisation=...)"
         )
     if metadata.pipeline.get("config"):
-        return PipelineConfig.from_dict(metadata.pipeline["config"])
+        return PipelineConfig(**layered(metadata.pipeline["config"], parse_sets(settings)))
     if not default_pipeline:
         raise InputError(
             f"checkpoint {checkpoint.folder} does not record how its training "
             "maps were made (imported maps?), so new frames cannot be treated alike; "
             "accept mer-flow's default pipeline with --default-pipeline"
         )
-    return PipelineConfig()
+    return PipelineConfig(**layered(parse_sets(settings)))
 
 
 def _loaded(checkpoint: Checkpoint | Path | str) -> Checkpoint:

@@ -145,15 +145,15 @@ class RegionsConfig(Settings):
     """The five region centres on the apex.
 
     Attributes:
-        backend: What finds them.
+        backend: What finds them; `no-mesh` is what `auto` becomes where only dlib is at hand.
         fallback: `dlib`: its points stand in where the backend fails on a sample (recorded); `none`: the
-            sample fails.
-        max_eye_error: Largest accepted distance of the backend's eye centres from dlib's, in inter-ocular
-            distances.
+            sample fails, also where the two disagree.
+        max_eye_error: Distance of the backend's eye centres from dlib's, in inter-ocular distances, beyond
+            which they disagree: regions and alignment then follow the backend (recorded).
     """
 
     where = "regions"
-    backend: Literal["auto", "mediapipe-tasks", "mediapipe-legacy", "dlib"] = "auto"
+    backend: Literal["auto", "mediapipe-tasks", "mediapipe-legacy", "dlib", "no-mesh"] = "auto"
     fallback: Literal["dlib", "none"] = "dlib"
     max_eye_error: float = Field(default=0.15, ge=0, le=10)
 

@@ -40,7 +40,7 @@ def doctor_command(source: Source, max_gap: int | None, deep: bool, show_all: bo
     Exit codes: 0 complete, 1 problems found, 2 usage.
     """
     from mer_flow.config import FramesConfig
-    from mer_flow.databases.doctor import KINDS, examine
+    from mer_flow.databases.doctor import KINDS, examine, of_machine
     from mer_flow.databases.layout import resolve_root
     from mer_flow.work.progress import Progress
 
@@ -60,6 +60,7 @@ def doctor_command(source: Source, max_gap: int | None, deep: bool, show_all: bo
             deep=deep,
             on_sample=advance,
         )
+    found.problems[:0] = of_machine()
     if as_json:
         click.echo(json.dumps(found.to_dict(), indent=2))
         sys.exit(0 if found.complete else 1)

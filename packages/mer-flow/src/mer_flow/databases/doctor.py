@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,14 +16,26 @@ from mer_flow.databases.frames import read_frame
 from mer_flow.databases.layout import ClipLocator
 from mer_flow.databases.reading import SheetReading
 from mer_flow.databases.registry import get_database
+from mer_flow.faces.model_files import DLIB_68, verified_path
+from mer_flow.faces.regions import NoMesh, resolve_backend
 from mer_flow.samples import UNKNOWN_FRAME, Sample
-from mer_flow.work.errors import FrameError, LayoutError, SheetError, UsageError
+from mer_flow.synthetic.tree import find_tree
+from mer_flow.work.errors import (
+    FrameError,
+    LayoutError,
+    MissingDependencyError,
+    ModelFileError,
+    SheetError,
+    UsageError,
+)
+from mer_flow.work.libraries import load_cv2, load_dlib
 
 Severity = Literal["error", "warning", "note"]
 
 #: Severity -> kind -> what to do about it. An error costs samples, a warning builds with a recorded fallback.
 _REMEDIES: dict[Severity, dict[str, str]] = {
     "error": {
+        "library": "Nothing can be built before it is there; the remedy is named.",
         "sheet": "Give the sheet with --sheet, or put it below the root; it is recognised by its columns.",
         "layout": "Point --root at the folder that holds one of the releases named above.",
         "folder-missing": "Restore the clip's folder from the release, or check the release that "
@@ -33,12 +47,15 @@ _REMEDIES: dict[Severity, dict[str, str]] = {
         "frame-unreadable": "Restore the file from the release: it is truncated or no image.",
     },
     "warning": {
+        "no-mesh": "The build takes dlib's points as regions and records a fallback for every sample; fetch "
+        "the model first, or choose dlib with `--set regions.backend=dlib`.",
         "incomplete": "Compare your copy with the authors' list; a partial copy builds, but its scores are "
         "not comparable.",
         "row-dropped": "Mend the row in the sheet, or accept that the sample is missing.",
         "frame-substituted": "Nothing to do; the nearest frame is taken and the sample's notes say so.",
     },
     "note": {
+        "synthetic": "Nothing to do; the tree is complete as it was made, and no copy of the real one.",
         "row-without-sample": "Nothing to do; the published sheet has this row, and it gives no sample.",
         "reading": "Nothing to do; the reader says how it took the sheet.",
         "correction": "Nothing to do; the fix is reviewed and its source is named.",
@@ -138,7 +155,10 @@ def examine(
         return found
     found.sheet, found.version = str(reading.path or ""), reading.version
     found.samples, found.subjects = len(reading.table), len(reading.table.subjects)
-    found.problems.extend(of_sheet(reading))
+    made = find_tree(root)
+    found.problems.extend(of_sheet(reading, made is not None))
+    if made is not None:
+        found.problems.append(Problem("synthetic", "", 0, f"made by mer-flow demo: {json.dumps(made)}"))
     try:
         locator = source.locate(root, release)
     except LayoutError as error:
@@ -157,9 +177,21 @@ def examine(
     return found
 
 
-def of_sheet(reading: SheetReading) -> Iterator[Problem]:
+def of_machine() -> Iterator[Problem]:
+    """Yield what this machine lacks for a build: libraries, model files, the face mesh."""
+    for load_library in (load_cv2, load_dlib, partial(verified_path, DLIB_68)):
+        try:
+            load_library()
+        except (MissingDependencyError, ModelFileError) as error:
+            yield Problem("library", "", 0, str(error))
+    backend, reason = resolve_backend("auto")
+    if backend == NoMesh.name:
+        yield Problem("no-mesh", "", 0, reason)
+
+
+def of_sheet(reading: SheetReading, synthetic: bool = False) -> Iterator[Problem]:
     """Yield what a sheet alone says: deviations from a complete copy, dropped rows, corrections, doubts."""
-    deviations = compare(reading)
+    deviations = () if synthetic else compare(reading)
     for deviation in deviations:
         yield Problem("incomplete", "", 0, str(deviation))
     for row in reading.dropped:

@@ -126,6 +126,7 @@ class Extractor:
             box = found.box
             matrix = eye_matrix(*eye_centres(find_landmarks(frame, box)), self.config.align)
             notes["alignment"] = "eyes"
+            matrix = self._by_mesh(frame, box, matrix, notes)
         elif cropped:
             height, width = frame.shape[:2]
             box = (0, 0, width - 1, height - 1)
@@ -138,6 +139,29 @@ class Extractor:
         notes["scale"] = round(scale_of(matrix), 4)
         notes["outside"] = round(outside_share(frame.shape, matrix, self.config.align), 4)
         return FoundFace(matrix, box, found is not None, notes)
+
+    def _by_mesh(
+        self, frame: np.ndarray, box: tuple[int, int, int, int], matrix: np.ndarray, notes: dict[str, Any]
+    ) -> np.ndarray:
+        """Return dlib's alignment, or that by the mesh's eyes where the two disagree on them."""
+        from mer_flow.faces.align import eye_matrix, transform, warp
+        from mer_flow.faces.landmarks import find_landmarks
+        from mer_flow.faces.regions import locate_regions
+
+        if self._regions.name in ("dlib", "no-mesh") or self.config.regions.fallback == "none":
+            return matrix
+        margin = self.config.align.margin_px
+        points = transform(matrix, find_landmarks(frame, box)) + margin
+        face = warp(frame, matrix, self.config.align, margin)
+        found = locate_regions(self._regions, face, points, self.config.regions)
+        if not found.disagreement:
+            return matrix
+        turn = np.linalg.inv(matrix[:, :2])
+        left, right = (found.centres[:2].astype(np.float64) - margin - matrix[:, 2]) @ turn.T
+        notes["alignment"] = "mesh-eyes"
+        notes["alignment_disagreement"] = found.disagreement
+        notes["fallbacks"].append("alignment-mesh")
+        return eye_matrix(right, left, self.config.align)
 
     def align_clip(self, frames: Iterable[np.ndarray], face: FoundFace, margin: int = 0) -> list[np.ndarray]:
         """Align frames of one clip, uint8 (H, W) or (H, W, 3) each, with the onset's matrix.
@@ -169,7 +193,7 @@ class Extractor:
         """Do what comes between the onset's face and the flow; see `extract_pair`."""
         from mer_flow.faces.align import to_grey, transform
         from mer_flow.faces.landmarks import find_landmarks
-        from mer_flow.faces.regions import locate_regions
+        from mer_flow.faces.regions import DlibRegions, locate_regions
 
         _check_frame(apex, "apex")
         if onset.shape != apex.shape:
@@ -189,6 +213,10 @@ class Extractor:
         if regions.fallback:
             notes["fallbacks"].append("regions-dlib")
             notes["region_fallback"] = regions.fallback
+        if regions.disagreement:
+            notes["fallbacks"].append("regions-disagree")
+            notes["region_disagreement"] = regions.disagreement
+            notes["regions_dlib"] = np.round(DlibRegions().centres(wide[1], landmarks), 2).tolist()
         inner = slice(margin, margin + align.size)
         faces = [np.ascontiguousarray(frame[inner, inner]) for frame in wide]
         return PreparedPair(

@@ -77,5 +77,6 @@ def no_face(image: np.ndarray, config: FacesConfig) -> FaceError:
     return FaceError(
         f"no face found in the {width}x{height} px onset frame "
         f"(dlib HOG, up to {config.upsample} doublings, score >= {config.min_score}); look at the frame; "
-        f"for a small face set faces.upsample={config.upsample + 1}, for a cropped release say so"
+        f"for a small face: --set faces.upsample={config.upsample + 1}; for frames cropped to the face: "
+        "--release cropped, or --cropped in a prediction"
     )
