@@ -63,6 +63,10 @@ def test_a_round_trip_keeps_every_bit(network, folder):
     assert sorted(path.name for path in folder.iterdir()) == ["config.json", "model.safetensors"]
 
 
+def test_a_loaded_network_is_in_evaluation_mode(folder):
+    assert not any(module.training for module in from_pretrained(folder).network.modules())
+
+
 def test_a_loaded_network_can_be_trained_on(folder):
     network = AHMSANet.from_pretrained(folder).train()
     network(torch.randn(4, 3, 28, 28)).square().sum().backward()
@@ -167,6 +171,8 @@ def test_damaged_weights_are_refused(folder):
         (lambda t: t.pop("head.1.bias"), "lacks tensor 'head.1.bias'"),
         (lambda t: t.update(extra=torch.zeros(1)), "holds tensor 'extra'"),
         (lambda t: t["head.1.bias"].fill_(float("nan")), "tensor 'head.1.bias' holds NaN"),
+        (lambda t: t["head.1.weight"][1, 2].fill_(float("nan")), "tensor 'head.1.weight' holds NaN"),
+        (lambda t: t["head.1.weight"][0, 0].fill_(float("inf")), "tensor 'head.1.weight' holds NaN"),
     ],
 )
 def test_a_wrong_tensor_is_named(folder, change, message):

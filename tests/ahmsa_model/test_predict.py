@@ -86,6 +86,17 @@ def test_a_pair_of_frames_gives_the_logits_of_the_stored_sample(built):
     assert result.warnings == ()
 
 
+def test_a_network_left_in_training_mode_predicts_without_dropout(built, tmp_path):
+    checkpoint = from_pretrained(built.checkpoint)
+    torch.manual_seed(0)
+    network = AHMSANet.from_variant("tiny", dropout=0.5)
+    folder = network.save_pretrained(tmp_path, checkpoint.metadata)
+    dropping = from_pretrained(folder)
+    expected = predict_pair(dropping, built.onset, built.apex)
+    dropping.network.train()
+    np.testing.assert_array_equal(predict_pair(dropping, built.onset, built.apex).logits, expected.logits)
+
+
 def test_a_clip_spots_its_apex_and_predicts_from_it(built):
     from mer_flow.databases.frames import FrameIndex
 

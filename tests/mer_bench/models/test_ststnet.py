@@ -56,6 +56,16 @@ def test_parameters_and_start_are_the_published_ones():
     assert STSTNet(padding=1)(torch.zeros(2, 3, 28, 28)).shape == (2, 3)
 
 
+def test_dropout_comes_before_the_average_pooling():
+    torch.manual_seed(0)
+    network, zeros = STSTNet(dropout=0.5), []
+    network.fc.register_forward_pre_hook(lambda _, given: zeros.append((given[0] == 0).float().mean()))
+    network(torch.rand(64, 3, 28, 28))
+    network.eval()(torch.rand(64, 3, 28, 28))
+    # A mean of four is zero where all four were dropped; behind the pooling half of the means would be.
+    assert zeros[0] - zeros[1] == pytest.approx(1 / 16, abs=0.01)
+
+
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 def test_one_convolution_equals_three_streams(layout):
     torch.manual_seed(0)

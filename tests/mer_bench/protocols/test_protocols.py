@@ -212,7 +212,9 @@ def test_a_fold_set_checks_itself(population: Population) -> None:
     for folds, covers, message in (
         ((Fold("a", np.sort(np.append(rest, mine[0])), mine[1:]),), False, "both train and test"),
         ((Fold("a", rest[1:], mine, rest[:1]),), False, "both train and inner"),
+        ((Fold("a", rest, mine[1:], mine[:1]),), False, "both inner and test"),
         ((Fold("a", rest[::-1], mine),), False, "not ascending"),
+        ((Fold("a", rest[:-2], mine, rest[:-3:-1]),), False, "inner indices are not ascending"),
         ((Fold("a", rest, mine[:0]),), False, "0 test samples"),
         ((good, good), False, "unique names"),
         ((good,), True, "tested 0 times"),

@@ -55,6 +55,26 @@ def test_rows_come_in_the_order_of_ids(small_store: Path) -> None:
     np.testing.assert_array_equal(found, data.population.labels)
 
 
+def test_maps_stay_with_their_labels_where_a_store_has_another_order_than_ids(tmp_path: Path) -> None:
+    from tests.mer_flow.stores import sample_of, write_store
+
+    emotions = {"c2": "disgust", "c10": "happiness", "c1": "surprise"}
+    rows = [
+        (sample_of("samm", f"s{subject}", clip, emotion), np.full((3, 28, 28), value + subject, np.float32))
+        for subject in (2, 10)
+        for value, (clip, emotion) in zip((20, 100, 10), emotions.items(), strict=True)
+    ]
+    with write_store(tmp_path / "store.h5", rows) as store:
+        stored = store.samples("samm").sample_ids
+    data = load_data(tmp_path / "store.h5", spec("whole-28:raw"), RunSettings(protocol="loso", db="samm"))
+    ids = data.population.sample_ids.tolist()
+    assert ids == sorted(ids) != list(stored), "the store counts c2 before c10"
+    expected = [int(clip[1:]) * 10 + int(subject[1:]) for _, subject, clip in (i.split("/") for i in ids)]
+    assert data.maps[:, 0, 0, 0].tolist() == expected
+    classes = {"c2": 0, "c10": 1, "c1": 2}
+    assert data.population.labels.tolist() == [classes[i.rpartition("/")[2]] for i in ids]
+
+
 def test_the_population_alone_is_the_same(small_store: Path) -> None:
     data = load_data(small_store, spec("whole-28:raw"), CDE)
     alone = read_population(small_store, CDE)

@@ -47,6 +47,14 @@ def test_a_summary_is_the_pooled_record(make_run: Make) -> None:
     assert found.selections["last"]["Full"].confusion.sum() == 2 * len(labels)
 
 
+def test_the_training_accuracy_is_that_of_the_last_epoch(make_run: Make) -> None:
+    run = make_run()
+    fallen = np.array([0.5, 0.9, 0.4], np.float32)  # the best is not the last
+    for kept in run.records(0):
+        run.write(replace(kept, train_accuracy=fallen))
+    assert summarise(run, draws=100).train_accuracy == pytest.approx(0.4)
+
+
 def test_seeds_can_be_chosen(make_run: Make) -> None:
     run = make_run(seeds=(0, 1))
     found = summarise(run, (1,), draws=100)

@@ -66,6 +66,14 @@ def test_cosine_falls_from_lr_to_final_lr():
     assert rates == sorted(rates, reverse=True)
 
 
+def test_cosine_reaches_its_end_after_a_warm_up_too():
+    recipe = Recipe(lr=1.0, final_lr=0.1, schedule="cosine", epochs=10, warmup_epochs=2)
+    rates = [learning_rate(recipe, step, 3) for step in range(31)]
+    assert rates[5] == rates[6] == 1.0
+    assert rates[18] == pytest.approx(0.55)
+    assert rates[30] == pytest.approx(0.1)
+
+
 def test_clipping_is_per_fold():
     a, b = torch.tensor([[3.0, 0.0], [0.3, 0.0]]), torch.tensor([4.0, 0.4])
     gradients = [a.clone(), b.clone()]

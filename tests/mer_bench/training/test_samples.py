@@ -66,6 +66,9 @@ def test_folds_that_overlap_or_are_empty_are_refused():
     _, folds = data()
     for bad, words in (
         (replace(folds[0], train=np.arange(40)), "disjoint"),
+        (replace(folds[0], inner=folds[0].train[:1]), "disjoint"),
+        (replace(folds[0], inner=folds[0].test[:1]), "disjoint"),
+        (replace(folds[0], inner=np.array([99])), "sample 99"),
         (replace(folds[0], train=np.empty(0, np.int64)), "no training samples"),
         (replace(folds[0], test=np.array([99])), "sample 99"),
     ):

@@ -291,6 +291,18 @@ def test_contradictory_loso_folders_lose_only_their_samples(store: Path, tmp_pat
         assert set(opened.table().sample_ids) == {IDS[0], IDS[2], IDS[4], IDS[5]}
 
 
+def test_a_fold_of_another_subject_than_the_list_says_is_told(store: Path, tmp_path: Path) -> None:
+    out = tmp_path / "loso"
+    with FlowStore(store) as opened:
+        export_folders(opened, out)
+    (out / "011").rename(out / "019")
+    summary = import_ststnet(out, tmp_path / "x.h5", out.with_name("loso-labels.csv"))
+    (problem,) = (p for p in summary.problems if not p.harmless)
+    assert "test sample of folder 019, but of subject 011 on line" in problem.detail
+    with FlowStore(tmp_path / "x.h5") as opened:
+        assert problem.sample_id not in opened.table().sample_ids and len(opened.table()) == 5
+
+
 def test_loso_label_folder_against_the_list(store: Path, tmp_path: Path) -> None:
     out = tmp_path / "loso"
     with FlowStore(store) as opened:

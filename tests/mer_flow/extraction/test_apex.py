@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
+from tests.mer_flow.stores import sample_of
 
 from mer_flow.config import SPOTTERS, load_config
-from mer_flow.extraction.apex import difference_curves, divide_and_conquer, region_boxes, spot_apex
-from mer_flow.extraction.extractor import extract_pair, extractor
+from mer_flow.databases.clips import ClipTask
+from mer_flow.extraction.apex import difference_curves, divide_and_conquer, region_boxes, spot_apex, spot_clip
+from mer_flow.extraction.extractor import FoundFace, extract_pair, extractor
+from mer_flow.samples import UNKNOWN_FRAME
 from mer_flow.work.errors import FrameError, UsageError
 
 LENGTH, APEX = 24, 7
@@ -108,6 +114,16 @@ def test_divide_and_conquer_prefers_the_half_with_more_movement() -> None:
     curve[4] = 1.0
     curve[20:28] = 0.9
     assert 20 <= divide_and_conquer(curve) < 28, "a lone spike is no expression"
+
+
+def test_a_spotted_apex_is_a_number_of_the_sheet(tmp_path: Path) -> None:
+    for number in range(101, 112):
+        Image.new("L", (4, 4)).save(tmp_path / f"img{number}.png")
+    sample = replace(sample_of("casme2", "s1", "c1", "disgust"), onset=103, apex=UNKNOWN_FRAME, offset=109)
+    clip = ClipTask(sample, tmp_path, False).open(0)
+    engine = extractor(load_config())
+    face = FoundFace(np.eye(2, 3), (0, 0, 3, 3), False, {})
+    assert spot_clip(clip, ("midpoint",), engine, face) == {"midpoint": 106}
 
 
 def test_wrong_requests() -> None:

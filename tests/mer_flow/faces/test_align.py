@@ -16,6 +16,7 @@ from mer_flow.faces.align import (
     transform,
     warp,
 )
+from mer_flow.faces.landmarks import eye_centres
 from mer_flow.work.errors import FaceError
 
 
@@ -32,6 +33,15 @@ def test_eyes_land_in_their_places(degrees: float) -> None:
     assert scale_of(matrix) == pytest.approx(0.8)
     linear = matrix[:, :2] / 0.8
     np.testing.assert_allclose(linear @ linear.T, np.eye(2), atol=1e-12, err_msg="a similarity: no shear")
+
+
+def test_the_eye_centres_are_the_means_of_their_six_points() -> None:
+    points = np.full((68, 2), 1000.0)
+    ring = np.array([[-8, 0], [-3, -4], [3, -4], [8, 0], [3, 4], [-3, 4]])
+    points[36:42] = ring + np.array([120, 90])
+    points[42:48] = ring + np.array([200, 95])
+    right, left = eye_centres(points)
+    np.testing.assert_allclose([right, left], [[120, 90], [200, 95]])
 
 
 def test_coinciding_eyes_are_refused() -> None:

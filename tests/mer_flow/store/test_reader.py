@@ -11,6 +11,7 @@ import h5py
 import numpy as np
 import pytest
 from tests.mer_flow.store.stores import PIPELINE, SIDE, row
+from tests.mer_flow.stores import write_store
 
 from mer_flow.samples import Sample, SampleTable
 from mer_flow.store.encode import SampleRecord, encode_sample
@@ -128,6 +129,23 @@ def test_digest_is_of_the_content(path: Path, tmp_path: Path) -> None:
         assert store.digest() == other.digest()
         assert store.digest(["samm"]) != store.digest(["smic"])
         assert store.digest(["smic", "samm"]) == store.digest()
+
+
+def test_the_digest_sees_a_single_pixel(tmp_path: Path) -> None:
+    maps, sample = np.zeros((3, SIDE, SIDE), np.float32), sample_of("samm", 0)
+    changed = maps.copy()
+    changed[1, 2, 3] = 0.5
+    grey = np.zeros((2, SIDE, SIDE), np.uint8)
+    faces = grey.copy()
+    faces[1, 4, 4] = 1
+    with (
+        write_store(tmp_path / "a.h5", [(sample, maps)], faces=grey) as store,
+        write_store(tmp_path / "b.h5", [(sample, changed)], faces=grey) as other_flow,
+        write_store(tmp_path / "c.h5", [(sample, maps)], faces=faces) as other_face,
+        write_store(tmp_path / "d.h5", [(sample, maps)], faces=grey) as same,
+    ):
+        assert store.digest() == same.digest()
+        assert len({store.digest(), other_flow.digest(), other_face.digest()}) == 3
 
 
 def test_missing_things_are_named(path: Path) -> None:

@@ -16,6 +16,7 @@ from mer_flow.views import NORMALISATIONS, ViewReader, missing_ingredient, parse
 from mer_flow.views.layouts import CUT_WIDTH_IOD, region_blocks
 from mer_flow.views.names import REGION_LAYOUTS
 from mer_flow.views.normalise import FLOW_LIMIT, STRAIN_LIMIT
+from mer_flow.views.read import BATCH
 from mer_flow.work.errors import UsageError, ViewError
 
 SIDE = 112
@@ -251,6 +252,29 @@ def test_view_data(two_databases: FlowStore) -> None:
     both = read_view(two_databases, databases=["casme3", "casme2"])
     assert sum(both.dropped.values()) == 6
     assert read_view(str(two_databases.path), scheme="casme3-4").databases.tolist() == ["casme3"] * 4
+
+
+@pytest.mark.parametrize("view", ["whole-16", "whole-8", "regions-8"])
+def test_a_store_of_many_batches_is_read_sample_by_sample(view: str, tmp_path: Path) -> None:
+    side, count = 16, 2 * BATCH + 5
+    small = CENTRES * np.float32(side / SIDE)
+    for database, offset in (("casme2", 1), ("samm", 100)):
+        flows = [np.full((3, side, side), offset + i, np.float32) for i in range(count)]
+        rows = [(sample_of(database, f"s{i}", "c", EMOTIONS[i % 3]), flow) for i, flow in enumerate(flows)]
+        store = write_store(tmp_path / "store.h5", rows, regions=small)
+    reader = ViewReader(store, view, "raw")
+    expected = [
+        (1 if database == "casme2" else 100) + int(sample.split("/")[1][1:])
+        for database, sample in zip(reader.databases, reader.sample_ids, strict=True)
+    ]
+    maps = reader.read()
+    assert len(maps) == 2 * count
+    ratio = maps[:, 0].mean((1, 2)) / np.array(expected)
+    np.testing.assert_allclose(ratio, ratio[0], rtol=1e-3, err_msg="each sample has its own map")
+    order = np.random.default_rng(0).permutation(len(reader))
+    np.testing.assert_array_equal(reader.read(order), maps[order])
+    for i in (0, BATCH - 1, BATCH, count - 1, count, 2 * count - 1):
+        np.testing.assert_array_equal(reader.read([i])[0], maps[i])
 
 
 def test_errors_of_requests(two_databases: FlowStore, tmp_path: Path) -> None:
