@@ -20,10 +20,10 @@ from mer_flow.extraction.batched import run_batched
 from mer_flow.extraction.extractor import pipeline_record, resolve
 from mer_flow.extraction.sample import Keep, Outcome, extract_sample, outcome_of
 from mer_flow.store.writer import StoreWriter
-from mer_flow.work.cluster import Where
 from mer_flow.work.errors import SheetError, StoreMismatchError, UsageError
 from mer_flow.work.executor import LocalProcesses, run_all, usable_cores
 from mer_flow.work.progress import Progress, duration
+from mer_flow.work.where import Where
 
 #: Stages that count as kernels: decoding, face analysis, flow, head motion and strain, compression.
 KERNELS = ("decode", "face", "flow", "stabilise", "compress")
