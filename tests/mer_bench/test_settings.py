@@ -24,7 +24,7 @@ from mer_bench.settings import (
     parse_seeds,
     resolve,
 )
-from mer_flow.work.cluster import Where
+from mer_flow.work.where import Where
 
 
 def build(

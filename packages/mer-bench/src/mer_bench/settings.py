@@ -17,9 +17,9 @@ from mer_bench.models.spec import ModelSpec
 from mer_bench.models.spelling import Entry, parse_entry
 from mer_bench.protocols.splits import Protocol, ProtocolOptions, get_protocol
 from mer_bench.recipe import Recipe
-from mer_flow.work.cluster import Where
 from mer_flow.work.settings import Settings, parse_sets, read_toml
 from mer_flow.work.suggest import unknown
+from mer_flow.work.where import Where
 
 
 def parse_seeds(value: Any) -> tuple[int, ...]:

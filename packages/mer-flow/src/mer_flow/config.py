@@ -12,8 +12,8 @@ from typing import Any, Literal, Self, get_args
 from pydantic import Field, field_validator, model_validator
 
 from mer_flow.flow.params import BACKEND_ALIASES, BackendOptions, TVL1Params
-from mer_flow.work.cluster import Where
 from mer_flow.work.settings import Settings, layered, parse_sets, read_toml
+from mer_flow.work.where import Where
 
 Spotter = Literal["midpoint", "difference", "flow-peak"]
 SPOTTERS: tuple[Spotter, ...] = get_args(Spotter)

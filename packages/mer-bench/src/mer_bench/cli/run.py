@@ -15,7 +15,7 @@ from mer_flow.cli.options import json_option, packed, quiet_option
 
 if TYPE_CHECKING:
     from mer_bench.runs.train import Outcome, Prepared
-    from mer_flow.work.cluster import Where
+    from mer_flow.work.where import Where
 
 
 @click.command("run", short_help="Train models under a protocol and score them; resumes by itself.")

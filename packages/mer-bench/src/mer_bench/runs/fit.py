@@ -16,8 +16,8 @@ from mer_bench.runs.manifest import versions
 from mer_bench.runs.together import open_cluster
 from mer_bench.runs.train import job_of, try_model
 from mer_bench.settings import Request, Resolved, resolve
-from mer_flow.work.cluster import Where
 from mer_flow.work.files import new_folder
+from mer_flow.work.where import Where
 
 if TYPE_CHECKING:
     from mer_bench.training.job import Job

@@ -24,7 +24,8 @@ from mer_flow.work.errors import MerFlowError
 from mer_flow.work.suggest import unknown
 
 if TYPE_CHECKING:
-    from mer_flow.work.cluster import OnDask, Where
+    from mer_flow.work.cluster import OnDask
+    from mer_flow.work.where import Where
 
 logger = logging.getLogger(__name__)
 

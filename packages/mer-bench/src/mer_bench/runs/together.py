@@ -16,9 +16,10 @@ from mer_bench.runs.estimate import estimate_seconds
 from mer_bench.runs.part import Part
 from mer_bench.runs.train import Begun, OnProgress, Outcome, Prepared, begun
 from mer_bench.training.failures import FoldFailures
-from mer_flow.work.cluster import Needs, Where, dask_executor
+from mer_flow.work.cluster import dask_executor
 from mer_flow.work.errors import WorkerError
 from mer_flow.work.executor import run_all
+from mer_flow.work.where import Needs, Where
 
 if TYPE_CHECKING:
     from mer_bench.training.engines.pieces import Piece

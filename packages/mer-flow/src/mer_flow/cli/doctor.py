@@ -40,8 +40,8 @@ def doctor_command(source: Source, max_gap: int | None, deep: bool, show_all: bo
     Exit codes: 0 complete, 1 problems found, 2 usage.
     """
     from mer_flow.config import FramesConfig
-    from mer_flow.databases.doctor import KINDS, examine, of_machine
     from mer_flow.databases.layout import resolve_root
+    from mer_flow.doctor import KINDS, examine, of_machine
     from mer_flow.work.progress import Progress
 
     with Progress(f"doctor {source.database}", quiet=as_json) as progress:

@@ -60,9 +60,9 @@ def spot_command(
     """
     from mer_flow.config import SPOTTERS
     from mer_flow.extraction.spotting import score, spot_database
-    from mer_flow.work.cluster import Where
     from mer_flow.work.errors import UsageError
     from mer_flow.work.progress import Progress
+    from mer_flow.work.where import Where
 
     chosen = methods or SPOTTERS
     with Progress(f"spot {source.database}", quiet=as_json) as progress:

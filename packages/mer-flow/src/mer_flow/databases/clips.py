@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING
 from mer_flow.databases.frames import FrameHit, FrameIndex, read_frame
 from mer_flow.databases.layout import ClipLocator
 from mer_flow.samples import UNKNOWN_FRAME, Sample
-from mer_flow.work.cluster import Needs, Where, dask_executor
+from mer_flow.work.cluster import dask_executor
 from mer_flow.work.errors import FrameError
 from mer_flow.work.executor import LocalProcesses
 from mer_flow.work.libraries import CV2_PROVIDERS, DLIB_PROVIDERS
+from mer_flow.work.where import Needs, Where
 
 if TYPE_CHECKING:
     import numpy as np

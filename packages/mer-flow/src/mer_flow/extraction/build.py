@@ -21,11 +21,11 @@ from mer_flow.extraction.extractor import pipeline_record, resolve
 from mer_flow.extraction.sample import Keep, Outcome, extract_sample, outcome_of
 from mer_flow.store.schema import differing_keys
 from mer_flow.store.writer import StoreWriter, begun_pipeline
-from mer_flow.work.cluster import Where
 from mer_flow.work.errors import SheetError, StoreMismatchError, UsageError
 from mer_flow.work.executor import LocalProcesses, run_all, usable_cores
 from mer_flow.work.progress import Progress, duration
 from mer_flow.work.settings import layered
+from mer_flow.work.where import Where
 
 #: Stages that count as kernels: decoding, face analysis, flow, head motion and strain, compression.
 KERNELS = ("decode", "face", "flow", "stabilise", "compress")

@@ -17,11 +17,11 @@ from mer_flow.databases.source import Source
 from mer_flow.extraction.apex import spot_clip
 from mer_flow.extraction.extractor import worker_extractor
 from mer_flow.samples import UNKNOWN_FRAME
-from mer_flow.work.cluster import Where
 from mer_flow.work.errors import MerFlowError, WorkerError
 from mer_flow.work.executor import run_all, usable_cores
 from mer_flow.work.progress import Progress
 from mer_flow.work.suggest import unknown
+from mer_flow.work.where import Where
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,6 @@ has folds left. The maps are shared with processes through one memory-mapped fil
 
 from __future__ import annotations
 
-import ctypes
 import functools
 import multiprocessing
 import pickle
@@ -31,11 +30,10 @@ from mer_bench.training.networks import OneNetwork
 from mer_bench.training.result import FoldResult
 from mer_flow.work.errors import WorkerError
 from mer_flow.work.executor import InThisProcess, run_all, tick
+from mer_flow.work.malloc import keep_freed_memory
 
 # Folds that workers may die over, before the rest is given up.
 _MOST_LOST = 3
-# Of glibc's malloc.h.
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 
 
 def run_local(job: Job, data: TrainingData, folds: Sequence[Fold], executor: Executor, sink: Sink) -> None:
@@ -162,7 +160,7 @@ def _train(
     job: Job, given: TrainingData | _Shared, on_epoch: Callable[[int], None], fold: Fold
 ) -> FoldResult:
     if multiprocessing.parent_process() is not None:
-        _keep_freed_memory()
+        keep_freed_memory()
     with torch_held(job):
         return train_fold(job, given.load() if isinstance(given, _Shared) else given, fold, on_epoch)
 
@@ -185,18 +183,3 @@ def train_fold(job: Job, data: TrainingData, fold: Fold, on_epoch: Callable[[int
     if failed:
         raise TrainingError(failed[fold.name])
     return results[0]
-
-
-@functools.cache
-def _keep_freed_memory() -> None:
-    """Have glibc keep what a step frees for the next one.
-
-    By default it gives large blocks back at once, and the page faults of asking again cost a small network a
-    tenth of its step. Where the C library is another, nothing happens.
-    """
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (AttributeError, OSError, TypeError):
-        return
-    mallopt(_M_TRIM_THRESHOLD, 1 << 30)
-    mallopt(_M_MMAP_THRESHOLD, 1 << 25)

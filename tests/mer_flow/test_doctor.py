@@ -14,8 +14,8 @@ import pytest
 from PIL import Image
 
 from mer_flow.databases import get_database
-from mer_flow.databases.doctor import KINDS, Diagnosis, examine, of_sheet
 from mer_flow.databases.reading import DroppedRow
+from mer_flow.doctor import KINDS, Diagnosis, examine, of_sheet
 from mer_flow.synthetic import TRUTH_FILE, make_tree
 
 CLIPS = 6
