@@ -120,7 +120,7 @@ class FlowSVM:
         return self
 
     def predict_proba(self, features: np.ndarray) -> np.ndarray:
-        """Return `(n, classes seen)` float64: the softmax of decision values, meant over the mirror."""
+        """Return `(n, classes seen)` float64: the softmax of decision values, averaged with the mirror's."""
         from scipy.special import softmax
 
         values = np.asarray(
