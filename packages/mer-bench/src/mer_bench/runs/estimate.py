@@ -81,7 +81,7 @@ def timed_step(prepared: Prepared, steps: int = 3) -> float:
     maps, labels = torch.from_numpy(data.maps[:size]), torch.from_numpy(data.population.labels[:size])
     taken = []
     with _one_thread(), torch.random.fork_rng(devices=[]):
-        shape = data.maps.shape[1:]
+        shape = (data.maps.shape[1], data.maps.shape[2], data.maps.shape[3])
         network = build_network(
             job.spec, job.options, data.num_classes, shape, torch.device("cpu"), stacked=False
         )
