@@ -1,4 +1,4 @@
-"""Calls on a real Dask cluster: workers and schedulers that die, values that are lost, workers that do not fit."""
+"""Calls on a real Dask cluster: workers and schedulers that die, values that are lost, strangers refused."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tests.dask_processes import Cluster
 
 from mer_flow.work.cluster import OnDask, dask_executor
 from mer_flow.work.errors import ClusterError, MissingDependencyError, UsageError, WorkerError
 from mer_flow.work.executor import run_all
 from mer_flow.work.where import Needs, Where
-from tests.dask_processes import Cluster
 
 pytest.importorskip("distributed", reason="needs the extra `cluster`")
 NEEDS = Needs.of(("python", "mer-flow", "numpy"))
@@ -188,7 +188,7 @@ def test_a_worker_without_the_module_is_named(cluster: Cluster, tmp_path: Path, 
 def test_no_worker_and_no_scheduler_are_one_line_each(tmp_path: Path) -> None:
     empty = Cluster(tmp_path)
     try:
-        with pytest.raises(ClusterError, match="has no worker within 0.5 s; start workers with"):
+        with pytest.raises(ClusterError, match=r"has no worker within 0\.5 s; start workers with"):
             dask_executor(where(empty, 0.5), NEEDS).__enter__()
         empty.add_worker()
         with dask_executor(where(empty, 15), NEEDS) as executor:
