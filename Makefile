@@ -21,7 +21,7 @@ $(STAMP): $(PROJECTS)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
 	$(BIN)/python -m pip install --quiet '$(TORCH)'
-	$(BIN)/python -m pip install --quiet -e 'packages/mer-flow[all]' -e packages/mer-bench -e 'packages/ahmsa-model[predict,bench]' --group dev
+	$(BIN)/python -m pip install --quiet -e 'packages/mer-flow[all,cluster]' -e packages/mer-bench -e 'packages/ahmsa-model[predict,bench]' --group dev
 	touch $@
 
 demo: $(STAMP)
