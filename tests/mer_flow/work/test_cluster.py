@@ -1,8 +1,4 @@
-<<<<<<< HEAD
-"""Calls on a real Dask cluster: workers and schedulers that die, lost values, workers that do not fit."""
-=======
 """Calls on a real Dask cluster: workers and schedulers that die, values that are lost, strangers refused."""
->>>>>>> dask
 
 from __future__ import annotations
 
