@@ -15,6 +15,7 @@ from mer_bench.models.spec import ModelSpec
 from mer_bench.recipe import Recipe
 from mer_bench.settings import (
     OF_ONE_MODEL,
+    Layers,
     Request,
     RunSettings,
     TrainingSettings,
@@ -23,6 +24,7 @@ from mer_bench.settings import (
     parse_seeds,
     resolve,
 )
+from mer_flow.work.where import Where
 
 
 def build(
@@ -116,9 +118,23 @@ def test_bad_seeds(given: Any) -> None:
         parse_seeds(given)
 
 
+def test_where_is_read_from_the_file_below_the_flags(tmp_path: Path) -> None:
+    file = tmp_path / "run.toml"
+    file.write_text('executor = "dask"\ncluster = "slurm"\ncluster-options = "slurm.toml"\nwait = 5\n')
+    layers = Layers.read(file, (), {"wait": 7.0})
+    assert layers.where == Where(
+        executor="dask", cluster="slurm", cluster_options=Path("slurm.toml"), wait=7.0
+    )
+    assert layers.named().training == TrainingSettings(), "where is no part of what a model is told"
+    file.write_text('[models.ststnet]\nexecutor = "dask"\n')
+    with pytest.raises(UsageError, match="unknown setting 'executor'"):
+        Layers.read(file, (), {})
+
+
 def test_a_training_option_has_its_flag_and_its_place_in_a_section() -> None:
     flags = set(FLAGS)
-    assert flags == {*RunSettings.model_fields, *TrainingSettings.model_fields} - {"model"}
+    models = RunSettings, TrainingSettings, Where
+    assert flags == {name for model in models for name in model.model_fields} - {"model"}
     assert set(TrainingSettings.model_fields) <= set(OF_ONE_MODEL)
 
 
