@@ -1,6 +1,6 @@
 """What a cluster costs: Dask with two workers against two processes of this machine.
 
-    python benchmarks/cluster.py [--store FILE] [--epochs 40] [--tasks 10000,100000] [--out FILE.md]
+    python benchmarks/cluster.py [--part ratios|tasks] [--epochs 40] [--tasks 10000,100000] [--out FILE.md]
 
 Ratios of a run (STSTNet, cde) and of a build of 144 synthetic samples, in turns, whole commands and training
 or building alone (target: at least 0.95 alone); the cost of an empty task (target: under 10 ms), beside that
@@ -133,7 +133,13 @@ def empty_tasks(counts: list[int]) -> list[str]:
         "|---|---|---|",
     ]
     process = psutil.Process(os.getpid())
-    address = {"processes": False, "n_workers": 8, "threads_per_worker": 1, "dashboard_address": None}
+    address = {
+        "processes": False,
+        "host": "127.0.0.1",
+        "n_workers": 8,
+        "threads_per_worker": 1,
+        "dashboard_address": "127.0.0.1:0",
+    }
     with Client(**address, set_as_default=False) as client:
         executor = OnDask(client, where, needs)
         executor.check()
@@ -155,14 +161,17 @@ def main() -> None:
     parser.add_argument("--store", type=Path, help="else maps of the public set's shape")
     parser.add_argument("--epochs", type=int, default=40)
     parser.add_argument("--rounds", type=int, default=2, help="each order once: the machine's speed drifts")
+    parser.add_argument("--part", choices=("ratios", "tasks", "both"), default="both")
     parser.add_argument("--tasks", default="10000,100000")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     load = os.getloadavg()[0]
     lines = ["# Cluster", "", f"{describe()}; load {load:.1f} at the start.", ""]
-    with tempfile.TemporaryDirectory() as folder:
-        lines += [*ratios(options, Path(folder)), ""]
-    lines += empty_tasks([int(part) for part in options.tasks.split(",")])
+    if options.part != "tasks":
+        with tempfile.TemporaryDirectory() as folder:
+            lines += [*ratios(options, Path(folder)), ""]
+    if options.part != "ratios":
+        lines += empty_tasks([int(part) for part in options.tasks.split(",")])
     write_out([*lines, "", f"Load {os.getloadavg()[0]:.1f} at the end."], options.out)
 
 
