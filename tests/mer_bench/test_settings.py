@@ -16,6 +16,7 @@ from mer_bench.models.spec import ModelSpec
 from mer_bench.recipe import Recipe
 from mer_bench.settings import (
     OF_ONE_MODEL,
+    Layers,
     Request,
     RunSettings,
     TrainingSettings,
@@ -111,6 +112,19 @@ def test_seeds(given: Any, seeds: tuple[int, ...]) -> None:
 def test_bad_seeds(given: Any) -> None:
     with pytest.raises(UsageError, match="seeds"):
         parse_seeds(given)
+
+
+def test_where_is_read_from_the_file_below_the_flags(tmp_path: Path) -> None:
+    file = tmp_path / "run.toml"
+    file.write_text('executor = "dask"\ncluster = "slurm"\ncluster-options = "slurm.toml"\nwait = 5\n')
+    layers = Layers.read(file, (), {"wait": 7.0})
+    assert layers.where == Where(
+        executor="dask", cluster="slurm", cluster_options=Path("slurm.toml"), wait=7.0
+    )
+    assert layers.named().training == TrainingSettings(), "where is no part of what a model is told"
+    file.write_text('[models.ststnet]\nexecutor = "dask"\n')
+    with pytest.raises(UsageError, match="unknown setting 'executor'"):
+        Layers.read(file, (), {})
 
 
 def test_a_training_option_has_its_flag_and_its_place_in_a_section() -> None:
