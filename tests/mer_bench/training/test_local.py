@@ -59,7 +59,7 @@ def test_processes_equal_this_one_bit_for_bit_and_report_progress(processes, tem
 
 def test_a_worker_that_dies_twice_fails_its_fold_alone(processes, temporary):
     kept = Kept()
-    with pytest.raises(TrainingError, match=r"^fold 's0': its worker process was killed by SIGKILL, 2 times"):
+    with pytest.raises(TrainingError, match=r"^fold 's0': its worker process was killed by SIGKILL, twice"):
         run(job_of(Suicidal), executor=processes, sink=kept)
     assert set(kept) == {"s1", "s2", "s3", "s4"} and kept.calls[-1] == (15, 15)
     assert not list(temporary.glob("mer-bench-*"))

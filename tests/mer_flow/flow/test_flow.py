@@ -119,7 +119,7 @@ def test_two_opencv_distributions_are_named_with_the_mending_command(
     monkeypatch.syspath_prepend(str(tmp_path))
     with pytest.raises(MissingDependencyError, match=r"opencv-python 4\.9\.0\.80") as caught:
         load_cv2.__wrapped__()
-    assert "pip uninstall -y opencv-python" in str(caught.value)
+    assert "pip uninstall -y opencv-contrib-python" in str(caught.value)
     assert "pip install opencv-contrib-python" in str(caught.value)
 
 
