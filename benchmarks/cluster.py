@@ -32,13 +32,15 @@ from public_shape import MANIFEST, composite
 ON_DASK = ("--executor", "dask", "--cluster", "local")
 
 
-def command(module: str, *arguments: object) -> tuple[float, dict[str, Any]]:
-    """Runs one command with two workers; returns its wall time and what it says."""
-    began = time.monotonic()
+def command(module: str, *arguments: object) -> tuple[float, float, dict[str, Any]]:
+    """Runs one command with two workers; returns its wall and processor time, and what it says."""
+    began, before = time.monotonic(), resource.getrusage(resource.RUSAGE_CHILDREN)
     line = [sys.executable, "-m", module, *map(str, arguments), "--workers", "2", "--quiet", "--json"]
     done = subprocess.run(line, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, check=True)
     found: dict[str, Any] = json.loads(done.stdout)
-    return time.monotonic() - began, found
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    processor = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return time.monotonic() - began, processor, found
 
 
 def public_store(path: Path) -> Path:
@@ -82,22 +84,28 @@ def ratios(options: argparse.Namespace, folder: Path) -> list[str]:
                                                             f"epochs={options.epochs}", "--out", at),
         "build of 144 samples, torch backend": lambda at: (*build, "--device", "cpu", "--store", at / "s.h5"),
     }  # fmt: skip
-    lines = ["| work | local s, whole (alone) | dask s, whole (alone) | ratio whole | ratio alone |",
-             "|---|---|---|---|---|"]  # fmt: skip
+    lines = [
+        "| work | s, local | s, dask | ratio | alone | processor s, local | processor s, dask | ratio |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
     for name, arguments in work.items():
         whole: dict[str, list[float]] = {"local": [], "dask": []}
         alone: dict[str, list[float]] = {"local": [], "dask": []}
+        processor: dict[str, list[float]] = {"local": [], "dask": []}
         for turn in range(options.rounds):
             for kind in ("local", "dask") if turn % 2 == 0 else ("dask", "local"):
                 at = folder / f"{kind}-{turn}-{len(lines)}"
                 at.mkdir()
-                seconds, found = command(*arguments(at), *(ON_DASK if kind == "dask" else ()))
+                more = ON_DASK if kind == "dask" else ()
+                seconds, busy, found = command(*arguments(at), *more)
                 whole[kind].append(seconds)
+                processor[kind].append(busy)
                 alone[kind].append(found["seconds"])
-        sums = [sum(values[kind]) for values in (whole, alone) for kind in ("local", "dask")]
+        (a, b), (c, d), (e, f) = (
+            (sum(values["local"]), sum(values["dask"])) for values in (whole, alone, processor)
+        )
         lines.append(
-            f"| {name} | {sums[0]:.1f} ({sums[2]:.1f}) | {sums[1]:.1f} ({sums[3]:.1f}) | "
-            f"{sums[0] / sums[1]:.3f} | {sums[2] / sums[3]:.3f} |"
+            f"| {name} | {a:.1f} | {b:.1f} | {a / b:.3f} | {c / d:.3f} | {e:.1f} | {f:.1f} | {e / f:.3f} |"
         )
     return lines
 
@@ -135,7 +143,6 @@ def empty_tasks(counts: list[int]) -> list[str]:
     process = psutil.Process(os.getpid())
     address = {
         "processes": False,
-        "host": "127.0.0.1",
         "n_workers": 8,
         "threads_per_worker": 1,
         "dashboard_address": "127.0.0.1:0",
