@@ -34,7 +34,7 @@ def completing(source: str) -> _Completer:
         What click takes as `shell_complete`.
     """
 
-    def complete(_: click.Context, __: click.Parameter, begun: str) -> list[CompletionItem]:
+    def complete(context: click.Context, parameter: click.Parameter, begun: str) -> list[CompletionItem]:
         module, _, attribute = source.partition(":")
         names: Iterable[str] = (
             getattr(importlib.import_module(module), attribute)
