@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from ahmsa_model.config import VARIANTS, AHMSAConfig, variant_config
     from ahmsa_model.predict import Prediction, predict_clip, predict_pair
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _LAZY = {
     **dict.fromkeys(("AHMSANet", "CheckpointMetadata"), "checkpoint"),
