@@ -285,8 +285,8 @@ def read_labels(store):
 def test_a_network_trained_on_everything_by_the_bench_predicts_from_frames(built, tmp_path):
     pytest.importorskip("mer_bench", reason="training needs ahmsa-model[bench]")
     from mer_bench.models.registry import Registry
-    from mer_bench.runs.fit import fit
     from mer_bench.settings import Request, RunSettings, TrainingSettings
+    from mer_bench.weights.fit import fit
     from mer_flow.views import read_view
 
     settings = RunSettings(model="ahmsa", variant="tiny", recipe="quick")

@@ -1,8 +1,8 @@
 """Checkpoints of every registered network; read as the file of a stranger, of which nothing is executed.
 
 A folder with `config.json`, `model.safetensors` and a model card. The header of the weights holds a copy of
-the config, and the config the digest of the weights: neither goes with another of the other. That finds damage
-and changes by hand, not a forger who writes both anew. AHMSA-Net reads and writes the same format by itself.
+the config, and the config the digest of the weights: damage, and a change of one of them, is found; a forger
+who writes both anew is not. AHMSA-Net reads and writes the same format by itself.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ CONFIG_FILE, WEIGHTS_FILE, CARD_FILE = "config.json", "model.safetensors", "READ
 MAX_CONFIG = 1 << 20
 #: Largest whole number among a builder's options.
 MAX_OPTION = 1 << 20
-#: What a kept network is built from before its weights are read; of no other use, so that no fold's is the same.
+#: Seed of a kept network before its weights are read; no fold has it.
 _SEED = 20_260_101
 
 
@@ -248,8 +248,8 @@ def _read_config(folder: Path) -> dict[str, Any]:
     version, writer = content.get("format_version"), content.get("written_by", "an unknown program")
     if version != FORMAT_VERSION:
         raise CheckpointError(
-            f"{path} has checkpoint format {_short(version)}, mer-bench {__version__} reads {FORMAT_VERSION}; it "
-            f"was written by {_short(writer)}: install that one, or train it anew with `mer-bench fit`"
+            f"{path} has format {_short(version)}, mer-bench {__version__} reads {FORMAT_VERSION}; "
+            f"it was written by {_short(writer)}: install that one, or train it anew with `mer-bench fit`"
         )
     return content
 
@@ -283,10 +283,10 @@ def _built(spec: ModelSpec, record: Record, tensors: Mapping[str, Tensor], folde
     told = {name: record.config.get(name) for name in ("num_classes", "in_channels", "map_size")}
     for name, value in _numbers(record.config):
         if value > MAX_OPTION:
-            raise CheckpointError(f"checkpoint {folder}: option '{name}' is {value}, at most {MAX_OPTION} is built")
+            raise CheckpointError(f"checkpoint {folder}: '{name}' is {value}; at most {MAX_OPTION} is built")
     if spec.kind != "network" or not all(type(value) is int and value > 0 for value in told.values()):
         raise CheckpointError(
-            f"checkpoint {folder}: '{record.model}' is no network, or its config lacks one of {', '.join(told)}"
+            f"checkpoint {folder}: '{record.model}' is no network, or its config lacks {', '.join(told)}"
         )
     options = {name: value for name, value in record.config.items() if name not in told}
     shape = told["in_channels"], told["map_size"], told["map_size"]
@@ -313,7 +313,7 @@ def _built(spec: ModelSpec, record: Record, tensors: Mapping[str, Tensor], folde
 
 @contextmanager
 def _at_most(tensors: int, folder: Path) -> Iterator[None]:
-    """Stop a builder that makes far more parameters than there are tensors; replaced layers register twice."""
+    """Stop a builder that makes more parameters than there are tensors; replaced layers register twice."""
     made = 0
 
     def count(*_: Any) -> None:
@@ -321,8 +321,8 @@ def _at_most(tensors: int, folder: Path) -> Iterator[None]:
         made += 1
         if made > 2 * tensors + 8:
             raise CheckpointError(
-                f"checkpoint {folder}: its config asks for more parameters than the {tensors} tensors that its "
-                "weights have; the two files belong to different networks"
+                f"checkpoint {folder}: its config asks for more parameters than its weights have "
+                f"({tensors} tensors); the two files belong to different networks"
             )
 
     hook = register_module_parameter_registration_hook(count)

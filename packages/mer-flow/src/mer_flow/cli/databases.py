@@ -25,7 +25,7 @@ def databases_command(as_json: bool) -> None:
         try:
             database = DATABASES[name]
             entry |= {"title": database.title, "fps": database.fps, "releases": list(database.releases)}
-            entry |= {"synthetic": bool(database.synthetic)}
+            entry |= {"synthetic": bool(database.synthetic), "licence": database.licence}
         except UsageError as error:
             entry["error"] = str(error)
         listed.append(entry)

@@ -56,3 +56,11 @@ def database_title(name: str) -> str:
         return DATABASES[name].title
     except UsageError:
         return name
+
+
+def database_licence(name: str) -> str:
+    """Return on what terms a database may be used, as its package states it."""
+    try:
+        return DATABASES[name].licence
+    except UsageError:
+        return "unknown: no installed package reads it"
