@@ -1,6 +1,7 @@
 # make demo   from synthetic sheets and frames to a scored table, set-up included
 # make test   every test, set-up included
 # make lint   ruff, mypy, import contracts   make bench   every benchmark's short form
+# make soak   the tests of faults with hundreds of kills and bit flips, for SOAK_SECONDS at most
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
@@ -9,12 +10,13 @@ BIN    := $(VENV)/bin
 TORCH  ?= torch==2.13.0
 DEMO   ?= demo
 JOBS   ?= 2
+SOAK_SECONDS ?= 900
 export OMP_NUM_THREADS ?= 1
 
 STAMP := $(VENV)/.set-up
 PROJECTS := pyproject.toml $(wildcard packages/*/pyproject.toml)
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test soak lint bench clean
 .DEFAULT_GOAL := test
 
 $(STAMP): $(PROJECTS)
@@ -30,6 +32,9 @@ demo: $(STAMP)
 
 test: $(STAMP)
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -q
+
+soak: $(STAMP)
+	SOAK_SECONDS=$(SOAK_SECONDS) $(BIN)/python -m pytest -q -s tests/faults tests/mer_flow/store/test_kill.py
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
