@@ -294,7 +294,8 @@ def _mer_flow_errors() -> Iterator[None]:
         from mer_flow.work.errors import MissingDependencyError as MissingFlowDependencyError
     except ModuleNotFoundError as error:
         raise MissingDependencyError(
-            "predicting from frames needs mer-flow: pip install 'ahmsa-model[predict]'"
+            "predicting from frames needs mer-flow; in the checkout: "
+            "pip install -e 'packages/mer-flow[faces]' -e 'packages/ahmsa-model[predict]'"
         ) from error
     try:
         yield

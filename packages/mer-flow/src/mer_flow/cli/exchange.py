@@ -240,7 +240,7 @@ def export_parquet_command(
 ) -> None:
     """Write samples, classes, reasons and notes, but no maps, as one Parquet file.
 
-    Needs pyarrow: pip install 'mer-flow[parquet]'.
+    Needs pyarrow, which mer-flow's extra `parquet` brings.
     """
     from mer_flow.exchange.parquet import export_parquet
 
