@@ -144,7 +144,7 @@ def predict_clip(
         paths = [index.path(number) for number in index.numbers]
         frames = [read_frame(path) for path in paths]
         engine = extractor(config)
-        face = engine.find_face(frames[0], cropped)
+        face = engine.find_face(frames[0], cropped, frames[1 :: max(1, len(frames) // 4)])
         aligned = [to_grey(image) for image in engine.align_clip(frames, face)]
         points = transform(face.matrix, find_landmarks(frames[0], face.box)) if face.detected else None
         method = method or config.apex.missing
