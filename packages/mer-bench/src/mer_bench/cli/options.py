@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from mer_bench.errors import UsageError
-from mer_flow.cli.options import WHERE, given, packed
+from mer_flow.cli.options import DATABASE_NAMES, SCHEME_NAMES, WHERE, completing, given, packed
 
 if TYPE_CHECKING:
     from mer_bench.runs.part import Part
@@ -44,6 +44,14 @@ stores_option = click.option(
 runs_option = click.option(
     "--out", type=click.Path(path_type=Path), default=Path("runs"), show_default=True, help="Folder of runs."
 )
+
+MODEL_NAMES = completing("mer_bench.models")
+PROTOCOL_NAMES = completing("mer_bench.protocols.splits:PROTOCOLS")
+_COMPLETED = {
+    "protocol": PROTOCOL_NAMES,
+    "scheme": SCHEME_NAMES,
+    **dict.fromkeys(("db", "train_db", "test_db"), DATABASE_NAMES),
+}
 
 #: Field of `RunSettings`, `TrainingSettings` or `Where` -> what its option takes, and says of itself.
 SETTINGS: dict[str, tuple[type, str]] = {
@@ -89,10 +97,10 @@ def settings_options(*names: str) -> Callable[[_Command], _Command]:
             flag = f"--{name.replace('_', '-')}"
             if kind is bool:
                 command = click.option(f"{flag}/--no-{flag[2:]}", default=None, help=text)(command)
-            elif kind is tuple:
-                command = click.option(flag, multiple=True, help=text)(command)
             else:
-                command = click.option(flag, type=kind, help=text)(command)
+                taken = {"multiple": True} if kind is tuple else {"type": kind}
+                option = click.option(flag, help=text, shell_complete=_COMPLETED.get(name), **taken)
+                command = option(command)
         return command
 
     return decorate

@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING
 
 import click
 
-from mer_bench.cli.options import Asked, Doing, layers_options, runs_option, stores_option
+from mer_bench.cli.options import (
+    MODEL_NAMES,
+    Asked,
+    Doing,
+    layers_options,
+    runs_option,
+    stores_option,
+)
 from mer_bench.cli.run_many import run_many
 from mer_bench.cli.telling import ask_if_long, outcome_fields, tell_outcome, training_shown
 from mer_flow.cli.options import json_option, packed, quiet_option
@@ -19,7 +26,7 @@ if TYPE_CHECKING:
 
 
 @click.command("run", short_help="Train models under a protocol and score them; resumes by itself.")
-@click.argument("models", nargs=-1, metavar="[MODEL]...")
+@click.argument("models", nargs=-1, metavar="[MODEL]...", shell_complete=MODEL_NAMES)
 @click.option("--all", "everything", is_flag=True, help="Every registered model: a leaderboard.")
 @stores_option
 @layers_options(
