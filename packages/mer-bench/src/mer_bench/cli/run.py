@@ -31,7 +31,16 @@ if TYPE_CHECKING:
 @stores_option
 @layers_options(
     *("protocol", "scheme", "db", "train_db", "test_db", "k", "fold_seed", "variant", "recipe", "seeds"),
-    *("inner", "inner_fraction", "view", "normalisation", "shuffle_labels", "headline", "tail_epochs"),
+    *(
+        "inner",
+        "inner_fraction",
+        "train_subjects",
+        "view",
+        "normalisation",
+        "shuffle_labels",
+        "headline",
+        "tail_epochs",
+    ),
     *("device", "engine", "workers", "chunk", "deterministic", "precision", "compile"),
     *("executor", "scheduler", "cluster", "cluster_options", "wait"),
 )
