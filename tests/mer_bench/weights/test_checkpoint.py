@@ -120,7 +120,7 @@ def test_a_changed_config_is_named_with_both_values(
 
 @pytest.mark.parametrize(
     "options",
-    [{"width": 10**9}, {"levels": 10**9}, {"blocks": [1, 1, 10**6]}, {"blocks": [1, 1, 200], "width": 256}],
+    [{"width": 10**9}, {"levels": 10**9}, {"blocks": [1, 1, 10**6]}, {"blocks": [1, 1, 200], "width": 64}],
     ids=str,
 )
 def test_absurd_sizes_of_another_network_are_refused_before_anything_is_allocated(

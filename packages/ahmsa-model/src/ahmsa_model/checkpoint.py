@@ -112,7 +112,7 @@ class AHMSANet(
         self.source = ""
         self.card = ""
 
-    def save_pretrained(self, save_directory: Path | str, **options: Any) -> str | None:  # type: ignore[override]
+    def save_pretrained(self, save_directory: Path | str, **options: Any) -> str | None:
         """Write a checkpoint; a reader sees a whole one, or is told that its files do not belong together.
 
         Args:
@@ -166,7 +166,7 @@ class AHMSANet(
             *args, metadata=self.metadata, parameters=self.config.parameters, **kwargs
         )
 
-    def push_to_hub(self, repo_id: str, **options: Any) -> str:  # type: ignore[override]
+    def push_to_hub(self, repo_id: str, **options: Any) -> str:
         """Upload the checkpoint with its card; needs a network and `hf auth login`.
 
         Args:
@@ -301,8 +301,8 @@ def _differences(kept: Any, found: Any, name: str = "") -> Iterator[tuple[str, s
     """Yield the dotted name, the kept and the found value, of everything that differs."""
     if isinstance(kept, dict) and isinstance(found, dict):
         for key in sorted(kept.keys() | found.keys()):
-            parts = (part.get(key, "absent") for part in (kept, found))
-            yield from _differences(*parts, f"{name}.{key}" if name else key)
+            there, here = kept.get(key, "absent"), found.get(key, "absent")
+            yield from _differences(there, here, f"{name}.{key}" if name else key)
     elif json.dumps(kept) != json.dumps(found):  # 1, 1.0 and true are equal in Python
         yield name, _short(kept), _short(found)
 

@@ -195,7 +195,7 @@ def read_checkpoint(
     registered = registered or _find(record, folder)
     network = _built(registered.spec, record, tensors, folder)
     network.load_state_dict(tensors)
-    notes = ()
+    notes: tuple[str, ...] = ()
     if registered.package != record.package:
         notes = (f"trained with {record.model} of {record.package}; here it is that of {registered.package}",)
     return Checkpoint(network.to(device).eval(), record, registered.spec, folder, notes)
