@@ -3,4 +3,4 @@
 Nothing heavy is imported here; import the module you need (`mer_flow.store.reader`, `mer_flow.views`, ...).
 """
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
