@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mer_flow.cli.options import packed
+from mer_flow.cli.options import DATABASE_NAMES, SCHEME_NAMES, packed
 from mer_flow.exchange.selection import Selection
 
 if TYPE_CHECKING:
@@ -38,9 +38,15 @@ _OVERWRITE = click.option("--overwrite", is_flag=True, help="Replace a present f
 def _source(command: Callable[..., None]) -> Callable[..., None]:
     """Add what every export takes."""
     databases = click.option(
-        "--db", "databases", multiple=True, help="Database; may be given again. [default: all]"
+        "--db",
+        "databases",
+        multiple=True,
+        shell_complete=DATABASE_NAMES,
+        help="Database; may be given again. [default: all]",
     )
-    scheme = click.option("--scheme", default="megc3", show_default=True, help="Label scheme.")
+    scheme = click.option(
+        "--scheme", default="megc3", show_default=True, shell_complete=SCHEME_NAMES, help="Label scheme."
+    )
     return click.argument("store", type=_FILE)(scheme(databases(_JSON(command))))
 
 
