@@ -261,7 +261,7 @@ class RunDirectory:
         return path.replace(path.with_name(f"{path.name}.damaged"))
 
 
-def _read_record(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+def _read_record(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """Read a record's metadata and arrays in no more memory than its file has bytes.
 
     Raises:
