@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from mer_bench.cli.options import Asked, layers_options, store_option
-from mer_bench.cli.telling import training_shown
+from mer_bench.runs.shown import training_shown
 from mer_flow.cli.options import json_option, quiet_option
 
 

@@ -10,11 +10,11 @@ import click
 
 from mer_bench.cli.options import Asked, Doing, layers_options, runs_option, stores_option
 from mer_bench.cli.run_many import run_many
-from mer_bench.cli.telling import ask_if_long, outcome_fields, tell_outcome, training_shown
+from mer_bench.cli.telling import ask_if_long, outcome_fields, tell_outcome
 from mer_flow.cli.options import json_option, packed, quiet_option
 
 if TYPE_CHECKING:
-    from mer_bench.runs.train import Outcome, Prepared
+    from mer_bench.runs.train import Prepared
     from mer_flow.work.where import Where
 
 
@@ -149,6 +149,7 @@ def _describe(prepared: Prepared, doing: Doing) -> None:
 def _run(prepared: Prepared, doing: Doing, where: Where) -> None:
     from mer_bench.report.terminal import render_run
     from mer_bench.runs.estimate import cpu_rate, estimate_seconds, missing_folds, shorter
+    from mer_bench.runs.shown import execute_shown
     from mer_bench.scores.summary import summarise
     from mer_flow.work.progress import duration
 
@@ -161,7 +162,7 @@ def _run(prepared: Prepared, doing: Doing, where: Where) -> None:
     if not doing.as_json:
         for warning in prepared.manifest.warnings:
             click.echo(f"warning: {warning}", err=True)
-    outcome = _trained(prepared, doing, where)
+    outcome = execute_shown(prepared, doing.out, where, doing.part, doing.silent)
     status = outcome.status
     summary = summarise(outcome.run, tuple(status.missing)) if status.complete else None
     if doing.as_json:
@@ -179,23 +180,3 @@ def _run(prepared: Prepared, doing: Doing, where: Where) -> None:
             click.echo(f"failed: {failure}", err=True)
     if summary is None and not (doing.shard and outcome.whole):
         raise click.exceptions.Exit(1)
-
-
-def _trained(prepared: Prepared, doing: Doing, where: Where) -> Outcome:
-    from mer_bench.runs.train import execute
-
-    manifest = prepared.manifest
-    label = f"train {manifest.model}"
-    if not where.on_dask:
-        with training_shown(label, doing.silent) as report:
-            return execute(prepared, doing.out, doing.limit, report, doing.part.shard)
-    from mer_bench.runs.together import execute_together, open_cluster
-
-    with (
-        open_cluster(where, [manifest.package], prepared.job.training.workers) as executor,
-        training_shown(label, doing.silent, note=executor.counted) as report,
-    ):
-        (found,) = execute_together([prepared], doing.out, executor, doing.part, report)
-    if isinstance(found, Exception):
-        raise found
-    return found

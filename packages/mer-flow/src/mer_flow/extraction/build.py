@@ -243,7 +243,8 @@ def build(
     for name in options:
         if name not in BuildOptions.__dataclass_fields__:
             raise unknown("option of a build", name, BuildOptions.__dataclass_fields__)
-    source = Source(database, *(Path(given) if given else None for given in (root, sheet)))
+    tree, workbook = (Path(given) if given else None for given in (root, sheet))
+    source = Source(database, tree, workbook)
     config, kept, _ = inherit(Path(store), layered(settings or {}), keep or {})
     with Progress(f"build {database}") as progress:
         return build_store(source, Path(store), config, kept, BuildOptions(**options), progress)
