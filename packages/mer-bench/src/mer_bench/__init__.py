@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from mer_bench.recipe import Recipe
     from mer_bench.scores.predictions import Scores, score
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _LAZY = {
     **dict.fromkeys(("evaluate", "splitter"), "api.evaluate"),

@@ -53,9 +53,10 @@ class RunSettings(Settings):
         train_db: Training databases of `cross-db`.
         test_db: Test databases of `cross-db`.
         k: Folds of `kfold`.
-        fold_seed: Decides `kfold`'s assignment and the inner subjects.
+        fold_seed: Decides `kfold`'s assignment, the inner and the kept training subjects.
         inner: Reserve whole training subjects to choose the epoch.
         inner_fraction: Their share of the training subjects.
+        train_subjects: Train every fold on so many of its subjects, for a learning curve; None for all.
         variant: The model's named option set.
         recipe: The model's named recipe.
         view: What the model reads, as in `whole-28`.
@@ -79,6 +80,7 @@ class RunSettings(Settings):
     fold_seed: int = 0
     inner: bool = False
     inner_fraction: float = 0.2
+    train_subjects: int | None = Field(default=None, ge=1)
     variant: str = ""
     recipe: str = ""
     view: str = ""
@@ -96,8 +98,8 @@ class RunSettings(Settings):
     def splitter(self) -> Protocol:
         """Return the protocol with its options."""
         databases = self.db, self.train_db, self.test_db
-        inner = self.inner, self.inner_fraction
-        return get_protocol(self.protocol, ProtocolOptions(*databases, self.k, self.fold_seed, *inner))
+        subjects = self.inner, self.inner_fraction, self.train_subjects
+        return get_protocol(self.protocol, ProtocolOptions(*databases, self.k, self.fold_seed, *subjects))
 
 
 class TrainingSettings(Settings):
@@ -216,7 +218,7 @@ class Layers:
         )
         # The model's own section lies below that of the entry as it is spelled.
         own = [self.models.get(key, {}) for key in (entry.model, str(entry))]
-        spelled = {key: value for key, value in asdict(entry).items() if value}
+        spelled = {key: value for key, value in asdict(entry).items() if value and key != "label"}
         merged = {k: v for layer in (file, *own, sets, flags, spelled) for k, v in layer.items()}
         run, training, _ = (
             {name: merged.pop(name) for name in kind.model_fields if name in merged}

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from mer_flow.views.read import ViewData, read_view
     from mer_flow.work.errors import MerFlowError
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _LAZY = {
     **dict.fromkeys(("BuildSummary", "build"), "extraction.build"),

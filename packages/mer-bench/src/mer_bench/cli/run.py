@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING
 
 import click
 
-from mer_bench.cli.options import Asked, Doing, layers_options, runs_option, stores_option
+from mer_bench.cli.options import (
+    MODEL_NAMES,
+    Asked,
+    Doing,
+    layers_options,
+    runs_option,
+    stores_option,
+)
 from mer_bench.cli.run_many import run_many
 from mer_bench.cli.telling import ask_if_long, outcome_fields, tell_outcome
 from mer_flow.cli.options import json_option, packed, quiet_option
@@ -19,12 +26,21 @@ if TYPE_CHECKING:
 
 
 @click.command("run", short_help="Train models under a protocol and score them; resumes by itself.")
-@click.argument("models", nargs=-1, metavar="[MODEL]...")
+@click.argument("models", nargs=-1, metavar="[MODEL]...", shell_complete=MODEL_NAMES)
 @click.option("--all", "everything", is_flag=True, help="Every registered model: a leaderboard.")
 @stores_option
 @layers_options(
     *("protocol", "scheme", "db", "train_db", "test_db", "k", "fold_seed", "variant", "recipe", "seeds"),
-    *("inner", "inner_fraction", "view", "normalisation", "shuffle_labels", "headline", "tail_epochs"),
+    *(
+        "inner",
+        "inner_fraction",
+        "train_subjects",
+        "view",
+        "normalisation",
+        "shuffle_labels",
+        "headline",
+        "tail_epochs",
+    ),
     *("device", "engine", "workers", "chunk", "deterministic", "precision", "compile"),
     *("executor", "scheduler", "cluster", "cluster_options", "wait"),
 )

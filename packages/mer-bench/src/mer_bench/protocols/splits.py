@@ -16,7 +16,7 @@ import numpy as np
 from mer_bench.errors import ProtocolError, UsageError
 from mer_bench.protocols.composite import MEGC2019
 from mer_bench.protocols.folds import Fold, FoldSet, Population, absent_class_note
-from mer_bench.protocols.inner import reserve_inner
+from mer_bench.protocols.inner import keep_subjects, reserve_inner
 from mer_flow.work.suggest import unknown
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ class ProtocolOptions:
         fold_seed: Decides `kfold`'s assignment and the inner subjects.
         inner: Reserve whole training subjects of every fold to choose the epoch.
         inner_fraction: Their share of the training subjects, in (0, 1).
+        train_subjects: Train every fold on so many of its subjects; None for all of them.
     """
 
     databases: tuple[str, ...] = ()
@@ -44,6 +45,7 @@ class ProtocolOptions:
     fold_seed: int = 0
     inner: bool = False
     inner_fraction: float = 0.2
+    train_subjects: int | None = None
 
 
 #: `(name, train, test)` of a fold; the sides are `(N,)` bool masks.
@@ -106,8 +108,11 @@ class Protocol:
         folds = []
         for name, train_mask, test_mask in sorted(self._cuts(samples), key=lambda cut: cut[0]):
             train, inner = np.flatnonzero(train_mask), np.empty(0, np.int64)
+            seed = self.options.fold_seed
+            if self.options.train_subjects is not None:
+                train = keep_subjects(samples, train, name, self.options.train_subjects, seed)
             if self.options.inner:
-                fraction, seed = self.options.inner_fraction, self.options.fold_seed
+                fraction = self.options.inner_fraction
                 train, inner = reserve_inner(samples, train, name, fraction, seed)
             missing = np.flatnonzero((samples.counts(train) == 0) & present)
             warnings += [f"fold '{name}': {absent_class_note(samples.classes[c])}" for c in missing]

@@ -213,10 +213,12 @@ class RunSummary:
 def run_title(manifest: RunManifest, named: bool = True) -> str:
     """Return the model's title, with what sets a run apart; `named`: variant and recipe too."""
     recipe, control = manifest.identity.recipe, manifest.identity.shuffle_labels
+    subjects = manifest.settings.train_subjects
     aside = [manifest.variant] if named and manifest.variant != "default" else []
     aside += [recipe.name] if named and recipe is not None else []
     aside += [f"{key}={value}" for key, value in manifest.changes.items()]
     aside += ["inner subjects reserved"] if manifest.settings.inner else []
+    aside += [f"{subjects} training subjects"] if subjects is not None else []
     shuffled = "" if control is None else f" [CONTROL: labels shuffled, seed {control}]"
     return manifest.title + (f" ({', '.join(aside)})" if aside else "") + shuffled
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mer_flow.cli.options import json_option
+from mer_flow.cli.options import DATABASE_NAMES, SCHEME_NAMES, json_option
 
 if TYPE_CHECKING:
     from mer_flow.databases.reading import SheetReading
@@ -20,7 +20,14 @@ _PATH = click.Path(path_type=Path)
 
 
 @click.command("samples")
-@click.option("--db", "database", required=True, metavar="NAME", help="`mer-flow databases` lists them.")
+@click.option(
+    "--db",
+    "database",
+    required=True,
+    metavar="NAME",
+    shell_complete=DATABASE_NAMES,
+    help="`mer-flow databases` lists them.",
+)
 @click.option(
     "--sheet",
     type=_PATH,
@@ -34,7 +41,10 @@ _PATH = click.Path(path_type=Path)
     help="The database's root; else MER_FLOW_<DB>_ROOT, else the config file.",
 )
 @click.option(
-    "--scheme", metavar="NAME", help="Count the classes of a label scheme, such as casme3-3 or megc3."
+    "--scheme",
+    metavar="NAME",
+    shell_complete=SCHEME_NAMES,
+    help="Count the classes of a label scheme, such as casme3-3 or megc3.",
 )
 @click.option("--csv", "csv_path", type=_PATH, metavar="OUT", help="Write the sample table here.")
 @json_option
