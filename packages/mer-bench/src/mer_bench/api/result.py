@@ -7,6 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mer_bench.errors import UsageError
 from mer_bench.report.terminal import render_run
 from mer_bench.runs.directory import RunDirectory
 from mer_bench.scores.metrics import FULL
@@ -73,11 +74,12 @@ class Result:
             ax: Where to draw; a new figure unless given.
 
         Raises:
+            UsageError: There is no such pool.
             MissingDependencyError: matplotlib is absent.
         """
         pools = self.summary.selections[self.summary.headline]
         if pool not in pools:
-            raise unknown("pool", pool, pools)
+            raise UsageError(str(unknown("pool", pool, pools)))
         try:
             import matplotlib.pyplot as plt
         except ImportError as error:
