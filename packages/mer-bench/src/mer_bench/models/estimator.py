@@ -10,6 +10,7 @@ import numpy as np
 
 from mer_bench.errors import UsageError
 from mer_bench.models.spec import ModelSpec
+from mer_flow.work.plugins import IMPORT_LIMIT, contained
 from mer_flow.work.suggest import unknown
 
 
@@ -59,7 +60,8 @@ class Imported:
         """Import the class or function."""
         module_name, _, name = self.path.rpartition(".")
         try:
-            module = import_module(module_name)
+            with contained(IMPORT_LIMIT):
+                module = import_module(module_name)
         except Exception as error:  # a stranger's module may raise anything
             raise UsageError(
                 f"'{self.path}': {module_name} cannot be imported ({type(error).__name__}: {error}); install "

@@ -17,6 +17,7 @@ from mer_bench.models.code import code_digest
 from mer_bench.models.estimator import Flattened, lacking_methods
 from mer_bench.models.spec import ModelSpec, Registered
 from mer_bench.recipe import Recipe
+from mer_flow.work.plugins import IMPORT_LIMIT, contained
 from mer_flow.work.suggest import unknown
 
 #: What the bench tells a builder, as far as it asks for it.
@@ -167,7 +168,7 @@ def _tried(build: Made) -> Any:
     import torch
 
     try:
-        with torch.device("meta"), torch.random.fork_rng(devices=[]):
+        with contained(), torch.device("meta"), torch.random.fork_rng(devices=[]):
             return build(num_classes=3, in_channels=3, map_size=28)
     except Exception:  # a stranger's function may raise anything
         return None
@@ -222,8 +223,9 @@ def _module_of(path: Path) -> ModuleType:
         sys.path.insert(0, str(path.parent))
     sys.modules[name] = module
     try:
-        spec.loader.exec_module(module)
-    except (Exception, SystemExit) as error:  # a stranger's file may raise anything
+        with contained(IMPORT_LIMIT):
+            spec.loader.exec_module(module)
+    except Exception as error:  # a stranger's file may raise anything
         del sys.modules[name]
         raise UsageError(f"model file {path} fails: {type(error).__name__}: {error}") from error
     # Other processes do not know the module by this name.

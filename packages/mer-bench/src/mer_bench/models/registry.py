@@ -14,6 +14,7 @@ from importlib.metadata import EntryPoint, entry_points
 from mer_bench.errors import RegistryError, UsageError
 from mer_bench.models.spec import ModelSpec, Registered
 from mer_bench.models.spelling import is_file
+from mer_flow.work.plugins import IMPORT_LIMIT, contained
 from mer_flow.work.suggest import unknown
 
 GROUP = "mer_bench.models"
@@ -52,9 +53,11 @@ class Registry:
         for point in sorted(points, key=lambda p: (p.name, p.value)):
             package = f"{point.dist.name} {point.dist.version}" if point.dist else "an unknown package"
             try:
-                for spec in self._specs(point.load()):
+                with contained(IMPORT_LIMIT):
+                    specs = self._specs(point.load())
+                for spec in specs:
                     models.setdefault(spec.name, []).append(Registered(spec, package))
-            except (Exception, SystemExit) as error:  # a stranger's module may raise anything
+            except Exception as error:  # a stranger's module may raise anything
                 reason = f"{type(error).__name__}: {error}".splitlines()[0]
                 failures.append(PluginFailure(point.name, package, reason))
         return models, tuple(failures)

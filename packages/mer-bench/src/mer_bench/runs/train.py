@@ -20,6 +20,7 @@ from mer_bench.runs.part import Part, Shard
 from mer_bench.settings import Request, Resolved, resolve
 from mer_bench.training.result import FoldResult
 from mer_flow.work.executor import local_executor, usable_cores
+from mer_flow.work.plugins import contained
 
 if TYPE_CHECKING:
     from torch import nn
@@ -143,7 +144,7 @@ def try_network(spec: ModelSpec, options: Mapping[str, Any], data: BenchData) ->
     error: Exception | None = None
     for device in ("meta", "cpu"):
         try:
-            with torch.device(device), torch.random.fork_rng(devices=[]):
+            with contained(), torch.device(device), torch.random.fork_rng(devices=[]):
                 network = spec.build(
                     num_classes=data.num_classes, in_channels=channels, map_size=height, **options
                 )

@@ -9,12 +9,10 @@ from __future__ import annotations
 import functools
 import multiprocessing
 import pickle
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import BrokenExecutor, Executor
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
@@ -30,6 +28,7 @@ from mer_bench.training.networks import OneNetwork
 from mer_bench.training.result import FoldResult
 from mer_flow.work.errors import WorkerError
 from mer_flow.work.executor import InThisProcess, run_all, tick
+from mer_flow.work.files import scratch_folder
 from mer_flow.work.malloc import keep_freed_memory
 
 # Folds that workers may die over, before the rest is given up.
@@ -135,8 +134,8 @@ def _shared(job: Job, data: TrainingData, executor: Executor) -> Iterator[_Share
             f"find it ({stranger}); give the function itself to mer_bench.evaluate, put it into a module (a "
             ".py file) and import it, or train in this process: workers=1 in TrainingSettings, --workers 1"
         )
-    with tempfile.TemporaryDirectory(prefix="mer-bench-", ignore_cleanup_errors=True) as folder:
-        path = Path(folder) / "maps.npy"
+    with scratch_folder("mer-bench") as folder:
+        path = folder / "maps.npy"
         try:
             np.save(path, np.ascontiguousarray(data.maps, dtype=np.float32))
         except OSError as error:
