@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from mer_bench.cli.options import MODEL_NAMES, Asked, layers_options, store_option
-from mer_bench.cli.telling import training_shown
+from mer_bench.runs.shown import training_shown
 from mer_flow.cli.options import json_option, quiet_option
 
 

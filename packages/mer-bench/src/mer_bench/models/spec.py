@@ -113,3 +113,11 @@ class ModelSpec:
         """Return the inputs that a variant reads under a recipe (the defaults unless given), best first."""
         of_variant = self.variant_views.get(variant or self.default_variant, self.views)
         return self.recipe_views.get(recipe or self.default_recipe, of_variant)
+
+
+@dataclass(frozen=True)
+class Registered:
+    """One model of the registry and the distribution that brings it, with its version."""
+
+    spec: ModelSpec
+    package: str

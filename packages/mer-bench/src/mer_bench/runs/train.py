@@ -106,7 +106,7 @@ def try_model(job: Job, data: BenchData) -> nn.Module | None:
 
     Raises:
         UsageError: The training cannot be met, the model cannot be built with these options or read maps of
-            this shape, or the recipe asks for what it does not have.
+            this shape, it is the same at every call, or the recipe asks for what it does not have.
     """
     from mer_bench.training.folds import check_job
 
@@ -120,6 +120,12 @@ def try_model(job: Job, data: BenchData) -> nn.Module | None:
     from mer_bench.training.optim import check_layer_depths
 
     network = try_network(job.spec, job.options, data)
+    again = try_network(job.spec, job.options, data)
+    if {*map(id, network.parameters())} & {*map(id, again.parameters())}:
+        raise UsageError(
+            f"model '{job.spec.name}' gives the same weights at every call, and would carry them from fold "
+            "to fold; make every layer anew inside the function"
+        )
     check_layer_depths(network, job.recipe)
     meet_recipe(network, job.recipe)
     return network
