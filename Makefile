@@ -1,6 +1,7 @@
 # make demo   from synthetic sheets and frames to a scored table, set-up included
 # make test   every test, set-up included
 # make lint   ruff, mypy, import contracts   make bench   every benchmark's short form
+# make soak   the tests of faults with hundreds of kills and bit flips, for SOAK_SECONDS at most
 # make docs   the pages as a site in site/      make lock    versions of this .venv into requirements-dev.lock
 PYTHON ?= python3
 VENV   ?= .venv
@@ -12,13 +13,14 @@ TORCH  ?= torch==2.13.0
 LOCK   ?=
 DEMO   ?= demo
 JOBS   ?= 2
+SOAK_SECONDS ?= 900
 export OMP_NUM_THREADS ?= 1
 
 STAMP := $(VENV)/.set-up
 PROJECTS := pyproject.toml $(wildcard packages/*/pyproject.toml)
 PIP := $(BIN)/python -m pip install --quiet $(if $(LOCK),--constraint $(LOCK))
 
-.PHONY: install demo test lint docs lock bench clean
+.PHONY: install demo test soak lint docs lock bench clean
 .DEFAULT_GOAL := test
 
 $(STAMP): $(PROJECTS)
@@ -36,6 +38,9 @@ demo: $(STAMP)
 
 test: $(STAMP)
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -q
+
+soak: $(STAMP)
+	SOAK_SECONDS=$(SOAK_SECONDS) $(BIN)/python -m pytest -q -s tests/faults tests/mer_flow/store/test_kill.py
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

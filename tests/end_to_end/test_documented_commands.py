@@ -172,11 +172,12 @@ def test_a_page_runs_as_it_is_written(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+    names = {"__name__": "__main__"}  # of the page's Python, which goes on from block to block
     for language, text in RUN[page].typed:
         if any(part in text for part in LEFT_OUT):
             continue
         if language == "python":
-            exec(compile(text, page, "exec"), {"__name__": "__main__"})
+            exec(compile(text, page, "exec"), names)
             continue
         line = shlex.join(shlex.split(text, comments=True)) if not SHELL.search(text) else text
         line = " ".join([line, *(added for part, (added, _) in ADDED.items() if part in line)])
