@@ -38,6 +38,7 @@ LEFT_OUT = {
     "dask ": "starts a cluster of several machines; test_cluster.py has one of processes",
     "--scheduler tcp://": "needs that cluster",
     "mer-bench run --all --protocol cde --store flows.h5": "hours; mer-bench/README.md plans it",
+    "push_to_hub": "needs a network and an account",
     "records_that_are_not_in": "an excerpt of a program",
 }
 #: What a line contains -> what is added to it, and why.
