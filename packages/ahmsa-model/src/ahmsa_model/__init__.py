@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from ahmsa_model.checkpoint import AHMSANet, Checkpoint, CheckpointMetadata, from_pretrained
     from ahmsa_model.config import VARIANTS, AHMSAConfig, variant_config
     from ahmsa_model.network import count_parameters
-    from ahmsa_model.predict import Prediction, predict_clip, predict_pair
+    from ahmsa_model.predict import Prediction, predict_pair
+    from ahmsa_model.video import Looking, VideoPrediction, predict_video
 
 __version__ = "0.1.0"
 
@@ -22,13 +23,15 @@ _LAZY = {
     **dict.fromkeys(("AHMSANet", "Checkpoint", "CheckpointMetadata", "from_pretrained"), "checkpoint"),
     **dict.fromkeys(("VARIANTS", "AHMSAConfig", "variant_config"), "config"),
     "count_parameters": "network",
-    **dict.fromkeys(("Prediction", "predict_clip", "predict_pair"), "predict"),
+    **dict.fromkeys(("Prediction", "predict_pair"), "predict"),
+    **dict.fromkeys(("Looking", "VideoPrediction", "predict_video"), "video"),
 }
 
 __all__ = [
     "VARIANTS", "AHMSAConfig", "AHMSAError", "AHMSANet", "Checkpoint", "CheckpointError",
-    "CheckpointMetadata", "ConfigError", "InputError", "MissingDependencyError", "Prediction",
-    "count_parameters", "from_pretrained", "predict_clip", "predict_pair", "variant_config",
+    "CheckpointMetadata", "ConfigError", "InputError", "Looking", "MissingDependencyError", "Prediction",
+    "VideoPrediction", "count_parameters", "from_pretrained", "predict_pair", "predict_video",
+    "variant_config",
 ]  # fmt: skip
 
 
