@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from ahmsa_model import AHMSANet
+from ahmsa_model import AHMSANet, CheckpointMetadata
 from mer_flow.store.reader import FlowStore
 
 CLASSES = ("negative", "positive", "surprise")
@@ -40,5 +40,7 @@ def build(root: Path) -> Built:
     torch.manual_seed(0)
     metadata = {"classes": CLASSES, "scheme": "megc3", "view": "regions-28", "normalisation": "scaled"}
     made = {"pipeline": store.pipeline, "pipeline_hash": store.pipeline_hash, "training": {"epochs": 0}}
-    checkpoint = AHMSANet.from_variant("tiny").save_pretrained(root / "checkpoint", {**metadata, **made})
-    return Built(store, folder, index.path(sample.onset), index.path(sample.apex), checkpoint)
+    network = AHMSANet.from_variant("tiny")
+    network.metadata = CheckpointMetadata(**metadata, **made)
+    network.save_pretrained(root / "checkpoint")
+    return Built(store, folder, index.path(sample.onset), index.path(sample.apex), root / "checkpoint")

@@ -15,7 +15,7 @@ from PIL import Image
 from tests.ahmsa_model.parts import CLASSES, Built
 from tests.videos import turned
 
-from ahmsa_model import AHMSANet, InputError, Looking, predict_pair, predict_video
+from ahmsa_model import AHMSANet, CheckpointMetadata, InputError, Looking, predict_pair, predict_video
 from ahmsa_model.pictures.annotated import FRAME, SIZE, annotated_frames
 from ahmsa_model.pictures.prediction import MARK
 
@@ -42,6 +42,7 @@ def brow(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def fast(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An untrained checkpoint whose pipeline takes a tenth of a second."""
     from mer_flow.config import PipelineConfig
+    from mer_flow.store.schema import pipeline_hash
 
     config = PipelineConfig(
         align={"size": 112},
@@ -50,9 +51,13 @@ def fast(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     torch.manual_seed(0)
     metadata = {"classes": CLASSES, "scheme": "megc3", "view": "regions-28", "normalisation": "scaled"}
-    folder = tmp_path_factory.mktemp("checkpoint")
+    pipeline = {"config": config.to_dict()}
+    made = {"pipeline": pipeline, "pipeline_hash": pipeline_hash(pipeline)}
     network = AHMSANet.from_variant("tiny")
-    return network.save_pretrained(folder, {**metadata, "pipeline": {"config": config.to_dict()}})
+    network.metadata = CheckpointMetadata(**metadata, **made)
+    folder = tmp_path_factory.mktemp("checkpoint")
+    network.save_pretrained(folder)
+    return folder
 
 
 def test_a_video_gives_what_its_onset_and_apex_give(fast: Path, brow: Path) -> None:
@@ -161,10 +166,9 @@ def test_the_face_leaving_the_picture_and_the_head_turning_are_warnings(fast: Pa
         bump = np.exp(-(((columns - 325) / 70) ** 2 + ((rows - 275) / 90) ** 2)).astype(np.float32)
         return cv2.remap(frame, columns - 40 * share * bump, rows, cv2.INTER_LINEAR)
 
-    leaving = (
-        np.roll(frame, -60 * i, axis=1) * (columns < 640 - 60 * i)[..., None].astype(np.uint8)
-        for i in range(8)
-    )
+    def leaving(way: int) -> np.ndarray:
+        return np.roll(frame, -way, axis=1) * (columns < 640 - way)[..., None].astype(np.uint8)
+
     gone = predict_video(fast, write_video(tmp_path / "gone.avi", map(leaving, range(0, 480, 60)), 30))
     assert any("leaves the picture" in warning for warning in gone.warnings)
     turned_head = (turning(i / 7) for i in range(8))

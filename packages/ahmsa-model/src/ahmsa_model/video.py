@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ahmsa_model.checkpoint import Checkpoint
+from ahmsa_model.checkpoint import AHMSANet
 from ahmsa_model.errors import InputError
 from ahmsa_model.predict import Prediction, flow_errors, loaded, pipeline_of, predict_frames
 
@@ -117,7 +117,7 @@ class VideoPrediction:
 
 
 def predict_video(
-    checkpoint: Checkpoint | Path | str,
+    network: AHMSANet | Path | str,
     source: Path | str,
     looking: Looking | None = None,
     *,
@@ -128,7 +128,7 @@ def predict_video(
     """Classify a micro-expression in a clip, or every moment of it that stands out.
 
     Args:
-        checkpoint: A loaded checkpoint, or its folder.
+        network: A network with its metadata, or its checkpoint.
         source: A video file, or a folder of pictures whose names carry their numbers.
         looking: Where to look; the whole clip as one movement unless given.
         cropped: The frames are face crops already.
@@ -141,13 +141,13 @@ def predict_video(
             how its maps were made.
         MissingDependencyError: mer-flow or one of its face packages is absent.
     """
-    checkpoint, looking = loaded(checkpoint), looking or Looking()
+    network, looking = loaded(network), looking or Looking()
     with flow_errors():
         from mer_flow.extraction.extractor import extractor
         from mer_flow.extraction.footage import open_footage
         from mer_flow.extraction.watch import watch_warnings
 
-        config = pipeline_of(checkpoint, default_pipeline, settings)
+        config = pipeline_of(network, default_pipeline, settings)
         engine = extractor(config)
         footage = open_footage(Path(source), looking.fps)
         warnings = [*footage.notes, *_rate_warning(footage)]
@@ -168,7 +168,7 @@ def predict_video(
         for item, apex in found:
             places = (item.first, apex or item.apex)
             prediction = predict_frames(
-                checkpoint,
+                network,
                 config,
                 [frames[at] for at in places],
                 cropped,
@@ -189,7 +189,7 @@ def _one_stretch(
     footage: Footage, looking: Looking, engine: Extractor, method: str, cropped: bool
 ) -> tuple[Stretch, int | None]:
     """Follow the one movement that was asked for; return it and the position of the given apex, if any."""
-    from mer_flow.extraction.moments import read_stretch
+    from mer_flow.extraction.moments import read_stretches
 
     first = footage.position(looking.onset) if looking.onset is not None else 0
     last, given = len(footage) - 1, None
@@ -203,14 +203,15 @@ def _one_stretch(
         last = min(last, 2 * given - first)  # as long after the apex as before it
     elif first == last:
         raise InputError(f"{footage.path}: {footage.named(first)} is the last; an onset has frames after it")
-    return read_stretch(footage, first, last, engine, method, cropped), given
+    (stretch,) = read_stretches(footage, [(first, last)], engine, method, cropped)
+    return stretch, given
 
 
 def _stretches(
     footage: Footage, looking: Looking, engine: Extractor, method: str
 ) -> tuple[list[Stretch], list[tuple[int, float]], float, list[str]]:
     """Slide a window along the clip; return candidates, curve, threshold, and what is to be said."""
-    from mer_flow.extraction.moments import read_stretch, slide, windows_of
+    from mer_flow.extraction.moments import read_stretches, slide, windows_of
 
     assert looking.every is not None
     if looking.onset is not None or looking.apex is not None:
@@ -237,7 +238,8 @@ def _stretches(
         )
     if len(chosen) == MOST:
         warnings.append(f"only the {MOST} strongest candidate moments are classified")
-    found = [read_stretch(footage, s.first, s.first + len(s.curve) - 1, engine, method) for s in chosen]
+    spans = [(stretch.first, stretch.first + len(stretch.curve) - 1) for stretch in chosen]
+    found = read_stretches(footage, spans, engine, method)
     curve = [(stretch.top, stretch.strength) for stretch in windows.stretches]
     return found, curve, windows.threshold, warnings
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from ahmsa_model.cli.options import PATH, json_option, print_json
+from ahmsa_model.cli.options import json_option, print_json
 
 if TYPE_CHECKING:
     from ahmsa_model.network import Hierarchy
@@ -19,9 +18,8 @@ if TYPE_CHECKING:
 def variants_command(as_json: bool) -> None:
     """List the named variants with their parameter counts."""
     from ahmsa_model.config import VARIANTS, variant_config
-    from ahmsa_model.network import count_parameters
 
-    counts = {name: count_parameters(variant_config(name)) for name in VARIANTS}
+    counts = {name: variant_config(name).parameters for name in VARIANTS}
     if as_json:
         print_json(
             [{"variant": name, "parameters": counts[name], "options": VARIANTS[name]} for name in VARIANTS]
@@ -34,19 +32,19 @@ def variants_command(as_json: bool) -> None:
 
 @click.command("info")
 @click.option("--variant", help="A named variant; `paper` unless a checkpoint is given.")
-@click.option("--checkpoint", type=PATH, help="A checkpoint folder.")
+@click.option("--checkpoint", help="A checkpoint: its folder, or a hub id as name/my-ahmsa.")
 @json_option
-def info_command(variant: str | None, checkpoint: Path | None, as_json: bool) -> None:
+def info_command(variant: str | None, checkpoint: str | None, as_json: bool) -> None:
     """Show a network's options, levels and parameter count."""
     if variant and checkpoint:
         raise click.UsageError("give --variant or --checkpoint, not both")
     from ahmsa_model.config import variant_config
 
     if checkpoint:
-        from ahmsa_model.checkpoint import from_pretrained
+        from ahmsa_model.checkpoint import AHMSANet
 
-        loaded = from_pretrained(checkpoint)
-        facts = {**_describe(loaded.network), "metadata": loaded.metadata.model_dump()}
+        network = AHMSANet.from_pretrained(checkpoint)
+        facts = {**_describe(network), "metadata": network.metadata.model_dump()}
     else:
         import torch
 

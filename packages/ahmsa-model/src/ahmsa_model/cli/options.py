@@ -17,6 +17,10 @@ PATH = click.Path(path_type=Path)
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 device_option = click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
 
+checkpoint_option = click.option(
+    "--checkpoint", required=True, help="A checkpoint: its folder, or a hub id as name/my-ahmsa."
+)
+
 #: What names the frames to look at, and how they become flow.
 INPUT = ("onset", "apex", "video", "fps", "spotter", "cropped", "default_pipeline", "settings")
 

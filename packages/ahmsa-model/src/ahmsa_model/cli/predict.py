@@ -10,6 +10,7 @@ import click
 from ahmsa_model.cli.options import (
     PATH,
     check_input,
+    checkpoint_option,
     device_option,
     find_device,
     input_options,
@@ -19,11 +20,11 @@ from ahmsa_model.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from ahmsa_model.checkpoint import Checkpoint
+    from ahmsa_model.checkpoint import AHMSANet
 
 
 @click.command("predict")
-@click.option("--checkpoint", type=PATH, required=True, help="A checkpoint folder.")
+@checkpoint_option
 @input_options
 @click.option("--every", type=float, help="Long videos: look for moments, a window every so many seconds.")
 @click.option("--window", type=float, default=0.5, show_default=True, help="Length of a window, seconds.")
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 @device_option
 @json_option
 def predict_command(
-    checkpoint: Path, picture: Path | None, annotated: Path | None, device: str, as_json: bool, **options: Any
+    checkpoint: str, picture: Path | None, annotated: Path | None, device: str, as_json: bool, **options: Any
 ) -> None:
     """Classify a micro-expression from its onset and apex frames, or from a video.
 
@@ -51,21 +52,21 @@ def predict_command(
     check_input(options)
     if annotated is not None and options["video"] is None:
         raise click.UsageError("--annotated goes with --video")
-    from ahmsa_model.checkpoint import from_pretrained
+    from ahmsa_model.checkpoint import AHMSANet
 
-    loaded = from_pretrained(checkpoint, find_device(device))
+    network = AHMSANet.from_pretrained(checkpoint, find_device(device))
     if options["video"] is not None:
-        _video(loaded, options, picture, annotated, as_json)
+        _video(network, options, picture, annotated, as_json)
     else:
-        _pair(loaded, options, picture, as_json)
+        _pair(network, options, picture, as_json)
 
 
-def _pair(checkpoint: Checkpoint, options: dict[str, Any], picture: Path | None, as_json: bool) -> None:
+def _pair(network: AHMSANet, options: dict[str, Any], picture: Path | None, as_json: bool) -> None:
     from ahmsa_model.predict import predict_pair
 
     onset, apex = Path(options["onset"]), Path(options["apex"])
     how = {name: options[name] for name in ("cropped", "default_pipeline", "settings")}
-    result = predict_pair(checkpoint, onset, apex, **how)
+    result = predict_pair(network, onset, apex, **how)
     facts = result.to_dict()
     if picture is not None:
         from ahmsa_model.pictures.prediction import save_picture
@@ -79,7 +80,7 @@ def _pair(checkpoint: Checkpoint, options: dict[str, Any], picture: Path | None,
 
 
 def _video(
-    checkpoint: Checkpoint,
+    network: AHMSANet,
     options: dict[str, Any],
     picture: Path | None,
     annotated: Path | None,
@@ -91,7 +92,7 @@ def _video(
         **{name: options[name] for name in ("onset", "apex", "fps", "spotter", "every", "window")}
     )
     how = {name: options[name] for name in ("cropped", "default_pipeline", "settings")}
-    result = predict_video(checkpoint, options["video"], looking, **how)
+    result = predict_video(network, options["video"], looking, **how)
     facts = result.to_dict()
     if picture is not None:
         from ahmsa_model.pictures.prediction import save_picture

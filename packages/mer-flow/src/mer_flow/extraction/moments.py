@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -80,14 +81,14 @@ class Windows:
     threshold: float
 
     def candidates(self, most: int) -> tuple[Stretch, ...]:
-        """Return the windows that stand out and are the strongest of those that overlap them, in order.
+        """Return the windows that stand out and are the strongest within one and a half of their length.
 
         Of more than `most` the strongest are returned.
         """
         chosen: list[Stretch] = []
         for stretch in sorted(self.stretches, key=lambda s: -s.strength):
-            last = stretch.first + len(stretch.curve)
-            apart = all(last <= c.first or c.first + len(c.curve) <= stretch.first for c in chosen)
+            # A window that ends in a movement or begins at its apex sees a part of the same.
+            apart = all(abs(stretch.top - other.top) > 1.5 * len(other.curve) for other in chosen)
             if stretch.strength > self.threshold and apart:
                 chosen.append(stretch)
         return tuple(sorted(chosen[:most], key=lambda s: s.first))
@@ -100,6 +101,7 @@ def follow_stretch(
     looks: Collection[int] = (),
     method: str = "flow-peak",
     cropped: bool = False,
+    others: Iterable[np.ndarray] = (),
 ) -> Stretch:
     """Follow the movement along one stretch of a clip.
 
@@ -110,9 +112,10 @@ def follow_stretch(
         looks: Which of the frames, counted from 0, are searched for the face again.
         method: The spotter.
         cropped: The frames are face crops already.
+        others: Some of the frames again; read only where the first one's face is doubtful.
 
     Raises:
-        FaceError: No face in the first frame.
+        FaceError: No face in the first frame, or one that scores far below those in `others`.
         FrameError: The frames differ in size.
     """
     from mer_flow.faces.align import to_grey, transform
@@ -123,7 +126,7 @@ def follow_stretch(
     sightings: list[Sighting] = []
     for i, frame in enumerate(frames):
         if face is None:
-            face, shape = engine.find_face(frame, cropped), frame.shape
+            face, shape = engine.find_face(frame, cropped, others), frame.shape
             points = transform(face.matrix, find_landmarks(frame, face.box)) if face.detected else None
         if frame.shape != shape:
             raise FrameError(f"frames of one clip have one size, but {shape} is followed by {frame.shape}")
@@ -140,30 +143,43 @@ def follow_stretch(
     return Stretch(first, face, scaled, first + apex, tuple(sightings))
 
 
-def read_stretch(
-    footage: Footage, first: int, last: int, engine: Extractor, method: str, cropped: bool = False
-) -> Stretch:
-    """Follow the movement from one frame of a clip to another, both included; see `follow_stretch`.
+def read_stretches(
+    footage: Footage, spans: Sequence[tuple[int, int]], engine: Extractor, method: str, cropped: bool = False
+) -> list[Stretch]:
+    """Follow the movement along stretches of a clip, which is read once; see `follow_stretch`.
+
+    Args:
+        footage: The clip.
+        spans: Positions of the first and the last frame of each; in order, apart from each other.
+        engine: The pipeline.
+        method: The spotter.
+        cropped: The frames are face crops already.
 
     Raises:
-        UsageError: The stretch is too long to be one movement.
+        UsageError: A stretch is too long to be one movement.
         FaceError: No face in its first frame; the message names clip and frame.
         FrameError: A frame cannot be read, or frames differ in size.
     """
-    if last - first >= LONGEST:
-        raise UsageError(
-            f"{footage.path}: {last - first + 1:,} frames are no single movement (at most {LONGEST:,}); say "
-            "where it is with --onset and --apex, or look for moments with --every 0.25"
-        )
-    count = last - first + 1
-    looks = set(np.linspace(0, count - 1, min(LOOKS, count)).round().astype(int).tolist())
-    frames = footage.frames(range(first, last + 1))
-    try:
-        return follow_stretch(frames, first, engine, looks, method, cropped)
-    except FaceError as error:
-        raise FaceError(f"{footage.path}, {footage.named(first)}: {error}") from error
-    except FrameError as error:
-        raise FrameError(f"{footage.path}: {error}") from error
+    for first, last in spans:
+        if last - first >= LONGEST:
+            raise UsageError(
+                f"{footage.path}: {last - first + 1:,} frames are no single movement (at most {LONGEST:,}); "
+                "say where it is with --onset and --apex, or look for moments with --every 0.25"
+            )
+    stream = footage.frames([at for first, last in spans for at in range(first, last + 1)])
+    found = []
+    for first, last in spans:
+        count = last - first + 1
+        looks = set(np.linspace(0, count - 1, min(LOOKS, count)).round().astype(int).tolist())
+        others = footage.frames(range(first + 1, last + 1, max(1, count // 4)))
+        try:
+            frames = islice(stream, count)
+            found.append(follow_stretch(frames, first, engine, looks, method, cropped, others))
+        except FaceError as error:
+            raise FaceError(f"{footage.path}, {footage.named(first)}: {error}") from error
+        except FrameError as error:
+            raise FrameError(f"{footage.path}: {error}") from error
+    return found
 
 
 def slide(footage: Footage, every: float, length: float, engine: Extractor) -> Iterator[Stretch | int]:
