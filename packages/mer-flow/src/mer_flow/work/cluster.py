@@ -302,9 +302,9 @@ class OnDask(Executor):
 
         try:
             found = await remote._result(raiseit=False)
-        except Exception as error:  # the connection went while the result came; a future must never hang
+        except Exception as gone:  # the connection went while the result came; a future must never hang
             if future.set_running_or_notify_cancel():
-                future.set_exception(TaskReturnedError(f"the result was lost on its way ({error})"))
+                future.set_exception(TaskReturnedError(f"the result was lost on its way ({gone})"))
             return
         if not future.set_running_or_notify_cancel():
             return
