@@ -2,8 +2,8 @@
 
     python benchmarks/video_speed.py [--frames 200] [--checkpoint DIR]
 
-The clip is synthetic, 640x480 at 100 frames per second. Without a checkpoint an untrained network answers: its
-size decides nothing here.
+The clip is synthetic, 640x480 at 100 frames per second. Without a checkpoint an untrained network answers:
+its size decides nothing here.
 """
 
 from __future__ import annotations

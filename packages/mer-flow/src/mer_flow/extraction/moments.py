@@ -34,6 +34,8 @@ STILL = 0.10
 LEAST = 0.15
 #: ... and so many times what the quietest quarter of all windows shows.
 TIMES = 3.0
+#: Windows of this share of the strongest's movement are as strong.
+ALIKE = 0.75
 
 
 @dataclass(frozen=True)
@@ -81,17 +83,21 @@ class Windows:
     threshold: float
 
     def candidates(self, most: int) -> tuple[Stretch, ...]:
-        """Return the windows that stand out and are the strongest within one and a half of their length.
+        """Return the windows that stand out, in order; of more than `most` the strongest.
 
-        Of more than `most` the strongest are returned.
+        Of windows near each other, which see the same movement, one is taken: the first that is about as
+        strong as the strongest, since the way back from the apex moves skin as far as the way there.
         """
         chosen: list[Stretch] = []
-        for stretch in sorted(self.stretches, key=lambda s: -s.strength):
-            # A window that ends in a movement or begins at its apex sees a part of the same.
-            apart = all(abs(stretch.top - other.top) > 1.5 * len(other.curve) for other in chosen)
-            if stretch.strength > self.threshold and apart:
-                chosen.append(stretch)
-        return tuple(sorted(chosen[:most], key=lambda s: s.first))
+        left = sorted(self.stretches, key=lambda stretch: -stretch.strength)
+        while left and left[0].strength > self.threshold and len(chosen) < most:
+            peak = left[0]
+            reach = 1.5 * len(peak.curve)
+            near = [item for item in left if abs(item.top - peak.top) <= reach]
+            alike = [item for item in near if item.strength >= ALIKE * peak.strength]
+            chosen.append(min(alike, key=lambda item: item.first))
+            left = [item for item in left if abs(item.top - peak.top) > reach]
+        return tuple(sorted(chosen, key=lambda item: item.first))
 
 
 def follow_stretch(
