@@ -1,28 +1,36 @@
 # make demo   from synthetic sheets and frames to a scored table, set-up included
 # make test   every test, set-up included
 # make lint   ruff, mypy, import contracts   make bench   every benchmark's short form
+# make soak   the tests of faults with hundreds of kills and bit flips, for SOAK_SECONDS at most
+# make docs   the pages as a site in site/      make lock    versions of this .venv into requirements-dev.lock
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 # The newest torch that the packages are tested with. On a machine without a GPU, set e.g. PIP_EXTRA_INDEX_URL to a
 # CPU-only index before the first `make` to save the CUDA download.
 TORCH  ?= torch==2.13.0
+# A list of versions to hold to, as requirements-dev.lock (of Python 3.11); the newest that fit unless given.
+LOCK   ?=
 DEMO   ?= demo
 JOBS   ?= 2
+SOAK_SECONDS ?= 900
 export OMP_NUM_THREADS ?= 1
 
 STAMP := $(VENV)/.set-up
 PROJECTS := pyproject.toml $(wildcard packages/*/pyproject.toml)
+PIP := $(BIN)/python -m pip install --quiet $(if $(LOCK),--constraint $(LOCK))
 
-.PHONY: demo test lint bench clean
+.PHONY: install demo test soak lint docs lock bench clean
 .DEFAULT_GOAL := test
 
 $(STAMP): $(PROJECTS)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
-	$(BIN)/python -m pip install --quiet '$(TORCH)'
-	$(BIN)/python -m pip install --quiet -e 'packages/mer-flow[all,cluster]' -e packages/mer-bench -e 'packages/ahmsa-model[predict,bench]' --group dev
+	$(PIP) '$(TORCH)'
+	$(PIP) -e 'packages/mer-flow[all,cluster]' -e packages/mer-bench -e 'packages/ahmsa-model[predict,bench]' --group dev
 	touch $@
+
+install: $(STAMP)
 
 demo: $(STAMP)
 	$(BIN)/mer-flow demo --out $(DEMO)
@@ -31,11 +39,23 @@ demo: $(STAMP)
 test: $(STAMP)
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -q
 
+soak: $(STAMP)
+	SOAK_SECONDS=$(SOAK_SECONDS) $(BIN)/python -m pytest -q -s tests/faults tests/mer_flow/store/test_kill.py
+
 lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
+
+docs: $(STAMP)
+	$(PIP) --group docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+# In a fresh .venv, after `make docs`. Torch's build (CPU, CUDA) is the machine's; its version is ours.
+lock: $(STAMP)
+	printf '# Versions that development and CI were tried with, Python 3.11: make test LOCK=requirements-dev.lock\n' > requirements-dev.lock
+	$(BIN)/python -m pip freeze --exclude-editable | sed 's/+cpu$$//' >> requirements-dev.lock
 
 bench: $(STAMP)
 	$(BIN)/python benchmarks/build_speed.py
@@ -43,4 +63,4 @@ bench: $(STAMP)
 	$(BIN)/python benchmarks/fold_training.py
 
 clean:
-	rm -rf $(DEMO) build dist .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(DEMO) build dist site .pytest_cache .mypy_cache .ruff_cache

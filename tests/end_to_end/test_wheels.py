@@ -28,6 +28,10 @@ def test_a_wheel_works_alone(member: str, repository: Path, tmp_path: Path) -> N
     unpacked = tmp_path / "unpacked"
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(unpacked)
+    (licence,) = unpacked.glob("*.dist-info/licenses/LICENSE")
+    assert licence.read_text() == (repository / "LICENSE").read_text()
+    (metadata,) = unpacked.glob("*.dist-info/METADATA")
+    assert "Project-URL: " in metadata.read_text()
     own = member.replace("-", "_")
     others = [name.replace("-", "_") for name in CHECKS if name != member]
     if member == "mer-bench":

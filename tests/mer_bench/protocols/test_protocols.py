@@ -159,6 +159,27 @@ def test_inner_depends_on_its_seed_and_fold_alone(population: Population) -> Non
     assert reserved(0) != reserved(1)
 
 
+def test_fewer_training_subjects_are_among_more_and_the_test_side_stays(population: Population) -> None:
+    def sides(**options: int) -> list[tuple[str, set[str], list[int]]]:
+        folds = cut("cde", population, **options).folds
+        return [(f.name, set(population.subjects[f.train]), f.test.tolist()) for f in folds]
+
+    few, more, every = sides(train_subjects=2), sides(train_subjects=4), sides()
+    for (name, two, test), (_, four, _), (_, all_of_them, whole_test) in zip(few, more, every, strict=True):
+        assert len(two) == 2 and len(four) == 4 and two < four < all_of_them and name not in all_of_them
+        assert test == whole_test
+    assert sides(train_subjects=4) == more and sides(train_subjects=4, fold_seed=1) != more
+    # Every sample of a subject that is kept is trained on.
+    fold = cut("cde", population, train_subjects=2).folds[0]
+    assert len(fold.train) == np.isin(population.subjects, list(few[0][1])).sum()
+
+
+@pytest.mark.parametrize("limit", [0, 1000])
+def test_a_limit_of_training_subjects_that_no_fold_has_is_refused(population: Population, limit: int) -> None:
+    with pytest.raises((UsageError, ProtocolError), match=f"train_subjects(=| asks for ){limit}"):
+        cut("cde", population, train_subjects=limit)
+
+
 def test_inner_never_takes_the_last_of_a_class(population: Population) -> None:
     labels = np.zeros_like(population.labels)
     labels[population.subjects == "smic/s01"] = 1

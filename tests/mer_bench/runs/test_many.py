@@ -293,6 +293,14 @@ def test_a_configuration_has_sections_for_single_models(
     rows = {row["entry"]: row for row in json.loads(out)["planned"]}
     assert rows["wide"]["variant"] == "small" and rows["wide"]["notes"] == []
     assert rows["wide"]["seeds"] == [5] and rows["linear"]["epochs"] == 9
+    # Labels tell apart sections of one model, and are no part of its run.
+    labelled = tmp_path / "labelled.toml"
+    labelled.write_text('[models."linear#two"]\nset.epochs = 2\n[models."linear#three"]\nset.epochs = 3\n')
+    _, out, _ = run("--config", labelled, "--dry-run", "--json")
+    found = {row["entry"]: (row["epochs"], row["run"]) for row in json.loads(out)["planned"]}
+    _, out, _ = run("linear", "majority", "--set", "epochs=3", "--dry-run", "--json")
+    unlabelled = json.loads(out)["planned"][0]["run"]
+    assert found == {"linear#two": (2, found["linear#two"][1]), "linear#three": (3, unlabelled)}
     # A single model has its section too.
     code, out, _ = run("linear", *common)
     assert json.loads(out)["identity"]["recipe"]["epochs"] == 3

@@ -29,6 +29,7 @@ from mer_flow.store.encode import SampleRecord
 from mer_flow.store.reader import FlowStore
 from mer_flow.store.verify import verify_store
 from mer_flow.store.writer import StoreWriter
+from mer_flow.synthetic import load_truth
 from mer_flow.work.clock import Clock
 from mer_flow.work.errors import (
     ApexError,
@@ -371,6 +372,22 @@ def test_a_sample_unlike_the_others_fails_alone(
     ((sample_id, stage, reason),) = summary.failed
     assert (sample_id, stage) == (odd.sample_id, "store") and "use the same --keep-faces" in reason
     assert verify_store(store) == []
+
+
+def test_a_hidden_face_in_the_onset_fails_its_sample(
+    casme2: Path, quick: Callable[..., PipelineConfig], tmp_path: Path
+) -> None:
+    root = Path(shutil.copytree(casme2, tmp_path / "casme2"))
+    sample = samples_of(root)[0]
+    onset = folder_of(root, sample) / f"img{sample.onset}.jpg"
+    mouth = round(load_truth(root)[sample.sample_id].landmarks[48:68, 1].mean())
+    with Image.open(onset) as image:
+        image.paste((90, 90, 90), (0, mouth, *image.size))
+        image.save(onset)
+    summary = build(root, tmp_path / "flows.h5", quick(), limit=1)
+    ((sample_id, stage, reason),) = summary.failed
+    assert (sample_id, stage) == (sample.sample_id, "face")
+    assert "in 4 other frame(s) of the clip" in reason and "--set faces.max_drop" in reason
 
 
 def test_a_backend_that_cannot_start_ends_the_build(

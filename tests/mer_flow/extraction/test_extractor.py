@@ -184,6 +184,24 @@ def test_no_face_several_faces_and_crops_are_cases_of_their_own(face_frame: np.n
     assert found.notes["alignment"] == "eyes" and "no-face-in-crop" not in found.notes["fallbacks"]
 
 
+def test_a_face_far_below_its_clips_others_is_refused(face_frame: np.ndarray) -> None:
+    engine = extractor(CONFIG)
+    covered = face_frame.copy()
+    covered[280:] = 90  # a hand before mouth and chin
+    assert 0 < engine.find_face(covered).notes["face_score"] < 0.5
+    with pytest.raises(FaceError, match=r"scores 0\.\d\d, those in 3 other frame\(s\) of the clip 1\.\d\d"):
+        engine.find_face(covered, others=[face_frame, covered, face_frame])
+    # Among others like itself it is what this clip has; so it is where the setting allows it.
+    engine.find_face(covered, others=[covered, covered, face_frame])
+    extractor(with_settings("faces.max_drop=2")).find_face(covered, others=[face_frame])
+    with pytest.raises(FaceError, match="hidden, blurred or no face"):
+        extract_pair(covered, face_frame, CONFIG)
+
+
+def test_frames_of_the_clip_are_read_only_for_a_doubtful_face(face_frame: np.ndarray) -> None:
+    extractor(CONFIG).find_face(face_frame, others=(1 / 0 for _ in range(1)))  # type: ignore[misc]
+
+
 def test_unfit_frames_are_refused(face_frame: np.ndarray) -> None:
     with pytest.raises(
         FrameError, match="onset frame is 640x480 px colour and the apex frame 640x479 px colour"

@@ -223,5 +223,5 @@ def test_settings_that_make_no_sense(settings: dict[str, str], message: str) -> 
 
 def test_without_dask_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "distributed", None)
-    with pytest.raises(MissingDependencyError, match=r"pip install 'mer-bench\[cluster\]'"):
+    with pytest.raises(MissingDependencyError, match=r"pip install .*mer-flow\[cluster\]'"):
         dask_executor(Where(executor="dask"), NEEDS).__enter__()

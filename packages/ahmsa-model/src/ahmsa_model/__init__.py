@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from ahmsa_model.network import count_parameters
     from ahmsa_model.predict import Prediction, predict_clip, predict_pair
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _LAZY = {
     **dict.fromkeys(("AHMSANet", "Checkpoint", "CheckpointMetadata", "from_pretrained"), "checkpoint"),

@@ -144,7 +144,7 @@ def predict_clip(
         paths = [index.path(number) for number in index.numbers]
         frames = [read_frame(path) for path in paths]
         engine = extractor(config)
-        face = engine.find_face(frames[0], cropped)
+        face = engine.find_face(frames[0], cropped, frames[1 :: max(1, len(frames) // 4)])
         aligned = [to_grey(image) for image in engine.align_clip(frames, face)]
         points = transform(face.matrix, find_landmarks(frames[0], face.box)) if face.detected else None
         method = method or config.apex.missing
@@ -294,7 +294,8 @@ def _mer_flow_errors() -> Iterator[None]:
         from mer_flow.work.errors import MissingDependencyError as MissingFlowDependencyError
     except ModuleNotFoundError as error:
         raise MissingDependencyError(
-            "predicting from frames needs mer-flow: pip install 'ahmsa-model[predict]'"
+            "predicting from frames needs mer-flow; in the checkout: "
+            "pip install -e 'packages/mer-flow[faces]' -e 'packages/ahmsa-model[predict]'"
         ) from error
     try:
         yield

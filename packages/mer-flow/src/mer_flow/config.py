@@ -37,12 +37,16 @@ class FacesConfig(Settings):
         upsample: Doublings tried, one after the other, where no face is found at full size.
         min_score: Detections below this score are no faces.
         crop_padding: Border, as part of the longer side, with which each try is repeated on a cropped frame.
+        doubtful_score: Below it a face is compared with those in other frames of its clip.
+        max_drop: A doubtful face that scores by more than this below their median is refused.
     """
 
     where = "faces"
     upsample: int = Field(default=1, ge=0, le=3)
     min_score: float = Field(default=0.0, ge=-1, le=10)
     crop_padding: float = Field(default=0.25, ge=0, le=2)
+    doubtful_score: float = Field(default=0.5, ge=-1, le=10)
+    max_drop: float = Field(default=0.75, ge=0)
 
 
 class AlignConfig(Settings):

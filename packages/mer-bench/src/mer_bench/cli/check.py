@@ -7,18 +7,21 @@ from pathlib import Path
 
 import click
 
-from mer_bench.cli.options import store_option
-from mer_flow.cli.options import json_option
+from mer_bench.cli.options import MODEL_NAMES, store_option
+from mer_flow.cli.options import SCHEME_NAMES, json_option
 
 
 @click.command("check", short_help="Check environment, plug-ins and store; or a model.")
 @store_option
-@click.option("--scheme", default="megc3", show_default=True, help="Label scheme.")
+@click.option(
+    "--scheme", default="megc3", show_default=True, shell_complete=SCHEME_NAMES, help="Label scheme."
+)
 @click.option(
     "--conformance",
     "models",
     multiple=True,
     metavar="NAME",
+    shell_complete=MODEL_NAMES,
     help="Examine a model; may be repeated; all for all.",
 )
 @json_option

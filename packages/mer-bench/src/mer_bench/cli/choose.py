@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from mer_bench.cli.options import Asked, layers_options, runs_option, stores_option
-from mer_bench.cli.telling import tell_derived, training_shown
+from mer_bench.cli.options import MODEL_NAMES, Asked, layers_options, runs_option, stores_option
+from mer_bench.cli.telling import tell_derived
+from mer_bench.runs.shown import training_shown
 from mer_flow.cli.options import json_option, packed, quiet_option
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ class Choosing:
 
 
 @click.command("choose", short_help="Choose among runs or models without looking at the held-out subject.")
-@click.argument("candidates", nargs=-1)
+@click.argument("candidates", nargs=-1, shell_complete=MODEL_NAMES)
 @click.option("--name", required=True, help="What tables call it.")
 @click.option(
     "--how",

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import click
 
-from mer_bench.cli.options import Asked, layers_options, store_option
-from mer_bench.cli.telling import training_shown
+from mer_bench.cli.options import MODEL_NAMES, Asked, layers_options, store_option
+from mer_bench.runs.shown import training_shown
 from mer_flow.cli.options import json_option, quiet_option
 
 
 @click.command("fit", short_help="Train one network on all samples and keep it; no score.")
-@click.argument("model", required=False)
+@click.argument("model", required=False, shell_complete=MODEL_NAMES)
 @store_option
 @click.option(
     "--out", type=click.Path(path_type=Path), required=True, help="Folder of the checkpoint; a new one."

@@ -7,11 +7,12 @@ import shutil
 
 import click
 
+from mer_bench.cli.options import MODEL_NAMES
 from mer_flow.cli.options import json_option
 
 
 @click.command("models", short_help="List the registered models.")
-@click.argument("name", required=False)
+@click.argument("name", required=False, shell_complete=MODEL_NAMES)
 @json_option
 def models_command(name: str | None, as_json: bool) -> None:
     """List every registered model, or say all about NAME.

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from mer_bench.errors import UsageError
-from mer_flow.cli.options import WHERE, given, packed
+from mer_flow.cli.options import DATABASE_NAMES, SCHEME_NAMES, WHERE, completing, given, packed
 
 if TYPE_CHECKING:
     from mer_bench.runs.part import Part
@@ -45,6 +45,14 @@ runs_option = click.option(
     "--out", type=click.Path(path_type=Path), default=Path("runs"), show_default=True, help="Folder of runs."
 )
 
+MODEL_NAMES = completing("mer_bench.models")
+PROTOCOL_NAMES = completing("mer_bench.protocols.splits:PROTOCOLS")
+_COMPLETED = {
+    "protocol": PROTOCOL_NAMES,
+    "scheme": SCHEME_NAMES,
+    **dict.fromkeys(("db", "train_db", "test_db"), DATABASE_NAMES),
+}
+
 #: Field of `RunSettings`, `TrainingSettings` or `Where` -> what its option takes, and says of itself.
 SETTINGS: dict[str, tuple[type, str]] = {
     "protocol": (str, "cde, loso, hde, cross-db or kfold."),
@@ -53,12 +61,13 @@ SETTINGS: dict[str, tuple[type, str]] = {
     "train_db": (tuple, "Training database of cross-db; may be given several times."),
     "test_db": (tuple, "Test database of cross-db; may be given several times."),
     "k": (int, "Folds of kfold.  [default: 5]"),
-    "fold_seed": (int, "Decides kfold's folds and the inner subjects.  [default: 0]"),
+    "fold_seed": (int, "Decides kfold's folds, the inner and the kept training subjects.  [default: 0]"),
     "variant": (str, "The model's named option set."),
     "recipe": (str, "The model's named recipe."),
     "seeds": (str, "A count (3 means 0,1,2) or a list (0,1,5; seed 7 alone: 7,).  [default: 1, seed 0]"),
     "inner": (bool, "Reserve whole training subjects to choose the epoch."),
     "inner_fraction": (float, "Share of the training subjects reserved.  [default: 0.2]"),
+    "train_subjects": (int, "Train every fold on so many subjects: a learning curve.  [default: all]"),
     "view": (str, "What the model reads, as in whole-28."),
     "normalisation": (str, "How it is scaled, as in scaled."),
     "shuffle_labels": (int, "Sanity control: permute all labels first, by this seed."),
@@ -88,10 +97,10 @@ def settings_options(*names: str) -> Callable[[_Command], _Command]:
             flag = f"--{name.replace('_', '-')}"
             if kind is bool:
                 command = click.option(f"{flag}/--no-{flag[2:]}", default=None, help=text)(command)
-            elif kind is tuple:
-                command = click.option(flag, multiple=True, help=text)(command)
             else:
-                command = click.option(flag, type=kind, help=text)(command)
+                taken = {"multiple": True} if kind is tuple else {"type": kind}
+                option = click.option(flag, help=text, shell_complete=_COMPLETED.get(name), **taken)
+                command = option(command)
         return command
 
     return decorate

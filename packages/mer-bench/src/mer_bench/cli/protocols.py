@@ -8,14 +8,14 @@ from typing import Any
 
 import click
 
-from mer_bench.cli.options import settings_options, store_option
+from mer_bench.cli.options import PROTOCOL_NAMES, settings_options, store_option
 from mer_flow.cli.options import json_option
 
 
 @click.command("protocols", short_help="List the protocols, or the folds of one.")
-@click.argument("name", required=False)
+@click.argument("name", required=False, shell_complete=PROTOCOL_NAMES)
 @store_option
-@settings_options("scheme", "db", "train_db", "test_db", "k", "fold_seed", "inner")
+@settings_options("scheme", "db", "train_db", "test_db", "k", "fold_seed", "inner", "train_subjects")
 @json_option
 def protocols_command(name: str | None, store: Path | None, flags: dict[str, Any], as_json: bool) -> None:
     """List the protocols; with NAME and a store, the folds that it cuts."""

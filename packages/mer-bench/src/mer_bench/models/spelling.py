@@ -1,6 +1,9 @@
 """How a model is spelled on the command line: `name:variant@recipe/view:normalisation` or less of it.
 
-An import path, `package.module.Class` or `package.module:Class`, names an estimator.
+`#label` behind it tells apart entries of one configuration file that differ in what their sections set.
+
+An import path, `package.module.Class` or `package.module:Class`, names an estimator, and
+`path/to/file.py:function` what makes a network or an estimator.
 """
 
 from __future__ import annotations
@@ -10,10 +13,11 @@ from dataclasses import dataclass
 
 from mer_bench.errors import UsageError
 
-_PART = r"[^:@/\s]+"
+_PART = r"[^:@/#\s]+"
+_FILE = r".+\.py:\w+"
 _SPELLING = re.compile(
-    rf"(?P<model>{_PART})(?::(?P<variant>{_PART}))?(?:@(?P<recipe>{_PART}))?"
-    rf"(?:/(?P<view>{_PART})(?::(?P<normalisation>{_PART}))?)?"
+    rf"(?P<model>{_FILE}|{_PART})(?::(?P<variant>{_PART}))?(?:@(?P<recipe>{_PART}))?"
+    rf"(?:/(?P<view>{_PART})(?::(?P<normalisation>{_PART}))?)?(?:#(?P<label>\S+))?"
 )
 
 
@@ -22,11 +26,12 @@ class Entry:
     """One model as asked for.
 
     Attributes:
-        model: Registry name.
+        model: Registry name, import path or file.
         variant: Its named option set; empty for the default.
         recipe: Its named recipe; empty for the default.
         view: What it reads, as in `whole-28`; empty for what it likes best.
         normalisation: How that is scaled, as in `scaled`; empty likewise.
+        label: Tells it from others that are spelled alike; no part of the run.
     """
 
     model: str
@@ -34,12 +39,21 @@ class Entry:
     recipe: str = ""
     view: str = ""
     normalisation: str = ""
+    label: str = ""
 
     def __str__(self) -> str:
         variant = f":{self.variant}" if self.variant else ""
         normalisation = f":{self.normalisation}" if self.normalisation else ""
         view = f"/{self.view}{normalisation}" if self.view else ""
-        return f"{self.model}{variant}{f'@{self.recipe}' if self.recipe else ''}{view}"
+        recipe, label = (
+            f"{sign}{text}" if text else "" for sign, text in (("@", self.recipe), ("#", self.label))
+        )
+        return f"{self.model}{variant}{recipe}{view}{label}"
+
+
+def is_file(model: str) -> bool:
+    """Return whether a model's name is `path/to/file.py:function`."""
+    return model.rpartition(":")[0].endswith(".py")
 
 
 def parse_entry(text: str) -> Entry:
@@ -49,11 +63,13 @@ def parse_entry(text: str) -> Entry:
         UsageError: The spelling is another.
 
     >>> parse_entry("ahmsa:tiny@lineage")
-    Entry(model='ahmsa', variant='tiny', recipe='lineage', view='', normalisation='')
+    Entry(model='ahmsa', variant='tiny', recipe='lineage', view='', normalisation='', label='')
     >>> str(parse_entry("htnet@authors/whole-28:scaled"))
     'htnet@authors/whole-28:scaled'
     >>> str(parse_entry("sklearn.svm:SVC"))
     'sklearn.svm.SVC'
+    >>> parse_entry("my models/net.py:small@plain").model
+    'my models/net.py:small'
     """
     match = _SPELLING.fullmatch(text)
     if match is None:
@@ -62,6 +78,6 @@ def parse_entry(text: str) -> Entry:
             "as in ahmsa:tiny@lineage, with /VIEW:NORMALISATION behind it for an input"
         )
     found = match.groupdict(default="")
-    if "." in found["model"] and found["variant"]:
+    if "." in found["model"] and found["variant"] and not is_file(found["model"]):
         found["model"], found["variant"] = f"{found['model']}.{found['variant']}", ""
     return Entry(**found)

@@ -1,4 +1,4 @@
-"""Whole training subjects reserved to choose the epoch, so that the held-out subject never has to."""
+"""Whole training subjects set apart: reserved to choose the epoch, or left out for a learning curve."""
 
 from __future__ import annotations
 
@@ -32,8 +32,7 @@ def reserve_inner(
     counts = np.array([population.counts(train[owner == subject]) for subject in range(names.size)])
     counts = counts.reshape(-1, len(population.classes))
     total = counts.sum(0)
-    key = int.from_bytes(hashlib.sha256(fold.encode()).digest()[:8], "big")
-    order = np.random.default_rng([seed, key]).permutation(names.size)
+    order = _shuffled(names.size, fold, seed)
     taken: list[int] = []
     for _ in range(min(max(1, round(fraction * names.size)), names.size - 1)):
         after = counts[taken].sum(0) + counts[order]
@@ -50,3 +49,32 @@ def reserve_inner(
         )
     mask = np.isin(owner, taken)
     return train[~mask], train[mask]
+
+
+def keep_subjects(population: Population, train: np.ndarray, fold: str, limit: int, seed: int) -> np.ndarray:
+    """Keep the training samples of `limit` subjects, drawn by the seed and the fold's name alone.
+
+    Those of a smaller limit are among those of a larger one, so that a learning curve adds subjects and
+    exchanges none.
+
+    Returns:
+        Their rows of `train`, int64, ascending.
+
+    Raises:
+        UsageError: The limit is not positive.
+        ProtocolError: The fold has fewer training subjects.
+    """
+    if limit < 1:
+        raise UsageError(f"a fold trains on at least 1 subject, got train_subjects={limit}")
+    names, owner = np.unique(population.subjects[train], return_inverse=True)
+    if names.size < limit:
+        raise ProtocolError(
+            f"fold '{fold}' has {names.size} training subjects, but train_subjects asks for {limit}; "
+            "ask for fewer, or leave it out for all"
+        )
+    return train[np.isin(owner, _shuffled(names.size, fold, seed)[:limit])]
+
+
+def _shuffled(size: int, fold: str, seed: int) -> np.ndarray:
+    key = int.from_bytes(hashlib.sha256(fold.encode()).digest()[:8], "big")
+    return np.random.default_rng([seed, key]).permutation(size)

@@ -213,10 +213,12 @@ class RunSummary:
 def run_title(manifest: RunManifest, named: bool = True) -> str:
     """Return the model's title, with what sets a run apart; `named`: variant and recipe too."""
     recipe, control = manifest.identity.recipe, manifest.identity.shuffle_labels
+    subjects = manifest.settings.train_subjects
     aside = [manifest.variant] if named and manifest.variant != "default" else []
     aside += [recipe.name] if named and recipe is not None else []
     aside += [f"{key}={value}" for key, value in manifest.changes.items()]
     aside += ["inner subjects reserved"] if manifest.settings.inner else []
+    aside += [f"{subjects} training subjects"] if subjects is not None else []
     shuffled = "" if control is None else f" [CONTROL: labels shuffled, seed {control}]"
     return manifest.title + (f" ({', '.join(aside)})" if aside else "") + shuffled
 
@@ -345,7 +347,28 @@ def _pool_summaries(run: RunDirectory, picked: Sequence[Selected], draws: int) -
     index = picked[0].index
     labels, subjects, databases = (run.column(name)[index] for name in ("labels", "subjects", "databases"))
     predicted = np.stack([one.predicted for one in picked])
-    classes, found = len(run.manifest.classes), {}
+    return pool_summaries(labels, predicted, subjects, databases, len(run.manifest.classes), draws)
+
+
+def pool_summaries(
+    labels: np.ndarray,
+    predicted: np.ndarray,
+    subjects: np.ndarray,
+    databases: np.ndarray,
+    classes: int,
+    draws: int = 2000,
+) -> dict[str, PoolSummary]:
+    """Score predictions pooled over folds, all of them and those of each database.
+
+    Args:
+        labels: `(N,)` int64, true classes.
+        predicted: `(K, N)` int64, predictions of K seeds.
+        subjects: `(N,)` str.
+        databases: `(N,)` str.
+        classes: Number of classes.
+        draws: Resamples of the bootstrap.
+    """
+    found = {}
     for name, mask in pools(databases).items():
         each = subject_confusions(labels[mask], predicted[:, mask], subjects[mask], classes)
         figures = {metric: _figure(function, each, draws) for metric, function in METRICS.items()}

@@ -10,7 +10,14 @@ from typing import TYPE_CHECKING
 
 import click
 
-from mer_flow.cli.options import FOLDER, json_option, packed, quiet_option, workers_option
+from mer_flow.cli.options import (
+    DATABASE_NAMES,
+    FOLDER,
+    json_option,
+    packed,
+    quiet_option,
+    workers_option,
+)
 
 if TYPE_CHECKING:
     from mer_flow.synthetic.demo import DemoSummary
@@ -33,7 +40,13 @@ class Size:
     show_default=True,
     help="Folder for trees, store and pictures.",
 )
-@click.option("--db", "databases", multiple=True, help="Database layout; may be given again.  [default: all]")
+@click.option(
+    "--db",
+    "databases",
+    multiple=True,
+    shell_complete=DATABASE_NAMES,
+    help="Database layout; may be given again.  [default: all]",
+)
 @click.option(
     "--subjects", type=click.IntRange(1), default=6, show_default=True, help="Subjects per database."
 )

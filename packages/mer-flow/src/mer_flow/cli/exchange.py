@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mer_flow.cli.options import packed
+from mer_flow.cli.options import DATABASE_NAMES, SCHEME_NAMES, packed
 from mer_flow.exchange.selection import Selection
 
 if TYPE_CHECKING:
@@ -32,15 +32,22 @@ _LABELS = click.option(
 )
 _OUT_FOLDER = click.option("--out", required=True, type=_FOLDER, help="Folder to make; must not exist.")
 _OUT_FILE = click.option("--out", required=True, type=_FILE, help="File to make.")
+_COPY = click.option("--copy", is_flag=True, help="Write copies instead of hard links.")
 _OVERWRITE = click.option("--overwrite", is_flag=True, help="Replace a present file.")
 
 
 def _source(command: Callable[..., None]) -> Callable[..., None]:
     """Add what every export takes."""
     databases = click.option(
-        "--db", "databases", multiple=True, help="Database; may be given again. [default: all]"
+        "--db",
+        "databases",
+        multiple=True,
+        shell_complete=DATABASE_NAMES,
+        help="Database; may be given again. [default: all]",
     )
-    scheme = click.option("--scheme", default="megc3", show_default=True, help="Label scheme.")
+    scheme = click.option(
+        "--scheme", default="megc3", show_default=True, shell_complete=SCHEME_NAMES, help="Label scheme."
+    )
     return click.argument("store", type=_FILE)(scheme(databases(_JSON(command))))
 
 
@@ -162,7 +169,7 @@ def export_command() -> None:
 @export_command.command("ststnet-loso")
 @_selection
 @_OUT_FOLDER
-@click.option("--copy", is_flag=True, help="Write copies instead of hard links.")
+@_COPY
 def export_loso_command(store: Path, selection: Selection, out: Path, copy: bool, as_json: bool) -> None:
     """Write STSTNet's folders: <subject>/u_train|u_test/<label>/*.png, R, G, B = u, v, strain.
 
@@ -184,6 +191,36 @@ def export_flat_command(store: Path, selection: Selection, out: Path, as_json: b
     from mer_flow.exchange.ststnet_export import export_folders
 
     _export(store, as_json, lambda opened: export_folders(opened, out, selection, "flat"))
+
+
+@export_command.command("htnet")
+@_source
+@_OUT_FOLDER
+@_COPY
+def export_htnet_command(
+    store: Path, scheme: str, databases: tuple[str, ...], out: Path, copy: bool, as_json: bool
+) -> None:
+    """Write the folder in which HTNet's main_HTNet.py runs: list, apex pictures, maps and folds.
+
+    The script finds face points on the apex pictures, so build the store with --keep-faces; without it, and
+    for imported maps, the pictures are grey and the script falls back on its own fixed points.
+
+    \b
+    Example:
+      mer-flow export htnet flows.h5 --out htnet
+      cp HTNet/main_HTNet.py HTNet/Model.py htnet/ && cd htnet && python main_HTNet.py --train True
+    """
+    from mer_flow.exchange.htnet_export import export_htnet
+
+    selection = Selection(scheme, databases)
+    counts = _export(store, as_json, lambda opened: export_htnet(opened, out, selection, copy))
+    if grey := counts["grey_apexes"]:
+        click.echo(
+            f"warning: {grey} of {counts['samples']} apex pictures are grey, since {store} holds no face of "
+            "them; HTNet's script then takes its own fixed points, the same for every clip. Build with "
+            "--keep-faces for points of each face",
+            err=True,
+        )
 
 
 @export_command.command("npz")
@@ -209,7 +246,7 @@ def export_parquet_command(
 ) -> None:
     """Write samples, classes, reasons and notes, but no maps, as one Parquet file.
 
-    Needs pyarrow: pip install 'mer-flow[parquet]'.
+    Needs pyarrow, which mer-flow's extra `parquet` brings.
     """
     from mer_flow.exchange.parquet import export_parquet
 
@@ -217,15 +254,15 @@ def export_parquet_command(
     _export(store, as_json, lambda opened: export_parquet(opened, out, selection, overwrite=overwrite))
 
 
-def _export(store: Path, as_json: bool, write: Callable[[FlowStore], dict[str, Any]]) -> None:
-    """Write an export and print its counts."""
+def _export(store: Path, as_json: bool, write: Callable[[FlowStore], dict[str, Any]]) -> dict[str, Any]:
+    """Write an export, print its counts and return them."""
     from mer_flow.store.reader import FlowStore
 
     with FlowStore(store) as opened:
         counts = write(opened)
     if as_json:
         click.echo(json.dumps(counts, indent=2))
-        return
+        return counts
     files = f", {counts['files']} files" if "files" in counts else ""
     links = f" ({counts['linked']} hard links)" if counts.get("linked") else ""
     click.echo(
@@ -235,3 +272,4 @@ def _export(store: Path, as_json: bool, write: Callable[[FlowStore], dict[str, A
         click.echo(f"labels: {counts['labels']}")
     for reason, count in counts["dropped"].items():
         click.echo(f"without a class: {count} ({reason})")
+    return counts

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from mer_flow.cli.options import json_option
+from mer_flow.cli.options import SCHEME_NAMES, json_option
 
 #: Failures that the text lists per database; `--json` has them all.
 SHOWN_FAILURES = 10
@@ -16,7 +16,11 @@ SHOWN_FAILURES = 10
 
 @click.command("info", short_help="Show what a store holds.")
 @click.argument("store", type=click.Path(path_type=Path))
-@click.option("--scheme", help="Count the classes of this label scheme only.  [default: every fitting one]")
+@click.option(
+    "--scheme",
+    shell_complete=SCHEME_NAMES,
+    help="Count the classes of this label scheme only.  [default: every fitting one]",
+)
 @json_option
 def info_command(store: Path, scheme: str | None, as_json: bool) -> None:
     """Show samples, subjects and classes per database, fallbacks, failures and parameters of STORE."""

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import functools
+import importlib
 from collections.abc import Callable, Iterable
 from dataclasses import fields
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
+from click.shell_completion import CompletionItem
 
 from mer_flow.databases.source import Source
 
@@ -16,6 +19,35 @@ _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 FILE = click.Path(path_type=Path, dir_okay=False)
 FOLDER = click.Path(path_type=Path, file_okay=False)
+
+_Completer = Callable[[click.Context, click.Parameter, str], list[CompletionItem]]
+
+
+def completing(source: str) -> _Completer:
+    """Let a shell complete an option or argument by names, which are looked up when Tab is pressed.
+
+    Args:
+        source: An entry-point group, whose names are taken without importing anything, or `module:NAME` of
+            something that yields names.
+
+    Returns:
+        What click takes as `shell_complete`.
+    """
+
+    def complete(context: click.Context, parameter: click.Parameter, begun: str) -> list[CompletionItem]:
+        module, _, attribute = source.partition(":")
+        names: Iterable[str] = (
+            getattr(importlib.import_module(module), attribute)
+            if attribute
+            else entry_points(group=source).names
+        )
+        return [CompletionItem(name) for name in sorted(names) if name.startswith(begun)]
+
+    return complete
+
+
+DATABASE_NAMES = completing("mer_flow.databases")
+SCHEME_NAMES = completing("mer_flow.labels:SCHEMES")
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 quiet_option = click.option("--quiet", is_flag=True, help="No progress.")
@@ -96,7 +128,13 @@ def database_options(command: _Command) -> _Command:
         click.option(
             "--root", type=path, help="The database's tree; else MER_FLOW_<DB>_ROOT, else the config file."
         ),
-        click.option("--db", "database", required=True, help="Database; `mer-flow databases` lists them."),
+        click.option(
+            "--db",
+            "database",
+            required=True,
+            shell_complete=DATABASE_NAMES,
+            help="Database; `mer-flow databases` lists them.",
+        ),
     ):
         command = option(command)
     return command

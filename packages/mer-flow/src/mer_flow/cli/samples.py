@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mer_flow.cli.options import json_option
+from mer_flow.cli.options import DATABASE_NAMES, SCHEME_NAMES, json_option
 
 if TYPE_CHECKING:
     from mer_flow.databases.reading import SheetReading
@@ -20,7 +20,14 @@ _PATH = click.Path(path_type=Path)
 
 
 @click.command("samples")
-@click.option("--db", "database", required=True, metavar="NAME", help="`mer-flow databases` lists them.")
+@click.option(
+    "--db",
+    "database",
+    required=True,
+    metavar="NAME",
+    shell_complete=DATABASE_NAMES,
+    help="`mer-flow databases` lists them.",
+)
 @click.option(
     "--sheet",
     type=_PATH,
@@ -34,7 +41,10 @@ _PATH = click.Path(path_type=Path)
     help="The database's root; else MER_FLOW_<DB>_ROOT, else the config file.",
 )
 @click.option(
-    "--scheme", metavar="NAME", help="Count the classes of a label scheme, such as casme3-3 or megc3."
+    "--scheme",
+    metavar="NAME",
+    shell_complete=SCHEME_NAMES,
+    help="Count the classes of a label scheme, such as casme3-3 or megc3.",
 )
 @click.option("--csv", "csv_path", type=_PATH, metavar="OUT", help="Write the sample table here.")
 @json_option
@@ -126,6 +136,7 @@ def summarise(reading: SheetReading, labelled: Labelled | None = None) -> dict[s
 
 def write_csv(reading: SheetReading, labelled: Labelled | None, path: Path) -> None:
     """Write the sample table as CSV; with a scheme, also each sample's class or why it has none."""
+    from mer_flow.work.cells import safe_cell
     from mer_flow.work.errors import UsageError
 
     frame = reading.table.to_frame()
@@ -135,7 +146,7 @@ def write_csv(reading: SheetReading, labelled: Labelled | None, path: Path) -> N
         frame["dropped"] = [labelled.dropped.get(i, "") for i in ids]
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        frame.to_csv(path, index=False)
+        frame.map(safe_cell).to_csv(path, index=False)
     except OSError as error:
         raise UsageError(f"cannot write {path}: {error.strerror}; give --csv a path you may write") from error
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mer_flow.cli.options import FILE, FOLDER, json_option, packed
+from mer_flow.cli.options import DATABASE_NAMES, FILE, FOLDER, SCHEME_NAMES, json_option, packed
 
 if TYPE_CHECKING:
     from mer_flow.pictures.web.sprites import Ends
@@ -50,10 +50,22 @@ class Sheets:
 @click.option(
     "--sample", "sample_ids", multiple=True, help="Sample id, as samm/006/006_1_2; may be given again."
 )
-@click.option("--db", "databases", multiple=True, help="Database; may be given again. [default: all]")
+@click.option(
+    "--db",
+    "databases",
+    multiple=True,
+    shell_complete=DATABASE_NAMES,
+    help="Database; may be given again. [default: all]",
+)
 @click.option("--subject", "subjects", multiple=True, help="Subject, as samm/006 or 006; may be given again.")
 @click.option("--class", "classes", multiple=True, help="Class of --scheme, or emotion; may be given again.")
-@click.option("--scheme", default="megc3", show_default=True, help="Label scheme that --class refers to.")
+@click.option(
+    "--scheme",
+    default="megc3",
+    show_default=True,
+    shell_complete=SCHEME_NAMES,
+    help="Label scheme that --class refers to.",
+)
 @click.option(
     "--limit", type=click.IntRange(1), help="Draw at most so many samples.  [default: 24; all with --html]"
 )

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from concurrent.futures import Executor
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -134,6 +135,15 @@ class ClipFrames:
                 f"in {self.folder}, expected at least 2. Check that the release is complete."
             )
         return inside
+
+    def others(self, count: int = 4) -> Iterator[np.ndarray]:
+        """Read up to `count` frames spread over the clip behind its onset, one when it is asked for.
+
+        Ends before the first that is unreadable, at once where the clip has no frames but one.
+        """
+        with suppress(FrameError):
+            for number in dict.fromkeys(self.spread(count + 1)[1:]):
+                yield self.read_exact(number)
 
     def spread(self, count: int) -> list[int]:
         """Return `count` existing frame numbers spread evenly from onset to offset, ascending.

@@ -13,6 +13,7 @@ from mer_flow.samples import COLUMNS, SampleTable
 from mer_flow.store.reader import FlowStore
 from mer_flow.work.errors import MissingDependencyError
 from mer_flow.work.files import new_file
+from mer_flow.work.libraries import extra_command
 
 
 def export_parquet(
@@ -34,7 +35,7 @@ def export_parquet(
     except ImportError as error:
         # pyarrow of late wants NumPy 2, which the face models of older Pythons exclude
         broken = importlib.util.find_spec("pyarrow") is not None
-        command = "pip install 'pyarrow>=15,<21'" if broken else "pip install 'mer-flow[parquet]'"
+        command = "pip install 'pyarrow>=15,<21'" if broken else extra_command("parquet")
         raise MissingDependencyError(
             f"Parquet needs pyarrow, which cannot be imported ({error}). Mend it with: {command}"
         ) from error

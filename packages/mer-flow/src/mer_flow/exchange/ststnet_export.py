@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
@@ -18,6 +19,9 @@ from mer_flow.store.reader import FlowStore
 from mer_flow.views import parse_view
 from mer_flow.work.errors import ExchangeError
 from mer_flow.work.files import new_folder
+
+if TYPE_CHECKING:
+    from mer_flow.views import ViewData
 
 #: Normalisations that eight bits per channel can hold.
 PNG_NORMALISATIONS = ("minmax", "minmax-255")
@@ -49,29 +53,13 @@ def export_folders(
     """
     selection = selection or Selection()
     _refuse_other_than_flow(selection)
-    data, table = selection.read(store, "minmax-255"), store.table()
-    samples = [table[str(sample_id)] for sample_id in data.sample_ids]
-    _refuse_clashes(samples)
-    subjects = list(dict.fromkeys(map(bare_subject, samples)))
-    if layout == "loso" and len(subjects) < 2:
-        raise ExchangeError(
-            f"leave-one-subject-out needs at least two subjects, got {subjects}; export more databases"
-        )
-    linked = 0
+    data, samples = read_maps(store, selection)
+    if layout == "loso":
+        places = loso_folders(samples, data.labels)
+    else:
+        places = [[Path()]] * len(samples)
     with new_folder(out) as part:
-        for sample, label, maps in zip(samples, data.labels, data.maps, strict=True):
-            folders = [part]
-            if layout == "loso":
-                own = bare_subject(sample)
-                folders = [part / fold / (TEST if fold == own else TRAIN) / str(label) for fold in subjects]
-            name = f"{map_stem(sample)} .png"  # the blank is part of STSTNet's names
-            for folder in folders:
-                folder.mkdir(parents=True, exist_ok=True)
-                if folder is folders[0]:
-                    pixels = np.rint(np.clip(maps, 0, 255)).astype(np.uint8).transpose(1, 2, 0)
-                    Image.fromarray(np.ascontiguousarray(pixels), "RGB").save(folder / name, format="PNG")
-                else:
-                    linked += _link_or_copy(folders[0] / name, folder / name, copy)
+        linked = write_maps(part, samples, data.maps, places, copy)
         lines = [list_line(s, int(n), data.classes) for s, n in zip(samples, data.labels, strict=True)]
         text = "".join(f"{line}\r\n" for line in lines)
         list_beside(out).write_text(text, encoding="utf-8", newline="")
@@ -79,11 +67,77 @@ def export_folders(
         "out": str(out),
         "labels": str(list_beside(out)),
         "samples": len(samples),
-        "subjects": len(subjects),
-        "files": len(samples) * (len(subjects) if layout == "loso" else 1),
+        "subjects": len(set(map(bare_subject, samples))),
+        "files": sum(map(len, places)),
         "linked": linked,
         "dropped": dict(data.dropped),
     }
+
+
+def read_maps(store: FlowStore, selection: Selection) -> tuple[ViewData, list[Sample]]:
+    """Read what an export of pictures writes: maps of 0 to 255, and the samples beside them.
+
+    Raises:
+        ExchangeError: Names of files or folders clash.
+        ViewError: The store cannot give the view.
+    """
+    data, table = selection.read(store, "minmax-255"), store.table()
+    samples = [table[str(sample_id)] for sample_id in data.sample_ids]
+    _refuse_clashes(samples)
+    return data, samples
+
+
+def map_name(sample: Sample) -> str:
+    """Return the name of a sample's map; the blank is part of STSTNet's names."""
+    return f"{map_stem(sample)} .png"
+
+
+def loso_folders(samples: Sequence[Sample], labels: Iterable[int]) -> list[list[Path]]:
+    """Return the folders, `<held-out subject>/u_train|u_test/<label>`, in which each sample's map stands.
+
+    Raises:
+        ExchangeError: There are fewer than two subjects.
+    """
+    subjects = list(dict.fromkeys(map(bare_subject, samples)))
+    if len(subjects) < 2:
+        raise ExchangeError(
+            f"leave-one-subject-out needs at least two subjects, got {subjects}; export more databases"
+        )
+    return [
+        [Path(fold, TEST if fold == bare_subject(sample) else TRAIN, str(label)) for fold in subjects]
+        for sample, label in zip(samples, labels, strict=True)
+    ]
+
+
+def write_maps(
+    root: Path,
+    samples: Sequence[Sample],
+    maps: np.ndarray,
+    places: Sequence[Sequence[Path]],
+    copy: bool = False,
+) -> int:
+    """Write each map into the folders where it stands: a file in the first, links to it in the others.
+
+    Args:
+        root: Folder above all.
+        samples: One per map.
+        maps: (N, 3, H, W) float, 0 to 255.
+        places: Folders of each, relative to `root`.
+        copy: Write copies instead of links.
+
+    Returns:
+        How many files are links.
+    """
+    linked = 0
+    for sample, planes, folders in zip(samples, maps, places, strict=True):
+        first, *others = [root / folder / map_name(sample) for folder in folders]
+        first.parent.mkdir(parents=True, exist_ok=True)
+        pixels = np.rint(np.clip(planes, 0, 255)).astype(np.uint8).transpose(1, 2, 0)
+        Image.fromarray(np.ascontiguousarray(pixels), "RGB").save(first, format="PNG")
+        for path in others:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            linked += _link_or_copy(first, path, copy)
+    return linked
 
 
 def _refuse_other_than_flow(selection: Selection) -> None:
@@ -110,7 +164,7 @@ def _refuse_clashes(samples: list[Sample]) -> None:
                 f"{sample.sample_id}: '{unsafe[0]}' cannot name a file; use `mer-flow export npz`"
             )
         for what, text, mine in (
-            ("file name", f"{name} .png", sample.sample_id), ("folder", subject, sample.subject)
+            ("file name", map_name(sample), sample.sample_id), ("folder", subject, sample.subject)
         ):  # fmt: skip
             other = owner.setdefault((what, stem_key(text)), mine)
             if other != mine:

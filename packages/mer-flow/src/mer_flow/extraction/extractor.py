@@ -95,26 +95,30 @@ class Extractor:
         flow = self.config.flow
         return get_backend(flow.backend, flow.params, flow.options)
 
-    def find_face(self, frame: np.ndarray, cropped: bool = False) -> FoundFace:
+    def find_face(
+        self, frame: np.ndarray, cropped: bool = False, others: Iterable[np.ndarray] = ()
+    ) -> FoundFace:
         """Find the face of a frame, normally the onset, and its alignment.
 
         Args:
             frame: uint8 (H, W) or (H, W, 3) RGB.
             cropped: The frame comes from a cropped release: where no face is found in it, the whole crop is
                 aligned canonically and that is recorded.
+            others: Further frames of the clip; read only where the face's score is doubtful.
 
         Raises:
-            FaceError: No face in a frame that is not cropped.
+            FaceError: No face in a frame that is not cropped, or one that scores far below those in `others`.
             FrameError: The frame is no uint8 image.
         """
         from mer_flow.faces.align import crop_matrix, eye_matrix, outside_share, scale_of
-        from mer_flow.faces.detect import detect_face, no_face
+        from mer_flow.faces.detect import detect_face, no_face, refuse_outlier
         from mer_flow.faces.landmarks import eye_centres, find_landmarks
 
         _check_frame(frame, "onset")
         found = detect_face(frame, self.config.faces, cropped)
         notes: dict[str, Any] = {"faces": 0, "face_score": None, "fallbacks": []}
         if found is not None:
+            refuse_outlier(found, others, self.config.faces, cropped)
             notes.update(faces=len(found.scores), face_score=round(found.score, 4))
             if len(found.scores) > 1:
                 notes["face_scores"] = [round(score, 4) for score in found.scores]
@@ -183,10 +187,11 @@ class Extractor:
 
         Raises:
             FrameError: The frames are no uint8 images or differ in shape.
-            FaceError: No face was found, or the regions failed without a fallback.
+            FaceError: No face was found, the onset's is not to be trusted, or the regions failed without a
+                fallback.
             FlowError: The flow failed.
         """
-        pair = self.prepare_pair(onset, apex, self.find_face(onset, cropped))
+        pair = self.prepare_pair(onset, apex, self.find_face(onset, cropped, (apex,)))
         return self.finish_pair(pair, self.flow.compute(pair.grey[:1], pair.grey[1:])[0])
 
     def prepare_pair(self, onset: np.ndarray, apex: np.ndarray, face: FoundFace) -> PreparedPair:

@@ -212,7 +212,7 @@ def prepare_record(task: ClipTask, engine: Extractor, keep: Keep, clock: Clock) 
     with clock("decode"):
         onset = clip.read_onset()
     with clock("face"):
-        face = engine.find_face(onset, task.cropped)
+        face = engine.find_face(onset, task.cropped, clip.others())
     if spotted:
         with clock("face"):
             number = spot_clip(clip, (spotted,), engine, face)[spotted]

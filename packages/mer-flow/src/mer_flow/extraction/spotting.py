@@ -119,7 +119,7 @@ def _spot_one(task: ClipTask, methods: tuple[str, ...]) -> SpottedSample:
     engine = worker_extractor(PipelineConfig(), flow=False)
     try:
         clip = task.open(engine.config.frames.nearest_limit)
-        face = engine.find_face(clip.read_onset(), task.cropped)
+        face = engine.find_face(clip.read_onset(), task.cropped, clip.others())
         return _row(task, spot_clip(clip, methods, engine, face))
     except MerFlowError as error:
         return _row(task, {}, str(error))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -69,6 +70,31 @@ def detect_face(image: np.ndarray, config: FacesConfig, cropped: bool = False) -
                 scores = tuple(score for score, _ in found)
                 return Detection((left, top, right, bottom), scores, upsample, padded=edge > 0)
     return None
+
+
+def refuse_outlier(
+    found: Detection, others: Iterable[np.ndarray], config: FacesConfig, cropped: bool = False
+) -> None:
+    """Refuse a face that scores far below those of its clip: it is hardly the face, or hidden.
+
+    Args:
+        found: What was detected in the onset.
+        others: Further frames of the clip, read only where the score is doubtful.
+        config: From which score on it is not, and how far it may lie below the others' median.
+        cropped: As for `detect_face`.
+
+    Raises:
+        FaceError: It lies further below.
+    """
+    if found.score >= config.doubtful_score:
+        return
+    scores = [other.score for frame in others if (other := detect_face(frame, config, cropped))]
+    if scores and (usual := float(np.median(scores))) - found.score > config.max_drop:
+        raise FaceError(
+            f"the face in the onset frame scores {found.score:.2f}, those in {len(scores)} other frame(s) of "
+            f"the clip {usual:.2f} (median), more than {config.max_drop} above: hidden, blurred or no face; "
+            "look at the frame and correct the onset, or keep it with --set faces.max_drop=10"
+        )
 
 
 def no_face(image: np.ndarray, config: FacesConfig) -> FaceError:

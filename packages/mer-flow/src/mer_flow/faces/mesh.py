@@ -22,7 +22,7 @@ import numpy as np
 from mer_flow.faces.align import to_rgb
 from mer_flow.faces.model_files import FACE_LANDMARKER, ModelFile, check, verified_path
 from mer_flow.work.errors import FaceError, MissingDependencyError
-from mer_flow.work.libraries import FACES_MEND, installed
+from mer_flow.work.libraries import extra_command, installed
 
 # Contours of the subject's right (left in the image) and left eye; both interfaces number the mesh alike.
 _RIGHT_EYE = [7, 33, 133, 144, 145, 153, 154, 155, 157, 158, 159, 160, 161, 163, 173, 246]
@@ -58,8 +58,8 @@ class _Mesh(ABC):
                 self._find(np.zeros((64, 64, 3), dtype=np.uint8))
         except (ImportError, OSError) as error:
             raise MissingDependencyError(
-                f"mediapipe does not load ({error}); mend with: {FACES_MEND}; on a slim Linux also: "
-                "apt install libegl1 libgles2"
+                f"mediapipe does not load ({error}); mend with: {extra_command('faces')}; on a slim Linux "
+                "also: apt install libegl1 libgles2"
             ) from error
         except (RuntimeError, ValueError) as error:
             raise FaceError(f"{self.name} ({version}) does not start: {error}; {''.join(said)}") from error

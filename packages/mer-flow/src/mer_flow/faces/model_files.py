@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from mer_flow.work.errors import MissingDependencyError, ModelFileError
-from mer_flow.work.files import new_file
+from mer_flow.work.files import new_file, write_whole
+from mer_flow.work.libraries import extra_command
 
 #: Environment variable naming a FaceLandmarker `.task` file that lies elsewhere than in the cache.
 TASK_FILE_VARIABLE = "MER_FLOW_FACE_LANDMARKER"
@@ -101,7 +102,7 @@ def model_path(model: ModelFile) -> Path:
         if spec is None or not spec.submodule_search_locations:
             raise MissingDependencyError(
                 f"package {model.package} (model {model.name}) is not installed; mend with: "
-                "pip install 'mer-flow[faces]'"
+                + extra_command("faces")
             )
         return Path(spec.submodule_search_locations[0]) / "models" / model.file_name
     if model is FACE_LANDMARKER and (named := os.environ.get(TASK_FILE_VARIABLE)):
@@ -150,8 +151,9 @@ def verified_path(model: ModelFile) -> Path:
             return path
     check(model, path)
     # A cache that cannot be written only costs the check again.
-    with contextlib.suppress(OSError), new_file(stamp, overwrite=True) as part:
-        part.write_text(json.dumps(_fingerprint(model, path)), encoding="utf-8")
+    with contextlib.suppress(OSError):
+        stamp.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(stamp, json.dumps(_fingerprint(model, path)).encode())
     return path
 
 

@@ -21,6 +21,7 @@ from mer_flow.synthetic.truth import TRUTH_FILE, Truth, TruthSample, write_truth
 from mer_flow.work.errors import LayoutError, MissingDependencyError, UsageError
 from mer_flow.work.executor import local_executor, run_all
 from mer_flow.work.files import new_folder
+from mer_flow.work.libraries import extra_command
 from mer_flow.work.settings import Settings
 
 JPEG_QUALITY = 95
@@ -136,8 +137,7 @@ def _require_packages() -> None:
             importlib.import_module(module)
         except ImportError as error:
             raise MissingDependencyError(
-                f"the synthetic database needs {module} ({error}); "
-                "install it with: pip install 'mer-flow[demo]'"
+                f"the synthetic database needs {module} ({error}); install it with: {extra_command('demo')}"
             ) from error
 
 

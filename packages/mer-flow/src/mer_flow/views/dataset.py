@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from mer_flow.store.reader import FlowStore
 from mer_flow.views import ViewReader
 from mer_flow.work.errors import MissingDependencyError
+from mer_flow.work.libraries import extra_command
 
 try:
     import torch
     from torch.utils.data import Dataset
 except ImportError as error:
     raise MissingDependencyError(
-        "mer_flow.views.dataset needs torch: pip install 'mer-flow[torch]' (mer_flow.views.read_view gives "
-        "numpy arrays without it)"
+        f"mer_flow.views.dataset needs torch: {extra_command('torch')} (mer_flow.views.read_view gives numpy "
+        "arrays without it)"
     ) from error
 
 
@@ -30,7 +32,7 @@ class FlowDataset(Dataset):
 
     def __init__(
         self,
-        store: FlowStore | str,
+        store: FlowStore | Path | str,
         view: str = "whole-28",
         normalisation: str = "scaled",
         *,

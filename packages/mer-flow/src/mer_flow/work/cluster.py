@@ -24,11 +24,11 @@ from typing import Any
 
 from mer_flow.work.errors import ClusterError, MissingDependencyError, UsageError
 from mer_flow.work.executor import TaskReturnedError, usable_cores
+from mer_flow.work.libraries import extra_command
 from mer_flow.work.malloc import keep_freed_memory
 from mer_flow.work.settings import read_toml
 from mer_flow.work.where import QUEUES, Needs, Where
 
-MEND = "pip install 'mer-bench[cluster]' (or 'mer-flow[cluster]')"
 #: Workers that a task may be lost with before the scheduler gives it back, in clusters that are started here.
 _ALLOWED_FAILURES = 1
 #: Seconds between two looks at who is there.
@@ -74,7 +74,9 @@ def _load(module: str) -> Any:
     try:
         return importlib.import_module(module)
     except ImportError as error:
-        raise MissingDependencyError(f"--executor dask needs {module} ({error}); mend with: {MEND}") from None
+        raise MissingDependencyError(
+            f"--executor dask needs {module} ({error}); mend with: {extra_command('cluster')}"
+        ) from None
 
 
 def _quiet() -> None:

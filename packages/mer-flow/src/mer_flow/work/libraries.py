@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import functools
 import importlib
+import json
 from importlib import metadata
 from typing import Any
+from urllib.parse import unquote, urlparse
 
 from mer_flow.work.errors import MissingDependencyError
 
@@ -16,8 +18,21 @@ CV2_PROVIDERS = (
 )
 CV2_MEND = f"pip uninstall -y {' '.join(CV2_PROVIDERS)}; pip install opencv-contrib-python"
 DLIB_PROVIDERS = ("dlib-bin", "dlib")
-TORCH_MEND = "pip install 'mer-flow[torch]'"
-FACES_MEND = "pip install 'mer-flow[faces]'"
+
+
+def extra_command(extra: str) -> str:
+    """Return the command that installs one of mer-flow's extras, from where mer-flow itself came.
+
+    No index has the package: a checkout, or a file, is named by its path (PEP 610).
+    """
+    try:
+        origin = json.loads(metadata.distribution("mer-flow").read_text("direct_url.json") or "{}")
+    except metadata.PackageNotFoundError:
+        origin = {}
+    place = urlparse(origin.get("url", ""))
+    source = unquote(place.path) if place.scheme == "file" else "mer-flow"
+    flag = "-e " if origin.get("dir_info", {}).get("editable") else ""
+    return f"pip install {flag}'{source}[{extra}]'"
 
 
 def installed(names: tuple[str, ...]) -> dict[str, str]:
@@ -54,7 +69,9 @@ def load_cv2() -> Any:
                 f"OpenCV is installed but does not load ({error}); on a slim Linux: "
                 "apt install libgl1 libglib2.0-0"
             ) from error
-        raise MissingDependencyError(f"OpenCV is not installed; mend with: {FACES_MEND}") from error
+        raise MissingDependencyError(
+            f"OpenCV is not installed; mend with: {extra_command('faces')}"
+        ) from error
     if not hasattr(getattr(cv2, "optflow", None), "DualTVL1OpticalFlow_create"):
         named = ", ".join(providers) or "an unknown distribution"
         raise MissingDependencyError(f"cv2 from {named} has no TV-L1 (cv2.optflow); mend with: {CV2_MEND}")
@@ -73,7 +90,9 @@ def load_dlib() -> Any:
     try:
         return importlib.import_module("dlib")
     except ImportError as error:
-        raise MissingDependencyError(f"dlib does not load ({error}); mend with: {FACES_MEND}") from error
+        raise MissingDependencyError(
+            f"dlib does not load ({error}); mend with: {extra_command('faces')}"
+        ) from error
 
 
 @functools.cache
@@ -96,7 +115,7 @@ def torch_version() -> str:
 def _without_torch(reason: str) -> MissingDependencyError:
     return MissingDependencyError(
         f"the flow backend torch-tvl1 needs PyTorch, which does not load ({reason}); mend with: "
-        f"{TORCH_MEND}, or use --flow-backend opencv"
+        f"{extra_command('torch')}, or use --flow-backend opencv"
     )
 
 
