@@ -125,8 +125,14 @@ def _named(runs: Sequence[Path]) -> list[Path]:
 def _write_site(
     runs: Sequence[Path], folder: Path, store: Path | None, seeds: Sequence[int] | None, published: bool
 ) -> None:
-    from mer_bench.report.site.write import write_site
+    from mer_flow.work.errors import MissingDependencyError
 
+    try:
+        from mer_bench.report.site.write import write_site
+    except ImportError as error:
+        raise MissingDependencyError(
+            f"the curves of a site need matplotlib ({error}): pip install 'mer-bench[plots]'"
+        ) from None
     site = write_site(_named(runs), folder, store=store, seeds=seeds, published=published)
     samples = f", {site.samples} samples with a page" if store else ""
     click.echo(f"wrote {site.page}: {site.runs} runs{samples}")

@@ -27,6 +27,7 @@ class Board:
         pools: Databases with figures of their own, by name.
         rows: What the table prints, our runs first.
         notes: What a reader must know.
+        sources: Where published scores were read, in the order of their numbers.
         axis: Ends of the drawn intervals.
         ticks: Where the axis is labelled.
         lines: Position on the axis, text and kind of the lines through the plot, those of permuted labels.
@@ -37,6 +38,7 @@ class Board:
     pools: dict[str, str]
     rows: tuple[dict[str, Any], ...]
     notes: tuple[str, ...]
+    sources: tuple[str, ...]
     axis: tuple[float, float]
     ticks: tuple[float, ...]
     lines: tuple[dict[str, Any], ...]
@@ -71,6 +73,9 @@ def _board(entries: Sequence[Entry], published: bool) -> Board:
     beside = published_beside(summaries, published)
     rows = [_own(entry, row.values, pools) for entry, row in zip(entries, table.rows, strict=True)]
     rows += [_published(score, pools) for score in sorted(beside, key=lambda s: -s.scores[FULL][0])]
+    sources = list(dict.fromkeys(row["source"] for row in rows if row["source"]))
+    for row in rows:
+        row["number"] = sources.index(row["source"]) + 1 if row["source"] else None
     ends = [row[name] for row in rows for name in ("low", "high", "picked", "uf1") if row[name] is not None]
     low, high = np.floor(min(ends) * 10) / 10, np.ceil(max(ends) * 10) / 10
     ticks = np.arange(round(low * 10), round(high * 10) + 1) / 10
@@ -80,6 +85,7 @@ def _board(entries: Sequence[Entry], published: bool) -> Board:
         pools,
         tuple(rows),
         tuple(table.notes),
+        tuple(sources),
         (float(low), float(high)),
         tuple(ticks[:: 1 if len(ticks) < 7 else 2].tolist()),
         tuple(_lines(entries)),
@@ -109,6 +115,7 @@ def _own(entry: Entry, values: Mapping[str, Any], pools: Mapping[str, str]) -> d
         "published": (values.get("published_uf1"), values.get("published_uar")),
         "source": values.get("published_source"),
         "selects": values["selects"],
+        "note": "",
         "leaks": False,
         "exactness": manifest.exactness,
     }
@@ -131,7 +138,8 @@ def _published(score: PublishedScore, pools: Mapping[str, str]) -> dict[str, Any
         "uar": uar,
         "pools": {pool: score.scores.get(pool, (None, None))[0] for pool in pools},
         "published": (None, None),
-        "source": score.source + (f" ({score.note})" if score.note else ""),
+        "source": score.source,
+        "note": score.note,
         "selects": SELECTS_ON_TEST[score.selects_on_test][1],
         "selection": SELECTS_ON_TEST[score.selects_on_test][0],
         "leaks": score.selects_on_test == "yes",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -115,23 +115,6 @@ class Entry:
             right = int((said == truth).sum())
             found[self.ids[row]] = Answer(best, right, len(said), shares[column], truth)
         return found
-
-    def predictions(self) -> Iterator[tuple[str | int | float, ...]]:
-        """Yield its predictions as a table, heads first: a row per sample and seed."""
-        classes, samples = self.run.manifest.classes, self.run.manifest.samples
-        index, scores = self._headline
-        yield (
-            *("sample_id", "subject", "database", "label", "seed", "selection", "predicted"),
-            *(f"share_{name}" for name in classes),
-        )
-        for seed, of_seed in zip(self.records, scores, strict=True):
-            for row, shares in zip(index, softmax(of_seed, axis=1), strict=True):
-                who = samples.sample_ids[row], samples.subjects[row], samples.databases[row]
-                said = classes[int(shares.argmax())]
-                yield (
-                    *(*who, classes[samples.labels[row]], seed, self.summary.headline, said),
-                    *(round(float(share), 6) for share in shares),
-                )
 
 
 def read_entries(

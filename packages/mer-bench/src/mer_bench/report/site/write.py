@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -12,11 +10,12 @@ from pathlib import Path
 from mer_bench import __version__
 from mer_bench.errors import UsageError
 from mer_bench.report.site.board import Board, build_boards
-from mer_bench.report.site.entries import Entry, LeftOut, read_entries
+from mer_bench.report.site.entries import LeftOut, read_entries
 from mer_bench.report.site.figures import draw_course
 from mer_bench.report.site.pairs import DRAWS, paired
 from mer_bench.report.site.runs import run_values
 from mer_bench.report.site.samples import Gallery, build_gallery, write_gallery
+from mer_bench.scores.predictions import predictions_from
 from mer_flow.pictures.web.pages import Pages
 from mer_flow.store.reader import FlowStore
 
@@ -86,14 +85,9 @@ def _write_runs(pages: Pages, boards: Sequence[Board], gallery: Gallery | None) 
                 pages.write_bytes(
                     f"figures/{entry.key}.svg", draw_course(entry.course, entry.summary, chance)
                 )
-            pages.write_bytes(f"runs/{entry.key}-predictions.csv", _csv(entry))
+            table = predictions_from(entry.run, entry.records).round(6)
+            pages.write_bytes(f"runs/{entry.key}-predictions.csv", table.to_csv(index=False).encode())
             pages.write(
                 f"runs/{entry.key}.html", "run.html", **run_values(entry, board), pairs=pairs[entry.key],
                 draws=DRAWS, gallery=gallery, sprites=gallery and gallery.sprites,
             )  # fmt: skip
-
-
-def _csv(entry: Entry) -> bytes:
-    buffer = io.StringIO()
-    csv.writer(buffer, lineterminator="\n").writerows(entry.predictions())
-    return buffer.getvalue().encode()
