@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from ahmsa_model import AHMSANet
+from ahmsa_model import AHMSANet, CheckpointMetadata
 
 
 def ahmsa(*arguments):
@@ -46,7 +46,9 @@ def test_info_tells_a_checkpoints_training(tmp_path):
         "view": "regions-28",
         "normalisation": "scaled",
     }
-    AHMSANet.from_variant("tiny").save_pretrained(tmp_path, {**metadata, "training": {"seed": 5}})
+    network = AHMSANet.from_variant("tiny")
+    network.metadata = CheckpointMetadata(**metadata, training={"seed": 5})
+    network.save_pretrained(tmp_path)
     text = ahmsa("info", "--checkpoint", tmp_path).stdout
     assert "classes: a, b, c (scheme megc3)" in text and "input: regions-28:scaled" in text
     assert '"seed": 5' in text

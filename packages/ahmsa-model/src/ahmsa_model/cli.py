@@ -35,9 +35,8 @@ def cli() -> None:
 def variants_command(as_json: bool) -> None:
     """List the named variants with their parameter counts."""
     from ahmsa_model.config import VARIANTS, variant_config
-    from ahmsa_model.network import count_parameters
 
-    counts = {name: count_parameters(variant_config(name)) for name in VARIANTS}
+    counts = {name: variant_config(name).parameters for name in VARIANTS}
     if as_json:
         _print_json(
             [{"variant": name, "parameters": counts[name], "options": VARIANTS[name]} for name in VARIANTS]
@@ -50,19 +49,19 @@ def variants_command(as_json: bool) -> None:
 
 @cli.command("info")
 @click.option("--variant", help="A named variant; `paper` unless a checkpoint is given.")
-@click.option("--checkpoint", type=PATH, help="A checkpoint folder.")
+@click.option("--checkpoint", help="A checkpoint: its folder, or a hub id as name/my-ahmsa.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def info_command(variant: str | None, checkpoint: Path | None, as_json: bool) -> None:
+def info_command(variant: str | None, checkpoint: str | None, as_json: bool) -> None:
     """Show a network's options, levels and parameter count."""
     if variant and checkpoint:
         raise click.UsageError("give --variant or --checkpoint, not both")
     from ahmsa_model.config import variant_config
 
     if checkpoint:
-        from ahmsa_model.checkpoint import from_pretrained
+        from ahmsa_model.checkpoint import AHMSANet
 
-        loaded = from_pretrained(checkpoint)
-        facts = {**_describe(loaded.network), "metadata": loaded.metadata.model_dump()}
+        network = AHMSANet.from_pretrained(checkpoint)
+        facts = {**_describe(network), "metadata": network.metadata.model_dump()}
     else:
         import torch
 
@@ -93,7 +92,7 @@ def info_command(variant: str | None, checkpoint: Path | None, as_json: bool) ->
 
 
 @cli.command("predict")
-@click.option("--checkpoint", type=PATH, required=True, help="A checkpoint folder.")
+@click.option("--checkpoint", required=True, help="A checkpoint: its folder, or a hub id as name/my-ahmsa.")
 @click.option("--onset", type=PATH, help="Image of the onset frame.")
 @click.option("--apex", type=PATH, help="Image of the apex frame.")
 @click.option("--clip", type=PATH, help="Folder of frames instead: onset first, apex spotted.")
@@ -113,7 +112,7 @@ def info_command(variant: str | None, checkpoint: Path | None, as_json: bool) ->
 @click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def predict_command(
-    checkpoint: Path, clip: Path | None, spotter: str | None, picture: Path | None, **options: Any
+    checkpoint: str, clip: Path | None, spotter: str | None, picture: Path | None, **options: Any
 ) -> None:
     """Classify a micro-expression from its onset and apex frames, or from a clip."""
     onset, apex, device, as_json = (options.pop(name) for name in ("onset", "apex", "device", "as_json"))
@@ -124,14 +123,14 @@ def predict_command(
         raise click.UsageError(f"--{missing} is missing: a pair needs both frames")
     if spotter and clip is None:
         raise click.UsageError("--spotter goes with --clip: the apex of a pair is given")
-    from ahmsa_model.checkpoint import from_pretrained
+    from ahmsa_model.checkpoint import AHMSANet
     from ahmsa_model.predict import predict_clip, predict_pair
 
-    loaded = from_pretrained(checkpoint, _device(device))
+    network = AHMSANet.from_pretrained(checkpoint, _device(device))
     if clip is not None:
-        result = predict_clip(loaded, clip, method=spotter, **options)
+        result = predict_clip(network, clip, method=spotter, **options)
     else:
-        result = predict_pair(loaded, onset, apex, **options)
+        result = predict_pair(network, onset, apex, **options)
     facts = result.to_dict()
     if picture is not None:
         from ahmsa_model.picture import save_picture

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from ahmsa_model.checkpoint import Checkpoint, from_pretrained
+from ahmsa_model.checkpoint import AHMSANet, CheckpointMetadata
 from ahmsa_model.errors import InputError, MissingDependencyError
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ class Prediction:
 
 
 def predict_pair(
-    checkpoint: Checkpoint | Path | str,
+    network: AHMSANet | Path | str,
     onset: np.ndarray | Path | str,
     apex: np.ndarray | Path | str,
     *,
@@ -82,7 +82,7 @@ def predict_pair(
     """Classify a micro-expression from its onset and apex frames.
 
     Args:
-        checkpoint: A loaded checkpoint, or its folder.
+        network: A network read from a checkpoint, or the checkpoint's folder or hub id.
         onset: uint8 `(H, W)` or `(H, W, 3)` RGB, or an image file.
         apex: Of the same size.
         cropped: The frames are face crops already.
@@ -96,19 +96,19 @@ def predict_pair(
             made.
         MissingDependencyError: mer-flow or one of its face packages is absent.
     """
-    checkpoint = _loaded(checkpoint)
+    network = _loaded(network)
     with _mer_flow_errors():
         from mer_flow.databases.frames import read_frame
 
-        config = _pipeline(checkpoint, default_pipeline, settings)
+        config = _pipeline(network, default_pipeline, settings)
         pair = (onset, apex)
         frames = [frame if isinstance(frame, np.ndarray) else read_frame(Path(frame)) for frame in pair]
         names = ["" if isinstance(frame, np.ndarray) else str(frame) for frame in pair]
-        return _predict(checkpoint, config, frames, cropped, names, "given")
+        return _predict(network, config, frames, cropped, names, "given")
 
 
 def predict_clip(
-    checkpoint: Checkpoint | Path | str,
+    network: AHMSANet | Path | str,
     folder: Path | str,
     *,
     method: str | None = None,
@@ -121,7 +121,7 @@ def predict_clip(
     The names of the image files carry their numbers; `method` is the spotter, the pipeline's for a missing
     apex unless given. Everything else, errors too, is as for `predict_pair`.
     """
-    checkpoint = _loaded(checkpoint)
+    network = _loaded(network)
     with _mer_flow_errors():
         from mer_flow.databases.frames import FrameIndex, read_frame
         from mer_flow.extraction.apex import spot_apex
@@ -129,7 +129,7 @@ def predict_clip(
         from mer_flow.faces.align import to_grey, transform
         from mer_flow.faces.landmarks import find_landmarks
 
-        config = _pipeline(checkpoint, default_pipeline, settings)
+        config = _pipeline(network, default_pipeline, settings)
         if not Path(folder).is_dir():
             what = "is a file" if Path(folder).exists() else "does not exist"
             raise InputError(
@@ -150,7 +150,7 @@ def predict_clip(
         method = method or config.apex.missing
         at = spot_apex(aligned, method, points)
         names = [str(paths[0]), str(paths[at])]
-        return _predict(checkpoint, config, [frames[0], frames[at]], cropped, names, f"spotted:{method}")
+        return _predict(network, config, [frames[0], frames[at]], cropped, names, f"spotted:{method}")
 
 
 def view_map(
@@ -192,7 +192,7 @@ def view_map(
 
 
 def _predict(
-    checkpoint: Checkpoint,
+    network: AHMSANet,
     config: PipelineConfig,
     frames: list[np.ndarray],
     cropped: bool,
@@ -201,7 +201,7 @@ def _predict(
 ) -> Prediction:
     from mer_flow.extraction.extractor import extract_pair
 
-    metadata, network = checkpoint.metadata, checkpoint.network
+    metadata = network.metadata
     extracted = extract_pair(frames[0], frames[1], config, cropped)
     # A store rounds flow to the type it keeps; the network was trained on that.
     kept = np.dtype(str(metadata.pipeline.get("keep", {}).get("dtype", "float16")))
@@ -221,15 +221,17 @@ def _predict(
         onset=names[0],
         apex=names[1],
         apex_source=apex_source,
-        warnings=(*_warnings(checkpoint, config, extracted.notes), *_noise_warning(extracted.flow)),
+        warnings=(*_warnings(metadata, config, extracted.notes), *_noise_warning(extracted.flow)),
     )
 
 
-def _warnings(checkpoint: Checkpoint, config: PipelineConfig, notes: Mapping[str, Any]) -> tuple[str, ...]:
+def _warnings(
+    metadata: CheckpointMetadata, config: PipelineConfig, notes: Mapping[str, Any]
+) -> tuple[str, ...]:
     from mer_flow.extraction.extractor import pipeline_record
     from mer_flow.store.schema import differing_keys
 
-    pipeline = checkpoint.metadata.pipeline
+    pipeline = metadata.pipeline
     said = [f"fallback: {name}" for name in notes.get("fallbacks", ())]
     if not pipeline.get("config"):
         said.append("the checkpoint records no pipeline; mer-flow's default was used")
@@ -239,7 +241,7 @@ def _warnings(checkpoint: Checkpoint, config: PipelineConfig, notes: Mapping[str
             f"{key}: the training maps were made with {old}, this one with {new}"
             for key, old, new in differing
         ]
-    recipe = checkpoint.metadata.training.get("recipe", {})
+    recipe = metadata.training.get("recipe", {})
     for field in ("flip_average", "prior"):
         if isinstance(recipe, Mapping) and recipe.get(field):
             said.append(f"scored with {field} = {recipe[field]}; here the network answers as it is")
@@ -261,29 +263,35 @@ def _noise_warning(flow: np.ndarray) -> Iterator[str]:
         )
 
 
-def _pipeline(checkpoint: Checkpoint, default_pipeline: bool, settings: Sequence[str]) -> PipelineConfig:
+def _pipeline(network: AHMSANet, default_pipeline: bool, settings: Sequence[str]) -> PipelineConfig:
     from mer_flow.config import PipelineConfig
+    from mer_flow.store.schema import pipeline_hash
     from mer_flow.work.settings import layered, parse_sets
 
-    metadata = checkpoint.metadata
+    metadata, named = network.metadata, network.source or "of this network"
     if not metadata.view or not metadata.normalisation:
         raise InputError(
-            f"checkpoint {checkpoint.folder} does not name its view and normalisation, so no input can be "
+            f"checkpoint {named} does not name its view and normalisation, so no input can be "
             "made for it; save it again with CheckpointMetadata(view=..., normalisation=...)"
+        )
+    if metadata.pipeline and pipeline_hash(metadata.pipeline) != metadata.pipeline_hash:
+        raise InputError(
+            f"checkpoint {named}: its pipeline is not the one that its pipeline_hash "
+            f"{metadata.pipeline_hash[:12] or '(none)'} was made of; give both as the store has them"
         )
     if metadata.pipeline.get("config"):
         return PipelineConfig(**layered(metadata.pipeline["config"], parse_sets(settings)))
     if not default_pipeline:
         raise InputError(
-            f"checkpoint {checkpoint.folder} does not record how its training "
+            f"checkpoint {named} does not record how its training "
             "maps were made (imported maps?), so new frames cannot be treated alike; "
             "accept mer-flow's default pipeline with --default-pipeline"
         )
     return PipelineConfig(**layered(parse_sets(settings)))
 
 
-def _loaded(checkpoint: Checkpoint | Path | str) -> Checkpoint:
-    return checkpoint if isinstance(checkpoint, Checkpoint) else from_pretrained(checkpoint)
+def _loaded(network: AHMSANet | Path | str) -> AHMSANet:
+    return network if isinstance(network, AHMSANet) else AHMSANet.from_pretrained(network)
 
 
 @contextmanager

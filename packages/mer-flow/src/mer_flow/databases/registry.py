@@ -60,12 +60,21 @@ def database_title(name: str) -> str:
         return name
 
 
+def database_licence(name: str) -> str:
+    """Return on what terms a database may be used, as its package states it."""
+    try:
+        return DATABASES[name].licence
+    except UsageError:
+        return "unknown: no installed package reads it"
+
+
 def describe_databases() -> list[dict[str, Any]]:
     """Describe every registered database, usable or not.
 
     Returns:
-        For each its `name`, `package`, `title`, `fps` (frames per second), `releases` and `synthetic`,
-        whether it has a synthetic twin; in place of the last four `error`, where it cannot be used.
+        For each its `name`, `package`, `title`, `fps` (frames per second), `releases`, `synthetic`,
+        whether it has a synthetic twin, and `licence`; in place of the last five `error`, where it cannot be
+        used.
     """
     found: list[dict[str, Any]] = []
     for name in DATABASES:
@@ -73,7 +82,7 @@ def describe_databases() -> list[dict[str, Any]]:
         try:
             database = DATABASES[name]
             entry |= {"title": database.title, "fps": database.fps, "releases": list(database.releases)}
-            entry |= {"synthetic": bool(database.synthetic)}
+            entry |= {"synthetic": bool(database.synthetic), "licence": database.licence}
         except UsageError as error:
             entry["error"] = str(error)
         found.append(entry)
