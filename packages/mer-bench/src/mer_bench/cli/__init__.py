@@ -23,7 +23,7 @@ COMMANDS: dict[str, str] = {
     "score": "Score predictions that any program made, by the rules of a run.",
     "report": "Tabulate complete runs beside published scores.",
     "compare": "Test whether two runs differ, subject by subject.",
-    "check": "Check environment, plug-ins and store.",
+    "check": "Audit finished runs; or check a model, or environment and store.",
 }
 
 
