@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from typing import Any
 
 import numpy as np
 from matplotlib import rc_context
@@ -14,7 +15,7 @@ from mer_bench.scores.metrics import FULL
 from mer_bench.scores.summary import RunSummary
 
 _HONEST, _LEAK, _FAINT, _INK = "#0072b2", "#a83a06", "#56606b", "#1b2027"
-_STYLE = {
+_STYLE: Any = {
     "svg.fonttype": "none",
     "svg.hashsalt": "mer-bench",  # the same file for the same run
     "font.family": "sans-serif",

@@ -60,7 +60,7 @@ def _shared(entries: Sequence[Entry]) -> dict[str, PairedTests]:
                 break
         else:
             groups.append([entry])
-    found = {}
+    found: dict[str, PairedTests] = {}
     for group in groups:
         tests = PairedTests({entry.key: _confusions(entry) for entry in group}, draws=DRAWS)
         found |= {entry.key: tests for entry in group}

@@ -90,7 +90,7 @@ def _seeds(entry: Entry) -> list[dict[str, Any]]:
     picked = summary.selections.get("oracle")
     rows = []
     for place, seed in enumerate(summary.seeds):
-        row = {"seed": seed}
+        row: dict[str, Any] = {"seed": seed}
         for name, found in (("headline", summary.selections[summary.headline]), ("picked", picked)):
             for metric in ("uf1", "uar"):
                 row[f"{name}_{metric}"] = found and found[FULL].figures[metric].per_seed[place]
