@@ -151,8 +151,9 @@ def score(
 
     Raises:
         UsageError: An unknown protocol, scheme or setting.
-        DataError: Samples are missing, doubled or unknown, a class is none of the scheme, or a value is no
-            number; they are named.
+        DataError: Samples are missing, doubled or unknown, were trained on (column `trained_on`, as
+            `mer-bench predict` writes it), a class is none of the scheme, or a value is no number; they are
+            named.
     """
     import pandas as pd
 
@@ -163,6 +164,11 @@ def score(
     run = RunSettings(protocol=protocol, **settings)
     if "sample" not in frame:
         raise DataError(f"{origin}: there is no column 'sample'; it has {', '.join(map(str, frame.columns))}")
+    if "trained_on" in frame and frame["trained_on"].any():
+        raise DataError(
+            f"{origin}: {frame['trained_on'].sum()} row(s) are of subjects that the network was trained on "
+            f"({_some(frame['sample'][frame['trained_on']])}), and what is said of them is no score"
+        )
     frame = frame.assign(sample=frame["sample"].astype(str), seed=_seeds(frame, origin))
     truth = _stated(frame, run, origin) if store is None else read_population(find_store(Path(store)), run)
     folds = run.splitter().cut(truth)
