@@ -28,6 +28,8 @@ def settings() -> list[str]:
 
 def make_given(folder: Path, call: Call) -> None:
     """Fills a folder; a page's commands run in a copy of it."""
+    import cv2
+
     trees = ("mer-flow", "demo", "--out", folder, "--subjects", 2, "--clips", 3, "--trees-only", "--quiet")
     assert call(*trees)[0] == 0
     for name in ("SMIC", "SAMM", "CASME2", "CASME3"):
@@ -54,6 +56,12 @@ def make_given(folder: Path, call: Call) -> None:
         shutil.copy(frame, folder / "FRAMES" / frame.name)
     Image.open(frames[0]).save(folder / "onset.png")
     Image.open(frames[len(frames) // 2]).save(folder / "apex.png")
+
+    height, width = cv2.imread(str(frames[0])).shape[:2]
+    video = cv2.VideoWriter(str(folder / "clip.mp4"), cv2.VideoWriter.fourcc(*"mp4v"), 200, (width, height))
+    for frame in frames:
+        video.write(cv2.imread(str(frame)))
+    video.release()
 
     _published_maps(folder)
 

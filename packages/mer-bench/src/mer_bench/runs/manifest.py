@@ -36,6 +36,8 @@ SCHEMA_VERSION = 2
 MOST_BYTES = 2**28
 #: What may change after a run began, and the seal itself.
 _UNSEALED = ("seeds", "seal")
+#: Columns of samples and of populations.
+PEOPLE = ("sample_ids", "subjects", "databases", "labels")
 
 
 class _Part(BaseModel):
@@ -82,12 +84,13 @@ class DefaultVariant(_Part):
 
 
 class Samples(_Part):
-    """Who the samples are, a row each."""
+    """Who the samples are, a row each, and what identifies their maps (`runs.data.input_digest`)."""
 
     sample_ids: tuple[str, ...]
     subjects: tuple[str, ...]
     databases: tuple[str, ...]
     labels: tuple[int, ...]
+    inputs: tuple[str, ...] = ()
 
 
 class FoldRows(_Part):
@@ -232,9 +235,7 @@ class RunManifest(_Part):
             ProtocolError: A subject is on two sides, or rows are not those of the samples.
         """
         rows = self.samples
-        columns = {
-            name: np.array(getattr(rows, name), str) for name in ("sample_ids", "subjects", "databases")
-        }
+        columns = {name: np.array(getattr(rows, name), str) for name in PEOPLE[:3]}
         labels = np.array(rows.labels, np.int64)
         people = Population(**columns, labels=labels, classes=self.classes, scheme=self.identity.scheme)
         folds = tuple(
@@ -335,6 +336,7 @@ def build_manifest(
         data=data.digest(),
         folds=folds.digest(),
     )
+    people = {name: getattr(population, name).tolist() for name in PEOPLE}
     of_spec = ("title", "citation", "exactness", "filled_in", "selects_on_test")
     return RunManifest(
         **{name: getattr(spec, name) for name in of_spec},
@@ -361,7 +363,7 @@ def build_manifest(
         versions=versions(registered.package),
         commit=source_commit(),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
-        samples=Samples(**{name: getattr(population, name).tolist() for name in Samples.model_fields}),
+        samples=Samples(**people, inputs=data.inputs()),
         folds=tuple(
             FoldRows(name=f.name, train=f.train.tolist(), test=f.test.tolist(), inner=f.inner.tolist())
             for f in folds.folds
