@@ -46,14 +46,11 @@ def make_given(folder: Path, call: Call) -> None:
             code, out, err = call("mer-flow", "build", *where, *options, *settings(), "--quiet")
             assert code == 0, out + err
     (folder / "demo").mkdir()  # as `make demo` leaves it
-    for copy in ("maps.h5", "demo/flows.h5"):
+    for copy in ("maps.h5", "new.h5", "demo/flows.h5"):
         shutil.copy(folder / "flows.h5", folder / copy)
 
     clip = next(path for path in sorted((folder / "CASME2").rglob("*.jpg"))).parent
     frames = sorted(clip.iterdir())
-    (folder / "FRAMES").mkdir()
-    for frame in frames:
-        shutil.copy(frame, folder / "FRAMES" / frame.name)
     Image.open(frames[0]).save(folder / "onset.png")
     Image.open(frames[len(frames) // 2]).save(folder / "apex.png")
 

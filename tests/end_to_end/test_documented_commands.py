@@ -47,6 +47,7 @@ ADDED = {
     "mer-flow demo": ("--db casme2 --subjects 2 --clips 3", "144 clips: minutes"),
     "--store synthetic.h5 --keep": (shlex.join(settings()), "faces of 224 px: a minute"),
     "run ststnet": ("--set epochs=2", "800 epochs a fold: minutes"),
+    "fit ststnet": ("--set epochs=2", "the same"),
     "run majority ststnet ahmsa": ("--set epochs=2", "the same"),
     "run causalnet": ("--set epochs=2 --limit 2", "68 folds"),
     "--store public.h5 --store": ("--limit 2", "68 folds"),
