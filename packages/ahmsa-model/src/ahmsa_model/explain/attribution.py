@@ -14,7 +14,7 @@ from ahmsa_model.errors import MissingDependencyError
 from ahmsa_model.network import Hierarchy
 
 #: Points between the still map and the map at which gradients are taken (Gauss-Legendre).
-STEPS = 32
+STEPS = 64
 #: Side of the square that occlusion hides, and its step, in cells.
 HIDDEN, STEP = 4, 2
 #: Normalisations of which the map of a face that does not move is known: zero.

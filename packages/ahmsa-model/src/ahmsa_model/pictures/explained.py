@@ -63,8 +63,8 @@ def draw_explanation(found: Explanation) -> Image:
     drops = dict(zip(found.shares, told.regions[0].tolist(), strict=True))
     _regions(draw, (right, GAP + TITLE), found.shares, drops)
     lines = (
-        "red speaks for the class, blue against it", "each picture on its own scale",
-        f"gradients miss {abs(float(told.gap[0])):.1g} of the score", "likeness to random weights",
+        "red: for the class, blue: against it", "each picture on its own scale",
+        f"their sum misses the score by {abs(float(told.gap[0])):.1g}", "likeness to random weights",
         f"(1 alike, 0 unrelated): {found.control:+.2f}",
     )  # fmt: skip
     for n, line in enumerate(lines):
@@ -146,7 +146,7 @@ def _attention(canvas: Image, draw: ImageDraw, y: int, number: int, level: np.nd
 
     given = received(level).mean(0)  # (heads, side, side)
     heads, side = given.shape[0], given.shape[-1]
-    what = "one patch, which attends to itself" if side == 1 else f"{side}×{side} patches"
+    what = "one patch, which attends to itself" if side == 1 else f"{side}x{side} patches"
     more = f", {_HEADS_SHOWN} of {heads} shown" if heads > _HEADS_SHOWN else ""
     text = (
         f"level {number}, {what}: attention given to each patch, per head, mean of {len(level)} blocks{more}"
