@@ -16,6 +16,8 @@ COMMANDS: dict[str, str] = {
     "protocols": "List the protocols, or the folds that one cuts from a store.",
     "run": "Train models under a protocol and score them; resumes by itself.",
     "fit": "Train one network on all samples and keep it; no score.",
+    "predict": "Predict a store's samples with a kept network.",
+    "export-model": "Write a kept network as ONNX or as an exported torch program.",
     "status": "Say how far runs have come: folds done, missing, damaged.",
     "ensemble": "Average the probabilities of finished runs; a run of its own.",
     "choose": "Choose among runs or models without looking at the held-out subject.",

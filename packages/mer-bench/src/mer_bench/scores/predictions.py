@@ -22,6 +22,7 @@ from mer_bench.runs.directory import RunDirectory
 from mer_bench.scores.selection import select
 from mer_bench.scores.summary import PoolSummary, complete_records, pool_summaries
 from mer_bench.settings import RunSettings
+from mer_bench.training.result import FoldResult
 from mer_flow.work.suggest import unknown
 
 if TYPE_CHECKING:
@@ -46,6 +47,13 @@ def predictions_of(
         UsageError: No such seed or selection.
         RunError: The run is incomplete.
     """
+    return predictions_from(run, complete_records(run, seeds), selection)
+
+
+def predictions_from(
+    run: RunDirectory, records: Mapping[int, Sequence[FoldResult]], selection: str = ""
+) -> pd.DataFrame:
+    """Return what `predictions_of` returns, of records by seed that were read before."""
     import pandas as pd
     from scipy.special import softmax
 
@@ -55,9 +63,9 @@ def predictions_of(
     for fold in manifest.folds:
         fold_of[list(fold.test)] = fold.name
     frames = []
-    for seed, records in complete_records(run, seeds).items():
+    for seed, folds in records.items():
         rule = selection or manifest.settings.headline
-        picked = select(records, labels, rule, manifest.settings.tail_epochs)
+        picked = select(folds, labels, rule, manifest.settings.tail_epochs)
         at = picked.index
         probabilities = softmax(picked.scores, axis=1)
         columns = {
@@ -143,8 +151,9 @@ def score(
 
     Raises:
         UsageError: An unknown protocol, scheme or setting.
-        DataError: Samples are missing, doubled or unknown, a class is none of the scheme, or a value is no
-            number; they are named.
+        DataError: Samples are missing, doubled or unknown, were trained on (column `trained_on`, as
+            `mer-bench predict` writes it), a class is none of the scheme, or a value is no number; they are
+            named.
     """
     import pandas as pd
 
@@ -155,6 +164,11 @@ def score(
     run = RunSettings(protocol=protocol, **settings)
     if "sample" not in frame:
         raise DataError(f"{origin}: there is no column 'sample'; it has {', '.join(map(str, frame.columns))}")
+    if "trained_on" in frame and frame["trained_on"].any():
+        raise DataError(
+            f"{origin}: {frame['trained_on'].sum()} row(s) are of subjects that the network was trained on "
+            f"({_some(frame['sample'][frame['trained_on']])}), and what is said of them is no score"
+        )
     frame = frame.assign(sample=frame["sample"].astype(str), seed=_seeds(frame, origin))
     truth = _stated(frame, run, origin) if store is None else read_population(find_store(Path(store)), run)
     folds = run.splitter().cut(truth)

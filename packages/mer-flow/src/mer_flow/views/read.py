@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mer_flow.labels import Labelled, apply_scheme, get_scheme
+from mer_flow.labels import Labelled, LabelScheme, apply_scheme, get_scheme
 from mer_flow.samples import SampleTable
 from mer_flow.store.reader import FlowStore
 from mer_flow.store.schema import provided_by
@@ -101,7 +101,8 @@ class ViewData:
 class ViewReader:
     """The labelled samples of a store, their maps read on request; picklable.
 
-    Arguments and faults are those of `read_view`, attributes those of `ViewData`.
+    Arguments and faults are those of `read_view`, attributes those of `ViewData`; a scheme that has no name
+    is given as it is.
 
     Attributes:
         parts: The parts of the view; one unless it is a combination.
@@ -113,16 +114,16 @@ class ViewReader:
         view: str = "whole-28",
         normalisation: str = "scaled",
         *,
-        scheme: str = "megc3",
+        scheme: str | LabelScheme = "megc3",
         databases: Sequence[str] | None = None,
     ):
         self.store = store if isinstance(store, FlowStore) else FlowStore(store)
         self.parts = parse_views(view)
         self.view = "+".join(map(str, self.parts))
         self.normalisation = normalisation
-        self.scheme = get_scheme(scheme).name
-        self.classes = get_scheme(scheme).classes
-        self.chosen = _choose(self.store, scheme, databases)
+        labels = scheme if isinstance(scheme, LabelScheme) else get_scheme(scheme)
+        self.scheme, self.classes = labels.name, labels.classes
+        self.chosen = _choose(self.store, labels, databases)
         lacking = missing_ingredient(self.store, view, normalisation, list(self.chosen))
         if lacking:
             raise ViewError(lacking)
@@ -294,7 +295,7 @@ def _limits_of_imported(store: FlowStore, name: ViewName, normalisation: str) ->
     )
 
 
-def _choose(store: FlowStore, scheme: str, databases: Sequence[str] | None) -> dict[str, Labelled]:
+def _choose(store: FlowStore, scheme: LabelScheme, databases: Sequence[str] | None) -> dict[str, Labelled]:
     """Label the samples of the databases to read."""
     if isinstance(databases, str):
         raise UsageError(f"databases must be a list of names, got the text '{databases}'")
@@ -305,8 +306,8 @@ def _choose(store: FlowStore, scheme: str, databases: Sequence[str] | None) -> d
     if not any(item.labels for item in labelled.values()):
         held = ", ".join(f"{name} ({len(store.samples(name))} samples)" for name in asked) or "nothing"
         raise ViewError(
-            f"no sample of {store.path} has a class in '{scheme}', "
-            f"which is for {', '.join(get_scheme(scheme).databases)}; the store holds {held}. "
+            f"no sample of {store.path} has a class in '{scheme.name}', "
+            f"which is for {', '.join(scheme.databases)}; the store holds {held}. "
             "Choose another --scheme, or build one of those databases."
         )
     return labelled
