@@ -1,7 +1,8 @@
 """How long the pages take: the site of 20 runs on 442 samples, and the page of a store of 442 samples.
 
 The store is synthetic (smooth random flow of 224 px with faces, the composite's samples); the runs hold
-random records of the shape that training leaves (68 folds, 30 epochs, three classes), every fourth with three seeds.
+random records of the shape that training leaves (68 folds, 30 epochs, three classes), every fourth with three
+seeds.
 
     python benchmarks/site_speed.py --out benchmarks/results/2026-11-28-site.md
 """
