@@ -13,50 +13,15 @@ import pytest
 import torch
 from PIL import Image
 
-from ahmsa_model import AHMSANet, CheckpointMetadata, InputError, predict_clip, predict_pair
+from ahmsa_model import AHMSANet, InputError, predict_pair
 from ahmsa_model.predict import view_map
 
 pytest.importorskip("cv2", reason="prediction from frames needs ahmsa-model[predict]")
 pytest.importorskip("dlib", reason="prediction from frames needs ahmsa-model[predict]")
 
+from tests.ahmsa_model.parts import CLASSES
+
 from_pretrained = AHMSANet.from_pretrained
-
-CLASSES = ("negative", "positive", "surprise")
-
-
-@dataclasses.dataclass
-class Built:
-    store: object
-    folder: object
-    onset: object
-    apex: object
-    checkpoint: object
-
-
-@pytest.fixture(scope="module")
-def built(tmp_path_factory):
-    """A store of two synthetic clips, the frames of the first, and an untrained checkpoint."""
-    from mer_flow.databases import get_database
-    from mer_flow.databases.frames import FrameIndex
-    from mer_flow.databases.source import Source
-    from mer_flow.extraction.build import BuildOptions, build_store
-    from mer_flow.store.reader import FlowStore
-    from mer_flow.synthetic import make_tree
-
-    root = tmp_path_factory.mktemp("predict")
-    tree = make_tree(root / "tree", "casme2", subjects=1, clips_per_subject=2)
-    build_store(Source("casme2", tree), root / "store.h5", options=BuildOptions(workers=1))
-    store = FlowStore(root / "store.h5")
-    sample = next(iter(store.samples("casme2")))
-    folder = get_database("casme2").locate(tree).folder(sample)
-    index = FrameIndex.scan(folder)
-    torch.manual_seed(0)
-    metadata = {"classes": CLASSES, "scheme": "megc3", "view": "regions-28", "normalisation": "scaled"}
-    made = {"pipeline": store.pipeline, "pipeline_hash": store.pipeline_hash, "training": {"epochs": 0}}
-    network = AHMSANet.from_variant("tiny")
-    network.metadata = CheckpointMetadata(**metadata, **made)
-    network.save_pretrained(root / "checkpoint")
-    return Built(store, folder, index.path(sample.onset), index.path(sample.apex), root / "checkpoint")
 
 
 @pytest.mark.parametrize("view", ["regions-28", "regions-28@quadrants", "whole-28", "whole-224", "htnet-28"])
@@ -94,19 +59,6 @@ def test_a_network_left_in_training_mode_predicts_without_dropout(built, tmp_pat
     expected = predict_pair(dropping, built.onset, built.apex)
     dropping.train()
     np.testing.assert_array_equal(predict_pair(dropping, built.onset, built.apex).logits, expected.logits)
-
-
-def test_a_clip_spots_its_apex_and_predicts_from_it(built):
-    from mer_flow.databases.frames import FrameIndex
-
-    index = FrameIndex.scan(built.folder)
-    result = predict_clip(built.checkpoint, built.folder, method="midpoint")
-    assert result.apex_source == "spotted:midpoint"
-    assert result.onset == str(index.path(index.numbers[0]))
-    assert result.apex == str(index.path(index.numbers[len(index) // 2]))
-    same = predict_pair(built.checkpoint, result.onset, result.apex)
-    np.testing.assert_array_equal(result.logits, same.logits)
-    assert predict_clip(built.checkpoint, built.folder).apex_source == "spotted:flow-peak"
 
 
 def test_a_pipeline_of_another_hash_is_refused(built):
@@ -171,14 +123,6 @@ def test_bad_frames_are_named(built, tmp_path):
         predict_pair(loaded, blank, blank)
     with pytest.raises(InputError, match=r"--set faces\.upsample=3"):
         predict_pair(loaded, blank, blank, settings=["faces.upsample=2"])
-    (tmp_path / "x.mp4").write_bytes(b"video")
-    with pytest.raises(InputError, match=r"clip .*x\.mp4 is a file; expected a folder of frames"):
-        predict_clip(loaded, tmp_path / "x.mp4")
-    with pytest.raises(InputError, match=r"clip .*nowhere does not exist"):
-        predict_clip(loaded, tmp_path / "nowhere")
-    Image.new("RGB", (8, 8)).save(tmp_path / "img1.png")
-    with pytest.raises(InputError, match="holds 1 frame"):
-        predict_clip(loaded, tmp_path)
 
 
 def ahmsa(*arguments):
@@ -222,7 +166,7 @@ def test_one_picture_as_onset_and_apex_is_called_noise(built, tmp_path):
 
 
 def test_noise_is_drawn_pale(built):
-    from ahmsa_model.picture import draw_prediction
+    from ahmsa_model.pictures.prediction import draw_prediction
 
     result = predict_pair(built.checkpoint, built.onset, built.onset)
     rng = np.random.default_rng(0)
@@ -237,7 +181,7 @@ def test_noise_is_drawn_pale(built):
 
 
 def test_the_picture_shows_the_probabilities(built):
-    from ahmsa_model.picture import BAR, PANEL, draw_prediction
+    from ahmsa_model.pictures.prediction import BAR, PANEL, draw_prediction
 
     result = predict_pair(built.checkpoint, built.onset, built.apex)
     for shares in ([1.0, 0.0, 0.0], [0.25, 0.5, 0.25]):
@@ -249,7 +193,7 @@ def test_the_picture_shows_the_probabilities(built):
 
 
 def test_a_picture_that_cannot_be_written_is_named(built, tmp_path):
-    from ahmsa_model.picture import save_picture
+    from ahmsa_model.pictures.prediction import save_picture
 
     result = predict_pair(built.checkpoint, built.onset, built.apex)
     with pytest.raises(InputError, match=r"picture .*unknown cannot be written"):

@@ -17,19 +17,22 @@ from ahmsa_model.errors import AHMSAError, CheckpointError, ConfigError, InputEr
 if TYPE_CHECKING:
     from ahmsa_model.checkpoint import AHMSANet, CheckpointMetadata
     from ahmsa_model.config import VARIANTS, AHMSAConfig, variant_config
-    from ahmsa_model.predict import Prediction, predict_clip, predict_pair
+    from ahmsa_model.predict import Prediction, predict_pair
+    from ahmsa_model.video import Looking, VideoPrediction, predict_video
 
 __version__ = "0.2.0"
 
 _LAZY = {
     **dict.fromkeys(("AHMSANet", "CheckpointMetadata"), "checkpoint"),
     **dict.fromkeys(("VARIANTS", "AHMSAConfig", "variant_config"), "config"),
-    **dict.fromkeys(("Prediction", "predict_clip", "predict_pair"), "predict"),
+    **dict.fromkeys(("Prediction", "predict_pair"), "predict"),
+    **dict.fromkeys(("Looking", "VideoPrediction", "predict_video"), "video"),
 }
 
 __all__ = [
     "VARIANTS", "AHMSAConfig", "AHMSAError", "AHMSANet", "CheckpointError", "CheckpointMetadata",
-    "ConfigError", "InputError", "MissingDependencyError", "Prediction", "predict_clip", "predict_pair",
+    "ConfigError", "InputError", "Looking", "MissingDependencyError", "Prediction", "VideoPrediction",
+    "predict_pair", "predict_video",
     "variant_config",
 ]  # fmt: skip
 

@@ -96,61 +96,15 @@ def predict_pair(
             made.
         MissingDependencyError: mer-flow or one of its face packages is absent.
     """
-    network = _loaded(network)
-    with _mer_flow_errors():
+    network = loaded(network)
+    with flow_errors():
         from mer_flow.databases.frames import read_frame
 
-        config = _pipeline(network, default_pipeline, settings)
+        config = pipeline_of(network, default_pipeline, settings)
         pair = (onset, apex)
         frames = [frame if isinstance(frame, np.ndarray) else read_frame(Path(frame)) for frame in pair]
         names = ["" if isinstance(frame, np.ndarray) else str(frame) for frame in pair]
-        return _predict(network, config, frames, cropped, names, "given")
-
-
-def predict_clip(
-    network: AHMSANet | Path | str,
-    folder: Path | str,
-    *,
-    method: str | None = None,
-    cropped: bool = False,
-    default_pipeline: bool = False,
-    settings: Sequence[str] = (),
-) -> Prediction:
-    """Classify a micro-expression from a folder of frames: the first is the onset, the apex is spotted.
-
-    The names of the image files carry their numbers; `method` is the spotter, the pipeline's for a missing
-    apex unless given. Everything else, errors too, is as for `predict_pair`.
-    """
-    network = _loaded(network)
-    with _mer_flow_errors():
-        from mer_flow.databases.frames import FrameIndex, read_frame
-        from mer_flow.extraction.apex import spot_apex
-        from mer_flow.extraction.extractor import extractor
-        from mer_flow.faces.align import to_grey, transform
-        from mer_flow.faces.landmarks import find_landmarks
-
-        config = _pipeline(network, default_pipeline, settings)
-        if not Path(folder).is_dir():
-            what = "is a file" if Path(folder).exists() else "does not exist"
-            raise InputError(
-                f"clip {folder} {what}; expected a folder of frames numbered in their names "
-                f"(from a video: ffmpeg -i VIDEO FOLDER/%04d.png)"
-            )
-        index = FrameIndex.scan(Path(folder))
-        if len(index) < 2:
-            raise InputError(
-                f"clip {folder} holds {len(index)} frame, expected the onset and at least one more"
-            )
-        paths = [index.path(number) for number in index.numbers]
-        frames = [read_frame(path) for path in paths]
-        engine = extractor(config)
-        face = engine.find_face(frames[0], cropped, frames[1 :: max(1, len(frames) // 4)])
-        aligned = [to_grey(image) for image in engine.align_clip(frames, face)]
-        points = transform(face.matrix, find_landmarks(frames[0], face.box)) if face.detected else None
-        method = method or config.apex.missing
-        at = spot_apex(aligned, method, points)
-        names = [str(paths[0]), str(paths[at])]
-        return _predict(network, config, [frames[0], frames[at]], cropped, names, f"spotted:{method}")
+        return predict_frames(network, config, frames, cropped, names, "given")
 
 
 def view_map(
@@ -191,14 +145,15 @@ def view_map(
     return normalise_maps(maps, normalisation, pitch, side)[0]
 
 
-def _predict(
+def predict_frames(
     network: AHMSANet,
     config: PipelineConfig,
-    frames: list[np.ndarray],
+    frames: Sequence[np.ndarray],
     cropped: bool,
-    names: list[str],
+    names: Sequence[str],
     apex_source: str,
 ) -> Prediction:
+    """Classify an onset and an apex that are in memory, called `names` in messages; see `predict_pair`."""
     from mer_flow.extraction.extractor import extract_pair
 
     metadata = network.metadata
@@ -263,7 +218,8 @@ def _noise_warning(flow: np.ndarray) -> Iterator[str]:
         )
 
 
-def _pipeline(network: AHMSANet, default_pipeline: bool, settings: Sequence[str]) -> PipelineConfig:
+def pipeline_of(network: AHMSANet, default_pipeline: bool, settings: Sequence[str]) -> PipelineConfig:
+    """Return the pipeline that a checkpoint records, changed by `settings`; see `predict_pair`."""
     from mer_flow.config import PipelineConfig
     from mer_flow.store.schema import pipeline_hash
     from mer_flow.work.settings import layered, parse_sets
@@ -290,12 +246,13 @@ def _pipeline(network: AHMSANet, default_pipeline: bool, settings: Sequence[str]
     return PipelineConfig(**layered(parse_sets(settings)))
 
 
-def _loaded(network: AHMSANet | Path | str) -> AHMSANet:
+def loaded(network: AHMSANet | Path | str) -> AHMSANet:
+    """Return a network, read from its checkpoint unless it is one already."""
     return network if isinstance(network, AHMSANet) else AHMSANet.from_pretrained(network)
 
 
 @contextmanager
-def _mer_flow_errors() -> Iterator[None]:
+def flow_errors() -> Iterator[None]:
     """Turn mer-flow's errors, and its absence, into this package's."""
     try:
         from mer_flow.work.errors import MerFlowError

@@ -22,6 +22,7 @@ from mer_bench.runs.directory import RunDirectory
 from mer_bench.scores.selection import select
 from mer_bench.scores.summary import PoolSummary, complete_records, pool_summaries
 from mer_bench.settings import RunSettings
+from mer_bench.training.result import FoldResult
 from mer_flow.work.suggest import unknown
 
 if TYPE_CHECKING:
@@ -46,6 +47,13 @@ def predictions_of(
         UsageError: No such seed or selection.
         RunError: The run is incomplete.
     """
+    return predictions_from(run, complete_records(run, seeds), selection)
+
+
+def predictions_from(
+    run: RunDirectory, records: Mapping[int, Sequence[FoldResult]], selection: str = ""
+) -> pd.DataFrame:
+    """Return what `predictions_of` returns, of records by seed that were read before."""
     import pandas as pd
     from scipy.special import softmax
 
@@ -55,9 +63,9 @@ def predictions_of(
     for fold in manifest.folds:
         fold_of[list(fold.test)] = fold.name
     frames = []
-    for seed, records in complete_records(run, seeds).items():
+    for seed, folds in records.items():
         rule = selection or manifest.settings.headline
-        picked = select(records, labels, rule, manifest.settings.tail_epochs)
+        picked = select(folds, labels, rule, manifest.settings.tail_epochs)
         at = picked.index
         probabilities = softmax(picked.scores, axis=1)
         columns = {
@@ -192,8 +200,13 @@ def score(
 def _read_csv(path: Path) -> pd.DataFrame:
     import pandas as pd
 
+    from mer_flow.work.cells import plain_cell
+
     try:
-        return pd.read_csv(path)
+        frame = pd.read_csv(path)
+        texts = frame.select_dtypes(exclude="number").columns
+        frame[texts] = frame[texts].map(plain_cell)
+        return frame
     except (OSError, ValueError) as error:
         raise DataError(
             f"predictions {path} cannot be read: {error}; expected CSV with a head line"

@@ -258,7 +258,13 @@ def summarise(run: RunDirectory, seeds: Sequence[int] | None = None, draws: int 
         seeds: Seeds to summarise; all by default.
         draws: Resamples of the bootstrap.
     """
-    records = complete_records(run, seeds)
+    return summarise_records(run, complete_records(run, seeds), draws)
+
+
+def summarise_records(
+    run: RunDirectory, records: dict[int, list[FoldResult]], draws: int = 2000
+) -> RunSummary:
+    """Compute every figure from a run's records by seed, as `complete_records` reads them."""
     labels = run.column("labels")
     every = [record for folds in records.values() for record in folds]
     tail = run.manifest.settings.tail_epochs
