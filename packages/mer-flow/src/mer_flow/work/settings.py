@@ -19,6 +19,8 @@ from mer_flow.work.suggest import unknown
 
 #: The bounds of a field, as pydantic names them.
 _BOUNDS = ("ge", "gt", "le", "lt")
+#: Dots in the key of a setting, at most.
+MOST_DOTS = 20
 
 
 class Settings(BaseModel):
@@ -154,6 +156,8 @@ def parse_sets(pairs: Iterable[str], error: type[Exception] = UsageError) -> dic
     for pair in pairs:
         key, sign, value = pair.partition("=")
         key = key.strip()
+        if key.count(".") > MOST_DOTS:
+            raise error(f"--set: a key of {key.count('.')} dots; no setting lies deeper than {MOST_DOTS}")
         if not sign or not key:
             raise error(f"--set {pair}: expected key=value, as in --set flow.tau=0.2")
         if key in found:
@@ -170,3 +174,5 @@ def read_toml(path: Path, error: type[Exception] = UsageError) -> dict[str, Any]
         raise error(f"configuration {path}: {fault.strerror or fault}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as fault:
         raise error(f"configuration {path} is not TOML: {fault}") from None
+    except RecursionError:
+        raise error(f"configuration {path} is nested too deeply") from None
