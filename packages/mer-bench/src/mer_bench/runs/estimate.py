@@ -13,6 +13,7 @@ from mer_bench.runs.directory import RunDirectory
 from mer_bench.runs.manifest import MANIFEST
 from mer_bench.runs.train import Prepared, try_network
 from mer_flow.work.executor import usable_cores
+from mer_flow.work.plugins import contained
 
 if TYPE_CHECKING:
     from torch import nn
@@ -115,8 +116,9 @@ def estimate_seconds(prepared: Prepared, missing: int, rate: float) -> float | N
     if recipe is None or resolve_device(job.training.device) != "cpu":
         return None
     try:
-        network = try_network(job.spec, job.options, prepared.data)
-        flops = flops_per_sample(network, prepared.data.maps.shape[1:])
+        with contained():
+            network = try_network(job.spec, job.options, prepared.data)
+            flops = flops_per_sample(network, prepared.data.maps.shape[1:])
     except Exception:  # a stranger's network may run and not be counted; that is no reason to fail
         return None
     folds = prepared.folds.folds
@@ -124,7 +126,7 @@ def estimate_seconds(prepared: Prepared, missing: int, rate: float) -> float | N
     steps = -(-samples // recipe.batch_size)
     step = _PASSES * flops * samples / steps / rate + _PER_STEP
     if step <= _TRIED:
-        with suppress(Exception):  # as above
+        with suppress(Exception), contained():  # as above
             # The last batch of an epoch is smaller; the time goes with the samples.
             step = timed_step(prepared) * samples / steps / min(recipe.batch_size, len(prepared.data.maps))
     workers = min(job.training.workers or usable_cores(), max(missing, 1))

@@ -18,7 +18,7 @@ class LazyGroup(click.Group):
     """A group that imports a command's module only when the command runs or shows its own help.
 
     Args:
-        package: The package of the command modules; module `x` of command `c` exports `c_command`.
+        package: The package of the command modules; module `x` of command `c-d` exports `c_d_command`.
         table: Command name -> (module, one-line help shown without importing it), in teaching order.
     """
 
@@ -36,7 +36,7 @@ class LazyGroup(click.Group):
         if cmd_name not in self.table:
             return None
         module = importlib.import_module(f"{self.package}.{self.table[cmd_name][0]}")
-        command: click.Command = getattr(module, f"{cmd_name}_command")
+        command: click.Command = getattr(module, f"{cmd_name.replace('-', '_')}_command")
         return command
 
     def resolve_command(

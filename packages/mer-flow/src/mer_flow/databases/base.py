@@ -42,6 +42,9 @@ from mer_flow.samples import UNKNOWN_FRAME, Sample, SampleTable, row_fault
 from mer_flow.work.errors import LayoutError, SheetError
 from mer_flow.work.suggest import unknown
 
+#: The licence of databases that are given out against a signed agreement.
+BY_AGREEMENT = "academic research, by signed agreement with its authors; not to be passed on"
+
 
 class Database(ABC):
     """One micro-expression database: how its sheets are read and where its frames lie.
@@ -50,6 +53,7 @@ class Database(ABC):
         name: As on the command line, and as its entry point is called.
         title: As a table prints it.
         fps: Frames per second.
+        licence: On what terms its frames, and what is made of them, may be used.
         has_apex: Whether its sheets give apexes.
         forms: Column forms that give samples, the most wanted first.
         refused: Column forms of the database that give none, and why.
@@ -62,6 +66,7 @@ class Database(ABC):
     name: ClassVar[str]
     title: ClassVar[str]
     fps: ClassVar[float]
+    licence: ClassVar[str] = "not stated by the package that reads it"
     has_apex: ClassVar[bool] = True
     forms: ClassVar[tuple[Form, ...]]
     refused: ClassVar[tuple[tuple[Form, str], ...]] = ()

@@ -268,6 +268,18 @@ class FlowStore:
             return values
 
 
+def open_store(path: Path | str) -> FlowStore:
+    """Open a store for reading.
+
+    Args:
+        path: The HDF5 file.
+
+    Raises:
+        StoreError: The file is missing, is not a store, or is of another schema version.
+    """
+    return FlowStore(path)
+
+
 class FlowMaps:
     """The maps of one database as a lazy array: `maps[3]`, `maps[2:9]`, `maps[[4, 1]]`, `len(maps)`.
 
