@@ -1,7 +1,8 @@
 # make demo   from synthetic sheets and frames to a scored table, set-up included
 # make test   every test, set-up included
 # make lint   ruff, mypy, import contracts   make bench   every benchmark's short form
-# make soak   the tests of faults with hundreds of kills and bit flips, for SOAK_SECONDS at most
+# make soak   the tests of faults with hundreds of kills and bit flips, for SOAK_SECONDS at most; then whether
+#             memory and descriptors stay flat over SOAK_MINUTES of builds and runs
 # make docs   the pages as a site in site/      make lock    versions of this .venv into requirements-dev.lock
 PYTHON ?= python3
 VENV   ?= .venv
@@ -14,6 +15,7 @@ LOCK   ?=
 DEMO   ?= demo
 JOBS   ?= 2
 SOAK_SECONDS ?= 900
+SOAK_MINUTES ?= 5
 export OMP_NUM_THREADS ?= 1
 
 STAMP := $(VENV)/.set-up
@@ -42,6 +44,7 @@ test: $(STAMP)
 
 soak: $(STAMP)
 	SOAK_SECONDS=$(SOAK_SECONDS) $(BIN)/python -m pytest -q -s tests/faults tests/mer_flow/store/test_kill.py
+	$(BIN)/python benchmarks/soak.py --minutes $(SOAK_MINUTES)
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

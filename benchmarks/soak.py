@@ -138,12 +138,13 @@ def main() -> None:
             Path(scratch) / "tree", DATABASE, subjects=options.subjects, clips_per_subject=options.clips
         )
         while time.monotonic() - began < 60 * options.minutes or len(seen) < WARM_UP + 2:
-            start = time.monotonic()
+            start, worked = time.monotonic(), sum(os.times()[:4])
             folder = Path(scratch) / "round"
             folder.mkdir()
             one_round(root, folder, workers=2 if len(seen) % IN_WORKERS == IN_WORKERS - 1 else 1)
             seen.append(look(process, began))
-            time.sleep((time.monotonic() - start) * (1 / options.duty - 1))
+            share = (sum(os.times()[:4]) - worked) / options.duty
+            time.sleep(max(0.0, share - (time.monotonic() - start)))
             if options.out and seen[-1].minutes - told > 5 and len(seen) > WARM_UP + 2:
                 told = seen[-1].minutes
                 options.out.write_text("\n".join(report(seen, options)) + "\n", encoding="utf-8")

@@ -38,6 +38,8 @@ LEFT_OUT = {
     r"^dask ": "starts a cluster of several machines; test_cluster.py has one of processes",
     "--scheduler tcp://": "needs that cluster",
     "mer-bench run --all --protocol cde --store flows.h5": "hours; mer-bench/README.md plans it",
+    "--sample samm/006/006_1_2": "a sample of the real SAMM",
+    "explain --run": "trains folds again; test_explain.py does",
     "push_to_hub": "needs a network and an account",
     "records_that_are_not_in": "an excerpt of a program",
 }

@@ -6,6 +6,7 @@ carries a confusion matrix per seed, and a resample is a weight per subject.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -43,11 +44,11 @@ def _chunks(draws: int) -> Iterator[int]:
         yield min(_CHUNK, draws - start)
 
 
-def _resamples(subjects: int, draws: int, seed: int) -> Iterator[np.ndarray]:
-    """Yield `(B, S)` int: how often each subject is drawn, with replacement."""
-    rng = np.random.default_rng(seed)
-    for size in _chunks(draws):
-        yield rng.multinomial(subjects, np.full(subjects, 1 / subjects), size=size)
+@functools.lru_cache(maxsize=8)  # a table draws the same ones for every figure
+def _resamples(subjects: int, draws: int, seed: int) -> tuple[np.ndarray, ...]:
+    """Return `(B, S)` int of each chunk: how often each subject is drawn, with replacement."""
+    rng, even = np.random.default_rng(seed), np.full(subjects, 1 / subjects)
+    return tuple(rng.multinomial(subjects, even, size=size) for size in _chunks(draws))
 
 
 def _pooled(confusions: np.ndarray, weights: np.ndarray) -> np.ndarray:
@@ -106,7 +107,7 @@ class PairedTests:
 
     def __init__(self, confusions: Mapping[str, np.ndarray], *, draws: int = 10000, seed: int = 0):
         subjects = next(iter(confusions.values())).shape[1]
-        weights = np.concatenate([*_resamples(subjects, draws, seed)])
+        weights = np.concatenate(_resamples(subjects, draws, seed))
         rng = np.random.default_rng([seed, 1])
         kept = np.concatenate([rng.integers(0, 2, size=(size, subjects)) for size in _chunks(draws)])
         self._draws = draws

@@ -200,8 +200,13 @@ def score(
 def _read_csv(path: Path) -> pd.DataFrame:
     import pandas as pd
 
+    from mer_flow.work.cells import plain_cell
+
     try:
-        return pd.read_csv(path)
+        frame = pd.read_csv(path)
+        texts = frame.select_dtypes(exclude="number").columns
+        frame[texts] = frame[texts].map(plain_cell)
+        return frame
     except (OSError, ValueError) as error:
         raise DataError(
             f"predictions {path} cannot be read: {error}; expected CSV with a head line"

@@ -17,3 +17,13 @@ def safe_cell(value: Any) -> Any:
     ("'=HYPERLINK(0)", 'samm/006', -3)
     """
     return f"'{value}" if isinstance(value, str) and value.startswith(FORMULA_MARKS) else value
+
+
+def plain_cell(value: Any) -> Any:
+    """Return a cell as it was before `safe_cell`.
+
+    >>> plain_cell(safe_cell("=1+1")), plain_cell("'tis")
+    ('=1+1', "'tis")
+    """
+    marked = isinstance(value, str) and value[:1] == "'" and value[1:].startswith(FORMULA_MARKS)
+    return value[1:] if marked else value

@@ -142,10 +142,11 @@ def read_entries(
 
 
 def _labels(entries: Sequence[Entry]) -> list[str]:
-    """Return titles that differ: with the input, else the digest, where two are the same."""
+    """Return titles that differ: with the input, the store or the digest where two are the same."""
     found = [entry.summary.title for entry in entries]
     for further in (
         [entry.run.manifest.identity.input for entry in entries],
+        [Path(entry.run.manifest.store).name for entry in entries],
         [entry.run.manifest.digest[:6] for entry in entries],
     ):
         counts = Counter(found)
