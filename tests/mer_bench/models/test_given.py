@@ -150,6 +150,20 @@ def test_a_file_runs_from_the_command_line(file: Path, small_store: Path, tmp_pa
     assert code == 2 and "unknown function of" in err and "did you mean 'make'" in err
 
 
+def test_what_was_kept_of_a_file_is_used_with_it_unchanged(
+    file: Path, small_store: Path, tmp_path: Path, call: Any
+) -> None:
+    kept, store = tmp_path / "kept", ["--store", small_store]
+    assert call("fit", f"{file}:make", *store, "--out", kept, "--set", "epochs=1", "--quiet")[0] == 0
+    code, out, err = call("predict", "--checkpoint", kept, "--model", f"{file}:make", *store)
+    assert code == 0 and "trained on: 54 samples of 9 subjects" in out, err
+    code, _, err = call("predict", "--checkpoint", kept, *store)
+    assert code == 1 and "which no installed package has" in err and "give --model FILE.py:FUNCTION" in err
+    write(file, width=5)
+    code, _, err = call("export-model", "--checkpoint", kept, "--model", f"{file}:make", "--out", "x.onnx")
+    assert code == 1 and "give the model that it was trained with, its code unchanged" in err
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [

@@ -42,6 +42,22 @@ stores_option = click.option(
     multiple=True,
     help="The store, or several for a joint input; else the variable MER_BENCH_STORE.",
 )
+
+
+def _of_file(context: click.Context, _: click.Parameter, model: str | None) -> Any:
+    if model is None or context.resilient_parsing:
+        return None
+    from mer_bench.models.registry import Registry
+
+    return Registry().find(model)
+
+
+kept_model_option = click.option(
+    "--model",
+    metavar="FILE.py:FUNCTION",
+    callback=_of_file,
+    help="The model, where no installed package has it.",
+)
 runs_option = click.option(
     "--out", type=click.Path(path_type=Path), default=Path("runs"), show_default=True, help="Folder of runs."
 )

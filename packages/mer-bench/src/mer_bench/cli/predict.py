@@ -8,15 +8,17 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mer_bench.cli.options import settings_options, store_option
+from mer_bench.cli.options import kept_model_option, settings_options, store_option
 from mer_flow.cli.options import json_option
 
 if TYPE_CHECKING:
+    from mer_bench.models.spec import Registered
     from mer_bench.weights.predict import Predicted
 
 
 @click.command("predict", short_help="Predict a store's samples with a kept network.")
 @click.option("--checkpoint", type=click.Path(path_type=Path), required=True, help="Its folder.")
+@kept_model_option
 @store_option
 @settings_options("db", "device")
 @click.option("--out", type=click.Path(path_type=Path), help="CSV file to write, or JSON by its ending.")
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 @json_option
 def predict_command(
     checkpoint: Path,
+    model: Registered | None,
     store: Path | None,
     flags: dict[str, Any],
     out: Path | None,
@@ -50,7 +53,7 @@ def predict_command(
     from mer_flow.work.files import write_whole
 
     path = find_store(store)
-    kept = read_checkpoint(checkpoint, resolve_device(flags.get("device", "auto")))
+    kept = read_checkpoint(checkpoint, resolve_device(flags.get("device", "auto")), model)
     found = predict(kept, path, flags.get("db", ()), other_pipeline)
     told: dict[str, Any] = {"checkpoint": str(checkpoint), "model": kept.record.model, "store": str(path)}
     told |= {"scores": found.scores(), "notes": found.notes}

@@ -185,7 +185,7 @@ def read_checkpoint(
     Args:
         folder: Its folder.
         device: Where the network goes.
-        registered: The model; that of the registry unless given.
+        registered: The model, where no installed package has it, as that of a file.
 
     Raises:
         CheckpointError: A file is missing or damaged, was written by another version, does not belong to the
@@ -193,6 +193,11 @@ def read_checkpoint(
     """
     record, tensors = _read_sealed(folder)
     registered = registered or _find(record, folder)
+    if registered.spec.name != record.model:
+        raise CheckpointError(
+            f"checkpoint {folder} is of model '{_short(record.model)}', not of '{registered.spec.name}'; "
+            "give the model that it was trained with, its code unchanged"
+        )
     network = _built(registered.spec, record, tensors, folder)
     network.load_state_dict(tensors)
     notes: tuple[str, ...] = ()
@@ -273,7 +278,7 @@ def _find(record: Record, folder: Path) -> Registered:
     if record.model not in registry.names:
         raise CheckpointError(
             f"checkpoint {folder} is of model '{_short(record.model)}', which no installed package has; "
-            f"install {_short(record.package)}"
+            f"install {_short(record.package)}, or give --model FILE.py:FUNCTION where it is of a file"
         )
     return registry.find(record.model)
 
