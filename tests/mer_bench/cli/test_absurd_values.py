@@ -74,3 +74,10 @@ def test_an_endless_file_is_one_line(call: Call, small_store: Path) -> None:
         "run", "ststnet", "--protocol", "cde", "--store", small_store, "--config", "/dev/zero"
     )
     assert code == 2 and "more than" in err
+
+
+def test_an_absurd_size_of_a_model_is_one_line(call: Call, small_store: Path) -> None:
+    for width in (10**9, 10**20):
+        words = ("--protocol", "cde", "--store", small_store, "--set", f"width={width}", "--dry-run")
+        code, _, err = call("run", "htnet", *words)
+        assert code == 2 and "cannot be built or run" in err and len(err.splitlines()) == 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,10 @@ import pandas as pd
 import pytest
 
 import mer_bench as mb
+from mer_bench.models.registry import Registry
+from mer_bench.runs.data import BenchData
 from mer_bench.runs.directory import RunDirectory
-from mer_bench.runs.train import prepare
+from mer_bench.runs.train import prepare, prepare_data
 from mer_bench.scores.predictions import predictions_of
 from mer_bench.scores.summary import summarise
 from mer_bench.settings import Request, RunSettings
@@ -23,8 +26,6 @@ CLASSES = ("negative", "positive", "surprise")
 
 @pytest.fixture(scope="module")
 def run(small_store: Path, tmp_path_factory: Any, with_records: Callable[..., RunDirectory]) -> RunDirectory:
-    from mer_bench.models.registry import Registry
-
     request = Request(RunSettings(model="ststnet", protocol="cde", seeds=2))
     prepared = prepare(Registry().find("ststnet"), request, small_store)
     return with_records(prepared, tmp_path_factory.mktemp("runs"), right=0.5)
@@ -53,6 +54,21 @@ def test_exported_predictions_score_as_their_run(
     code, out, _ = call("score", file, "--store", small_store, "--protocol", "cde")
     assert code == 0 and "54 samples of 9 subjects, seeds 0, 1" in out and "CASME II" in out
     assert "note: these samples are not the MEGC2019 composite" in out
+
+
+def test_no_cell_of_exported_predictions_is_a_formula(
+    bench_data: BenchData, with_records: Any, tmp_path: Path, call: Any
+) -> None:
+    people = bench_data.population
+    people = replace(people, sample_ids=np.char.add("=", people.sample_ids))
+    request = Request(RunSettings(model="majority", protocol="cde"))
+    prepared = prepare_data(Registry().find("majority"), request, replace(bench_data, population=people))
+    run = with_records(prepared, tmp_path / "runs", epochs=1, right=0.5)
+    assert call("export-predictions", run.path, "--out", tmp_path / "p.csv")[0] == 0
+    rows = (tmp_path / "p.csv").read_text().splitlines()[1:]
+    assert rows and all(row.startswith(("'=casme2/", "'=s")) for row in rows)
+    found = mb.score(tmp_path / "p.csv", protocol="cde").pools["Full"].figures["uf1"]
+    assert found.mean == summarise(run).selections["last"]["Full"].figures["uf1"].mean
 
 
 def test_probabilities_alone_suffice_and_so_do_names_alone(frame: pd.DataFrame, small_store: Path) -> None:

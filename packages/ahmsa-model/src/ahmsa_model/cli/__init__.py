@@ -8,6 +8,7 @@ import click
 
 from ahmsa_model import __version__
 from ahmsa_model.cli.describe import info_command, variants_command
+from ahmsa_model.cli.explain import explain_command
 from ahmsa_model.cli.predict import predict_command
 from ahmsa_model.errors import AHMSAError, ConfigError
 
@@ -15,7 +16,7 @@ from ahmsa_model.errors import AHMSAError, ConfigError
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="ahmsa")
 def cli() -> None:
-    """AHMSA-Net for micro-expression recognition: look at its variants, classify your own frames.
+    """AHMSA-Net for micro-expression recognition: look at its variants, classify and explain your own frames.
 
     Score it with `mer-bench run ahmsa`; train one to keep with `mer-bench fit ahmsa`.
 
@@ -23,7 +24,7 @@ def cli() -> None:
     """
 
 
-for _command in (variants_command, info_command, predict_command):
+for _command in (variants_command, info_command, predict_command, explain_command):
     cli.add_command(_command)
 
 

@@ -29,7 +29,7 @@ def export_predictions_command(run: Path, out: Path, seeds: str | None, selectio
 
     found = predictions_of(RunDirectory(run), parse_seeds(seeds) if seeds else None, selection)
     out.parent.mkdir(parents=True, exist_ok=True)
-    texts = found.select_dtypes(object).columns
+    texts = found.select_dtypes(exclude="number").columns
     found[texts] = found[texts].map(safe_cell)
     write_whole(out, found.to_csv(index=False).encode())
     click.echo(f"wrote {out}: {len(found)} rows")

@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 
     from mer_bench.training.job import Job
 
+#: Seconds that building a network and trying it once may take; of 115 million parameters it takes one.
+BUILD_LIMIT = 60.0
+
 #: Called with (fold-epochs done, their total) over every fold to be trained, of all seeds.
 OnProgress = Callable[[int, int], None]
 
@@ -144,7 +147,7 @@ def try_network(spec: ModelSpec, options: Mapping[str, Any], data: BenchData) ->
     error: Exception | None = None
     for device in ("meta", "cpu"):
         try:
-            with contained(), torch.device(device), torch.random.fork_rng(devices=[]):
+            with contained(BUILD_LIMIT), torch.device(device), torch.random.fork_rng(devices=[]):
                 network = spec.build(
                     num_classes=data.num_classes, in_channels=channels, map_size=height, **options
                 )
@@ -160,7 +163,8 @@ def try_network(spec: ModelSpec, options: Mapping[str, Any], data: BenchData) ->
             )
         tried: nn.Module = network
         return tried
-    raise UsageError(f"{what} of shape {data.maps.shape[1:]} cannot be built or run: {error}") from error
+    said = str(error).partition("\n")[0]  # torch adds the frames of its own code
+    raise UsageError(f"{what} of shape {data.maps.shape[1:]} cannot be built or run: {said}") from error
 
 
 @dataclass

@@ -204,7 +204,7 @@ def _read_csv(path: Path) -> pd.DataFrame:
 
     try:
         frame = pd.read_csv(path)
-        texts = frame.select_dtypes(object).columns
+        texts = frame.select_dtypes(exclude="number").columns
         frame[texts] = frame[texts].map(plain_cell)
         return frame
     except (OSError, ValueError) as error:

@@ -38,7 +38,7 @@ from mer_flow.databases.sheets import (
     text,
     word,
 )
-from mer_flow.samples import UNKNOWN_FRAME, Sample, SampleTable
+from mer_flow.samples import UNKNOWN_FRAME, Sample, SampleTable, row_fault
 from mer_flow.work.errors import LayoutError, SheetError
 from mer_flow.work.suggest import unknown
 
@@ -276,7 +276,7 @@ class Database(ABC):
         objective = row.values.get("objective")
         if text(objective) and not objective_class(objective):
             notes.warn(f"{where}: '{text(objective)}' is no objective class (1 to 7, I to VII)")
-        return Sample(
+        sample = Sample(
             sample_id=f"{self.name}/{row.key}",
             database=self.name,
             subject=f"{self.name}/{row.subject}",
@@ -290,6 +290,9 @@ class Database(ABC):
             objective_class=objective_class(objective),
             fps=row.fps or self.fps,
         )
+        if fault := row_fault(sample):
+            raise ValueError(fault)
+        return sample
 
     def _interval(self, row: RawRow, where: str, notes: Notes) -> tuple[Interval, str]:
         """Return a row's frame numbers and emotion after the reviewed corrections, and the apex's source."""

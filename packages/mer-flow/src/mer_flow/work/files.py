@@ -110,6 +110,9 @@ def _growing(out: Path) -> Iterator[Path]:
         _remove(part)
         try:
             yield part
+        except OSError as error:
+            error.filename = error.filename or str(out)  # a failed write does not name its file
+            raise
         finally:
             _remove(part)
 

@@ -19,8 +19,6 @@ from mer_flow.work.suggest import unknown
 
 #: The bounds of a field, as pydantic names them.
 _BOUNDS = ("ge", "gt", "le", "lt")
-
-
 #: A configuration file of more bytes, or deeper tables and lists, is a mistake or an attack.
 MOST_TOML = 2**20
 MOST_LEVELS = 20
@@ -159,6 +157,8 @@ def parse_sets(pairs: Iterable[str], error: type[Exception] = UsageError) -> dic
     for pair in pairs:
         key, sign, value = pair.partition("=")
         key = key.strip()
+        if key.count(".") > MOST_LEVELS:
+            raise error(f"--set: a key of {key.count('.')} dots; no setting lies deeper than {MOST_LEVELS}")
         if not sign or not key:
             raise error(f"--set {pair}: expected key=value, as in --set flow.tau=0.2")
         if key in found:
