@@ -1,6 +1,8 @@
 # make demo   from synthetic sheets and frames to a scored table, set-up included
 # make test   every test, set-up included
 # make lint   ruff, mypy, import contracts   make bench   every benchmark's short form
+# make soak   the tests of faults with hundreds of kills and bit flips, for SOAK_SECONDS at most; then whether
+#             memory and descriptors stay flat over SOAK_MINUTES of builds and runs
 # make docs   the pages as a site in site/      make lock    versions of this .venv into requirements-dev.lock
 PYTHON ?= python3
 VENV   ?= .venv
@@ -12,20 +14,22 @@ TORCH  ?= torch==2.13.0
 LOCK   ?=
 DEMO   ?= demo
 JOBS   ?= 2
+SOAK_SECONDS ?= 900
+SOAK_MINUTES ?= 5
 export OMP_NUM_THREADS ?= 1
 
 STAMP := $(VENV)/.set-up
 PROJECTS := pyproject.toml $(wildcard packages/*/pyproject.toml)
 PIP := $(BIN)/python -m pip install --quiet $(if $(LOCK),--constraint $(LOCK))
 
-.PHONY: install demo test lint docs lock bench clean
+.PHONY: install demo test soak lint docs lock bench clean
 .DEFAULT_GOAL := test
 
 $(STAMP): $(PROJECTS)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
 	$(PIP) '$(TORCH)'
-	$(PIP) -e 'packages/mer-flow[all,cluster]' -e packages/mer-bench -e 'packages/ahmsa-model[predict,bench]' --group dev
+	$(PIP) -e 'packages/mer-flow[all,cluster]' -e 'packages/mer-bench[plots]' -e 'packages/ahmsa-model[predict,bench,explain]' --group dev
 	touch $@
 
 install: $(STAMP)
@@ -33,9 +37,17 @@ install: $(STAMP)
 demo: $(STAMP)
 	$(BIN)/mer-flow demo --out $(DEMO)
 	$(BIN)/mer-bench run ahmsa --protocol cde --variant tiny --recipe quick --store $(DEMO)/flows.h5 --out $(DEMO)/runs
+	$(BIN)/mer-bench report $(DEMO)/runs --html $(DEMO)/site --store $(DEMO)/flows.h5
+	test -d $(DEMO)/ahmsa || $(BIN)/mer-bench fit ahmsa --variant tiny --recipe quick --store $(DEMO)/flows.h5 --out $(DEMO)/ahmsa
+	$(BIN)/ahmsa predict --checkpoint $(DEMO)/ahmsa --video "$$(ls -d $(DEMO)/casme2/*/sub01/*/ | head -n 1)" --fps 200 \
+		--picture $(DEMO)/clip.png --annotated $(DEMO)/clip.mp4
 
 test: $(STAMP)
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -q
+
+soak: $(STAMP)
+	SOAK_SECONDS=$(SOAK_SECONDS) $(BIN)/python -m pytest -q -s tests/faults tests/mer_flow/store/test_kill.py
+	$(BIN)/python benchmarks/soak.py --minutes $(SOAK_MINUTES)
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

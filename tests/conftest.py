@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.browser import Browser, start
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -23,3 +25,11 @@ def shared_data() -> Path:
 def repository() -> Path:
     """The root of the checkout."""
     return REPOSITORY
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """A real headless Chromium, one for all tests; they are skipped where it is absent."""
+    running = start()
+    yield running
+    running.driver.quit()

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from ahmsa_model import AHMSANet
+from ahmsa_model import AHMSANet, CheckpointMetadata
 
 
 def ahmsa(*arguments):
@@ -46,7 +46,9 @@ def test_info_tells_a_checkpoints_training(tmp_path):
         "view": "regions-28",
         "normalisation": "scaled",
     }
-    AHMSANet.from_variant("tiny").save_pretrained(tmp_path, {**metadata, "training": {"seed": 5}})
+    network = AHMSANet.from_variant("tiny")
+    network.metadata = CheckpointMetadata(**metadata, training={"seed": 5})
+    network.save_pretrained(tmp_path)
     text = ahmsa("info", "--checkpoint", tmp_path).stdout
     assert "classes: a, b, c (scheme megc3)" in text and "input: regions-28:scaled" in text
     assert '"seed": 5' in text
@@ -58,18 +60,30 @@ def test_info_tells_a_checkpoints_training(tmp_path):
         (["info", "--variant", "tinny"], 2, "did you mean 'tiny'"),
         (["info", "--variant", "tiny", "--checkpoint", "x"], 2, "not both"),
         (["info", "--checkpoint", "nowhere"], 1, "nowhere does not exist"),
-        (["predict", "--checkpoint", "x"], 2, "give --onset and --apex, or --clip"),
+        (["predict", "--checkpoint", "x"], 2, "give --onset and --apex (images), or --video"),
         (["predict", "--checkpoint", "x", "--onset", "a.png"], 2, "--apex is missing"),
-        (["predict", "--checkpoint", "x", "--onset", "a", "--apex", "b", "--clip", "c"], 2, "or --clip"),
         (
             ["predict", "--checkpoint", "x", "--onset", "a", "--apex", "b", "--spotter", "s"],
             2,
-            "goes with --clip",
+            "goes with --video",
         ),
-        (["predict", "--checkpoint", "nowhere", "--clip", "c"], 1, "nowhere does not exist"),
-        (["predict", "--checkpoint", "x", "--clip", "c", "--device", "tpu"], 2, "unknown device 'tpu'"),
-        (["predict", "--checkpoint", "x", "--clip", "c", "--device", "cpu:3x"], 2, "unknown device 'cpu:3x'"),
-        (["predict", "--checkpoint", "x", "--clip", "c", "--device", "cuda:99"], 2, "'cuda:99' is not there"),
+        (
+            ["predict", "--checkpoint", "x", "--onset", "a", "--apex", "b", "--annotated", "o.mp4"],
+            2,
+            "--annotated goes with --video",
+        ),
+        (["predict", "--checkpoint", "nowhere", "--video", "c"], 1, "nowhere does not exist"),
+        (["predict", "--checkpoint", "x", "--video", "v", "--device", "tpu"], 2, "unknown device 'tpu'"),
+        (
+            ["predict", "--checkpoint", "x", "--video", "v", "--device", "cpu:3"],
+            2,
+            "unknown device 'cpu:3'",
+        ),
+        (
+            ["predict", "--checkpoint", "x", "--video", "v", "--device", "cuda:99"],
+            2,
+            "'cuda:99' is not there",
+        ),
         (["pretrain"], 2, "No such command 'pretrain'"),
     ],
 )

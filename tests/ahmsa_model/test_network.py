@@ -9,7 +9,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from ahmsa_model import AHMSAConfig, AHMSANet, InputError, count_parameters, variant_config
+from ahmsa_model import VARIANTS, AHMSAConfig, AHMSANet, InputError, variant_config
+from ahmsa_model.network import Hierarchy
 
 QUICK = ("tiny", "small", "small-block", "small-no-channel")
 
@@ -57,7 +58,17 @@ def test_maps_of_another_shape_are_refused(shape):
     ],
 )
 def test_parameter_counts(variant, millions):
-    assert round(count_parameters(variant_config(variant)) / 1e6, 1) == millions
+    assert round(variant_config(variant).parameters / 1e6, 1) == millions
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize(
+    "options", [{}, {"head_hidden": 10, "channel_attention": "separate", "positional_embedding": False}]
+)
+def test_counted_without_building_as_built(variant, options):
+    config = variant_config(variant, **options)
+    with torch.device("meta"):
+        assert config.parameters == sum(p.numel() for p in Hierarchy(config).parameters())
 
 
 def test_the_paper_variant_counted_by_hand():
@@ -71,7 +82,7 @@ def test_the_paper_variant_counted_by_hand():
 
     expected = (3 * 49 * 256 + 256) + 2 * block(256, 3) + 2 * block(512, 6) + 8 * block(1024, 12)
     expected += down(256) + down(512) + (16 * 256 + 4 * 512 + 1024) + (2 * 1024 + 1024 * 3 + 3)
-    assert count_parameters(AHMSAConfig()) == expected == 115_586_563
+    assert AHMSAConfig().parameters == expected == 115_586_563
 
 
 @pytest.mark.parametrize("variant", QUICK)

@@ -26,7 +26,7 @@ HEAVY = (
 COMMANDS = {
     "mer_flow.cli": [*mer_flow.cli.COMMANDS],
     "mer_bench.cli": [*mer_bench.cli.COMMANDS],
-    "ahmsa_model.cli": ["predict", "info", "variants"],
+    "ahmsa_model.cli": ["predict", "explain", "info", "variants"],
 }
 
 

@@ -72,7 +72,7 @@ def bench_data(population: Population) -> BenchData:
     return BenchData(separable_maps(population.labels), population, "whole-28", "scaled")
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def record() -> Callable[..., FoldResult]:
     """Builds a record from its argmax per epoch: `record("s1", test=[0, 1], picks=[[0, 1], [0, 0]])`."""
 
@@ -174,7 +174,7 @@ def call(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) ->
     return run
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def with_records(record: Callable[..., FoldResult]) -> Callable[..., RunDirectory]:
     """Writes a run by hand: random picks, alike for the same seed and fold, a share `right` of them true."""
 

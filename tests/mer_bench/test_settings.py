@@ -206,7 +206,7 @@ def test_variant_and_recipe_are_the_base() -> None:
         ({"recipe__width": 3}, "unknown setting 'width'"),
         ({"training__lr": 3}, "unknown setting group 'training'"),
         ({"gamma": 1}, r"write recipe\.gamma or options\.gamma"),
-        ({"epochs": 0}, "at least 1"),
+        ({"epochs": 0}, r"\[1, 100000\]"),
         ({"lr": "-1"}, "above 0"),
         ({"flip": 2}, r"\[0, 1\]"),
         ({"lr": "nan"}, "above 0"),

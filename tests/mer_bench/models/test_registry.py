@@ -65,12 +65,20 @@ def ststnet() -> list[EntryPoint]:
         ("import a_module_that_is_not_there", "ModuleNotFoundError"),
         ("SPECS = 3", "expected a ModelSpec"),
         ("raise SystemExit(3)", "SystemExit: 3"),
+        ("raise BaseException('odd')", "it raised BaseException: odd"),
+        ("import time\nwhile True:\n    time.sleep(0.01)", "it took longer than 0.5 s"),
+        (
+            "from mer_bench.models.majority import SPECS as S\nfrom dataclasses import replace\n"
+            "SPECS = replace(S[0], name='../../outside')",
+            "model '../../outside': a name has",
+        ),
         ("pass", "AttributeError"),
     ],
 )
 def test_a_failing_plugin_is_listed_and_the_others_work(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, body: str, message: str
 ) -> None:
+    monkeypatch.setattr("mer_bench.models.registry.IMPORT_LIMIT", 0.5)
     module = f"broken_{abs(hash(body))}"
     (tmp_path / f"{module}.py").write_text(body + "\n")
     monkeypatch.syspath_prepend(str(tmp_path))

@@ -113,6 +113,14 @@ def test_csv_carries_every_number(summary: RunSummary) -> None:
     assert [row["method"] for row in rows] == [summary.title] * 4
 
 
+@pytest.mark.parametrize("sign", ["=", "+", "-", "@"])
+def test_a_title_is_no_formula_in_csv(summary: RunSummary, sign: str) -> None:
+    title = f"{sign}HYPERLINK(0)"
+    named = replace(summary, manifest=summary.manifest.model_copy(update={"title": title}))
+    rows = list(csv.DictReader(io.StringIO(to_csv(build_tables([named])))))
+    assert {row["method"][:2] for row in rows} == {f"'{sign}"}
+
+
 def test_latex_is_escaped_and_balanced(
     summary: RunSummary, official_data: BenchData, majority: Summarise
 ) -> None:

@@ -48,9 +48,9 @@ def result(record: Make, fold: str = "samm/s00", seed: int = 0) -> FoldResult:
     return record(fold, FOLDS[fold], [[0] * len(FOLDS[fold]), [1] * len(FOLDS[fold])], seed=seed)
 
 
-def with_recipe(manifest: RunManifest, lr: float, digest: str) -> RunManifest:
+def with_recipe(manifest: RunManifest, lr: float) -> RunManifest:
     identity = manifest.identity.model_copy(update={"recipe": Recipe(lr=lr)})
-    return manifest.model_copy(update={"identity": identity, "digest": digest})
+    return manifest.model_copy(update={"identity": identity, "digest": identity.digest()}).sealed()
 
 
 def test_a_manifest_comes_back_as_it_was(run: RunDirectory, written: RunManifest) -> None:
@@ -117,12 +117,14 @@ def test_a_damaged_record_is_found_and_named(run: RunDirectory, record: Make, da
 def test_a_record_of_another_run_seed_or_fold_is_refused(
     run: RunDirectory, record: Make, tmp_path: Path, written: RunManifest
 ) -> None:
-    other = RunDirectory.create_or_resume(tmp_path, with_recipe(written, 0.1, "e" * 64))
+    other = RunDirectory.create_or_resume(tmp_path, with_recipe(written, 0.1))
     other.write(result(record))
     target = run.record_path(0, "samm/s00")
     target.parent.mkdir(parents=True)
     target.write_bytes(other.record_path(0, "samm/s00").read_bytes())
-    with pytest.raises(RunError, match=f"configuration eeee.*expected.*{written.digest[:12]}"):
+    with pytest.raises(
+        RunError, match=f"configuration {other.manifest.digest[:12]}.*expected.*{written.digest[:12]}"
+    ):
         run.read(0, "samm/s00")
     run.write(result(record))
     moved = run.record_path(1, "samm/s00")
@@ -147,8 +149,8 @@ def test_a_record_that_does_not_fit_is_never_written(run: RunDirectory, record: 
 
 
 def test_a_directory_of_another_configuration_is_refused(tmp_path: Path, written: RunManifest) -> None:
-    one, other = (with_recipe(written, lr, "d" * 12 + str(lr)) for lr in (0.1, 0.2))
-    path = RunDirectory.create_or_resume(tmp_path, one).path
+    one, other = (with_recipe(written, lr) for lr in (0.1, 0.2))
+    path = RunDirectory.create_or_resume(tmp_path, one).path.rename(other.path(tmp_path))
     with pytest.raises(RunError, match=r"another configuration \(recipe\.lr: 0\.1 there, 0\.2 asked for\)"):
         RunDirectory.create_or_resume(tmp_path, other)
     assert read_manifest(path) == one

@@ -46,6 +46,7 @@ def store(tmp_path: Path) -> Path:
         writer.begin("samm", SampleTable(rows()))
         for n, sample in enumerate(rows()):
             flow = random.normal(size=(3, SIDE, SIDE)).astype(np.float32)
+            flow[2] = np.abs(flow[2])  # a strain
             writer.commit(
                 sample.sample_id, encode_sample(SampleRecord(sample, flow, notes={"n": n}), options)
             )

@@ -103,7 +103,7 @@ PLANTED = {
         delete("samm/flow"),
         {("schema", "samm")} | sample(0, "digest") | sample(1, "digest") | sample(2, "digest"),
     ),
-    "a folder for faces": (exchange_for_group("samm/faces"), {("checksum", "samm/faces")}),
+    "a folder for faces": (exchange_for_group("samm/faces"), {("unreadable", "")}),
     "no emotions": (delete("samm/samples/emotion"), {("unreadable", "samm")}),
     "no failures": (delete("samm/failures"), {("unreadable", "samm/failures")}),
     "short flow": (truncate("samm/flow", 2), {("shape", "samm/flow"), ("schema", "samm/flow")}),
@@ -111,8 +111,8 @@ PLANTED = {
     "short notes": (truncate("samm/notes", 2), {("shape", "samm/notes")}),
     "short emotions": (truncate("samm/samples/emotion", 2), {("unreadable", "samm")}),
     "notes no JSON": (set_item("samm/notes", 0, b"{"), {("unreadable", "samm/notes")}),
-    "other pipeline": (set_attribute("pipeline", json.dumps({**PIPELINE, "x": 1})), {("pipeline", "")}),
-    "no pipeline": (set_attribute("pipeline", "?"), {("pipeline", "")}),
+    "other pipeline": (set_attribute("pipeline", json.dumps({**PIPELINE, "x": 1})), {("unreadable", "")}),
+    "no pipeline": (set_attribute("pipeline", "?"), {("unreadable", "")}),
     "other schema": (set_attribute("schema_version", 7), {("unreadable", "")}),
 }  # fmt: skip
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import operator
 import os
@@ -9,6 +10,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +19,7 @@ from tests.dask_processes import Cluster
 
 from mer_flow.work.cluster import OnDask, dask_executor
 from mer_flow.work.errors import ClusterError, MissingDependencyError, UsageError, WorkerError
-from mer_flow.work.executor import run_all
+from mer_flow.work.executor import TaskReturnedError, run_all
 from mer_flow.work.where import Needs, Where
 
 pytest.importorskip("distributed", reason="needs the extra `cluster`")
@@ -129,6 +131,22 @@ def test_a_restarted_scheduler_is_found_again(cluster: Cluster) -> None:
         cluster.add_worker()
         done += [future.result() for _, future in running]
     assert sorted(done) == [6 + i for i in range(12)]
+
+
+def test_a_result_that_is_lost_on_its_way_does_not_hang_the_run(cluster: Cluster) -> None:
+    from distributed.client import FutureCancelledError
+
+    class Gone:  # Dask's future of a finished task, whose scheduler goes before the result is fetched
+        status = "finished"
+
+        async def _result(self, raiseit: bool) -> None:
+            raise FutureCancelledError("key", "scheduler-connection-lost")
+
+    with dask_executor(where(cluster), NEEDS) as executor:
+        future: Future[int] = Future()
+        asyncio.run(executor._settle(Gone(), future))
+        with pytest.raises(TaskReturnedError, match="lost on its way"):
+            future.result(timeout=5)
 
 
 def _slow_sum(values: np.ndarray, more: int) -> int:

@@ -1,16 +1,20 @@
-"""Checkpoints: a folder with `config.json` and `model.safetensors`; nothing in it is executed on loading."""
+"""AHMSANet: the network with its checkpoints, in a folder or on the Hugging Face Hub.
+
+A checkpoint is what `mer-bench fit` writes too: `config.json`, `model.safetensors` with a copy of the config
+in its header, and a model card. Nothing in it is executed on loading.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
 import torch
+from huggingface_hub import ModelCard, PyTorchModelHubMixin, snapshot_download
 from pydantic import Field
 from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
@@ -22,10 +26,36 @@ from ahmsa_model.config import AHMSAConfig, Values
 from ahmsa_model.errors import CheckpointError, ConfigError
 from ahmsa_model.network import Hierarchy
 
-FORMAT = "ahmsa-checkpoint"
-FORMAT_VERSION = 1
-CONFIG_FILE = "config.json"
-WEIGHTS_FILE = "model.safetensors"
+FORMAT = "mer-checkpoint"
+FORMAT_VERSION = 2
+MODEL = "ahmsa"
+CONFIG_FILE, WEIGHTS_FILE, CARD_FILE = "config.json", "model.safetensors", "README.md"
+#: Largest config.json, in bytes; ours have a few kilobytes.
+MAX_CONFIG = 1 << 20
+
+_CARD = """---
+{{ card_data }}
+---
+
+# AHMSA-Net
+
+Micro-expression recognition from a flow map (u, v, strain), reconstructed from
+[arXiv:2501.02539]({{ paper_url }}); {{ "{:,}".format(parameters) }} parameters.
+Load it with `ahmsa_model.AHMSANet.from_pretrained(...)`.
+
+- Classes: {{ metadata.classes | join(", ") or "not recorded" }}
+- Label scheme: {{ metadata.scheme or "not recorded" }}
+- Input: {{ metadata.view or "not recorded" }}, normalisation {{ metadata.normalisation or "not recorded" }}
+- Pipeline from frames to maps: {{ metadata.pipeline_hash or "not recorded" }}
+
+Training: {% if metadata.training %}
+
+```json
+{{ metadata.training | tojson(indent=2) }}
+```
+{% else %}not recorded.
+{% endif %}
+"""
 
 
 class CheckpointMetadata(Values):
@@ -56,141 +86,234 @@ class CheckpointMetadata(Values):
     training: dict[str, Any] = Field(default_factory=dict)
 
 
-class AHMSANet(Hierarchy):
-    """AHMSA-Net with its checkpoints.
+class AHMSANet(
+    Hierarchy,
+    PyTorchModelHubMixin,
+    library_name="ahmsa-model",
+    tags=["micro-expression", "optical-flow"],
+    paper_url="https://arxiv.org/abs/2501.02539",
+    model_card_template=_CARD,
+):
+    """AHMSA-Net with its checkpoints: `save_pretrained`, `push_to_hub` and `from_pretrained`.
+
+    Attributes:
+        metadata: What it was trained for; set it before saving.
+        source: The folder or hub id that it was read from; empty for a new one.
+        card: The model card that lay beside it; empty where one is to be made.
 
     >>> network = AHMSANet.from_variant("tiny")
     >>> network(torch.zeros(2, 3, 28, 28)).shape
     torch.Size([2, 3])
     """
 
-    def save_pretrained(
-        self, folder: Path | str, metadata: CheckpointMetadata | Mapping[str, Any] | None = None
-    ) -> Path:
-        """Write a checkpoint; a reader sees the old one or the new one, or is told that they are mixed.
+    def __init__(self, config: AHMSAConfig | None = None) -> None:
+        super().__init__(config)
+        self.metadata = CheckpointMetadata()
+        self.source = ""
+        self.card = ""
+
+    def save_pretrained(self, save_directory: Path | str, **options: Any) -> str | None:
+        """Write a checkpoint; a reader sees a whole one, or is told that its files do not belong together.
 
         Args:
-            folder: Made if need be. Files of an earlier checkpoint are replaced.
-            metadata: What the network was trained for; also as plain values under the same names.
+            save_directory: Made if need be. Files of an earlier checkpoint are replaced.
+            **options: Of `huggingface_hub.ModelHubMixin.save_pretrained`.
 
         Raises:
             CheckpointError: The metadata do not fit the network, or the folder cannot be written.
         """
-        folder = Path(folder)
-        if not isinstance(metadata, CheckpointMetadata):
-            metadata = CheckpointMetadata(**(metadata or {}))
-        _check_classes(metadata, self.config, folder)
-        # clone: safetensors refuses tensors that share memory, as views of one buffer do.
-        tensors = {name: tensor.detach().cpu().clone() for name, tensor in self.state_dict().items()}
-        weights = dump_tensors(tensors, metadata={"format": "pt"})
+        try:
+            return super().save_pretrained(save_directory, **options)
+        except OSError as error:
+            raise CheckpointError(
+                f"checkpoint {save_directory} cannot be written ({error.strerror or error}); "
+                "choose another folder or free space"
+            ) from error
+
+    def _save_pretrained(self, save_directory: Path) -> None:
+        """Write weights and config; the mixin writes the card and uploads."""
         content = {
             "format": FORMAT,
             "format_version": FORMAT_VERSION,
-            "ahmsa_model": __version__,
-            "weights_sha256": hashlib.sha256(weights).hexdigest(),
+            "written_by": f"ahmsa-model {__version__}",
+            "model": MODEL,
+            "package": f"ahmsa-model {__version__}",
             "config": self.config.model_dump(),
-            "metadata": metadata.model_dump(),
+            "metadata": self.metadata.model_dump(),
         }
+        _check_classes(self.metadata, self.config, save_directory)
         try:
-            text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+            sealed = json.dumps(content, sort_keys=True, ensure_ascii=False, allow_nan=False)
         except (TypeError, ValueError) as error:
             raise CheckpointError(
-                f"checkpoint {folder}: the metadata cannot be written as JSON ({error}); "
+                f"checkpoint {save_directory}: the metadata cannot be written as JSON ({error}); "
                 "give plain numbers, text, lists and objects"
             ) from error
+        # clone: safetensors refuses tensors that share memory, as views of one buffer do.
+        tensors = {name: tensor.detach().cpu().clone() for name, tensor in self.state_dict().items()}
+        weights = dump_tensors(tensors, metadata={"checkpoint": sealed})
+        content["weights_sha256"] = hashlib.sha256(weights).hexdigest()
+        (save_directory / CARD_FILE).unlink(missing_ok=True)  # the mixin keeps a card that it finds
+        _write(save_directory / WEIGHTS_FILE, weights)
+        text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+        _write(save_directory / CONFIG_FILE, text.encode())
+
+    def generate_model_card(self, *args: Any, **kwargs: Any) -> ModelCard:
+        """Return the card that lay beside the weights, or one of what the metadata say."""
+        if self.card:
+            return ModelCard(self.card)
+        return super().generate_model_card(
+            *args, metadata=self.metadata, parameters=self.config.parameters, **kwargs
+        )
+
+    def push_to_hub(self, repo_id: str, **options: Any) -> str:
+        """Upload the checkpoint with its card; needs a network and `hf auth login`.
+
+        Args:
+            repo_id: As in `name/my-ahmsa`.
+            **options: Of `huggingface_hub.ModelHubMixin.push_to_hub`, as `private=True`.
+
+        Returns:
+            The address of the commit.
+
+        Raises:
+            CheckpointError: The hub cannot be reached or does not take it.
+        """
         try:
-            folder.mkdir(parents=True, exist_ok=True)
-            _write(folder / WEIGHTS_FILE, weights)
-            _write(folder / CONFIG_FILE, text.encode())
-        except OSError as error:
+            return super().push_to_hub(repo_id, **options)
+        except CheckpointError:
+            raise
+        except Exception as error:  # a network client raises errors of many trees
             raise CheckpointError(
-                f"checkpoint {folder} cannot be written ({error.strerror or error}); "
-                "choose another folder or free space"
+                f"checkpoint cannot be pushed to '{repo_id}' ({_first_line(error)}); check the network and "
+                "the name, and log in with `hf auth login`"
             ) from error
-        return folder
 
     @classmethod
-    def from_pretrained(cls, folder: Path | str, device: torch.device | str = "cpu") -> AHMSANet:
-        """Read the network of a checkpoint; `ahmsa_model.from_pretrained` gives its metadata too."""
-        return from_pretrained(folder, device).network
+    def from_pretrained(  # type: ignore[override]
+        cls, source: Path | str, device: torch.device | str = "cpu", **options: Any
+    ) -> Self:
+        """Read a checkpoint, of `mer-bench fit` or of `save_pretrained`.
+
+        Args:
+            source: Its folder, or a hub id as in `name/my-ahmsa`.
+            device: Where the network goes.
+            **options: Of `huggingface_hub.snapshot_download`, as `revision`, `token`, `local_files_only`.
+
+        Returns:
+            The network in evaluation mode, with its metadata.
+
+        Raises:
+            CheckpointError: A file is missing or damaged, was written by another version, does not belong to
+                the other, holds an unknown key, or a tensor is missing, unexpected, of another shape or not
+                finite; the message names it.
+        """
+        folder = _folder(source, options)
+        config, metadata, tensors = _read_checkpoint(folder)
+        with torch.device("meta"):
+            network = cls(config)
+        _check_tensors(network.state_dict(), tensors, folder / WEIGHTS_FILE)
+        network.load_state_dict(tensors, assign=True)
+        network.metadata, network.source = metadata, str(source)
+        card = folder / CARD_FILE
+        network.card = card.read_text(encoding="utf-8", errors="replace") if card.is_file() else ""
+        return network.requires_grad_().to(device).eval()
 
 
-@dataclass(frozen=True)
-class Checkpoint:
-    """A loaded checkpoint.
+def _folder(source: Path | str, options: Mapping[str, Any]) -> Path:
+    """Return the folder of a checkpoint, downloaded where `source` is a hub id."""
+    if Path(source).is_dir():
+        return Path(source)
+    if isinstance(source, Path) or str(source).count("/") != 1 or str(source).startswith((".", "/", "~")):
+        raise CheckpointError(
+            f"checkpoint folder {source} does not exist; give the folder that holds {CONFIG_FILE}, "
+            "or a hub id as in name/my-ahmsa"
+        )
+    try:
+        wanted = [CONFIG_FILE, WEIGHTS_FILE, CARD_FILE]
+        return Path(snapshot_download(str(source), allow_patterns=wanted, **options))
+    except (OSError, ValueError) as error:  # those of huggingface_hub are of these kinds
+        raise CheckpointError(
+            f"checkpoint '{source}' is no folder here, and the hub does not give it ({_first_line(error)}); "
+            "check the name and the network, log in with `hf auth login` if it is private, or download it "
+            f"elsewhere with `hf download {source} --local-dir FOLDER` and give the folder"
+        ) from error
 
-    Attributes:
-        network: In evaluation mode.
-        metadata: What it was trained for.
-        folder: Where it was read from.
-    """
 
-    network: AHMSANet
-    metadata: CheckpointMetadata
-    folder: Path
-
-
-def from_pretrained(folder: Path | str, device: torch.device | str = "cpu") -> Checkpoint:
-    """Read a checkpoint.
-
-    Args:
-        folder: What `AHMSANet.save_pretrained` wrote.
-        device: Where the network goes.
-
-    Raises:
-        CheckpointError: A file is missing or damaged, was written by another version, holds an unknown key,
-            or a tensor is missing, unexpected, of another shape or not finite; the message names it.
-    """
-    folder = Path(folder)
-    config, metadata, expected = _read_config(folder)
-    path = folder / WEIGHTS_FILE
-    weights = _read(path)
-    digest = hashlib.sha256(weights).hexdigest()
+def _read_checkpoint(folder: Path) -> tuple[AHMSAConfig, CheckpointMetadata, dict[str, Tensor]]:
+    """Read what a checkpoint says, after making sure that it is what was said when its weights were saved."""
+    path = folder / CONFIG_FILE
+    content = _read_json(path)
+    weights = _read(folder / WEIGHTS_FILE)
+    digest, expected = hashlib.sha256(weights).hexdigest(), str(content.pop("weights_sha256", "missing"))
     if digest != expected:
         raise CheckpointError(
-            f"{path} is not the file that {CONFIG_FILE} was written with (SHA-256 {digest[:12]}..., "
-            f"expected {expected[:12]}...); copy both files again, or save the checkpoint anew"
+            f"{folder / WEIGHTS_FILE} is not the file that {CONFIG_FILE} was written with (SHA-256 "
+            f"{digest[:12]}..., expected {expected[:12]}...); copy both files again, or save it anew"
         )
     try:
         tensors = load_tensors(weights)
-    except SafetensorError as error:
-        raise CheckpointError(f"{path} is no safetensors file ({error}); copy it again") from error
-    with torch.device("meta"):
-        network = AHMSANet(config)
-    _check_tensors(network.state_dict(), tensors, path)
-    network.load_state_dict(tensors, assign=True)
-    return Checkpoint(network.requires_grad_().to(device).eval(), metadata, folder)
-
-
-def _read_config(folder: Path) -> tuple[AHMSAConfig, CheckpointMetadata, str]:
-    """Return options, metadata and the digest of the weights that they were written with."""
-    path = folder / CONFIG_FILE
-    if not folder.is_dir():
+        header = json.loads(weights[8 : 8 + int.from_bytes(weights[:8], "little")])
+        sealed = json.loads(header["__metadata__"]["checkpoint"])
+    except (SafetensorError, KeyError, ValueError) as error:
         raise CheckpointError(
-            f"checkpoint folder {folder} does not exist; give the folder that holds {CONFIG_FILE}"
+            f"{folder / WEIGHTS_FILE} is no safetensors file of a checkpoint ({error}); copy it again"
+        ) from error
+    for name, kept, found in _differences(sealed, content):
+        raise CheckpointError(
+            f"{path} was changed: {name} is {found}, and the weights were saved with {kept}; "
+            "copy the file again, or train with the other value"
         )
     try:
-        content = json.loads(_read(path))
-    except ValueError as error:
+        config, metadata = AHMSAConfig(**content["config"]), CheckpointMetadata(**content["metadata"])
+    except (ConfigError, CheckpointError) as error:
+        raise CheckpointError(f"{path}: {error}") from error
+    _check_classes(metadata, config, folder)
+    return config, metadata, tensors
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    """Read a config of this format and model; nothing of it is believed yet."""
+    try:
+        content = json.loads(_read(path, MAX_CONFIG))
+    except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{path} is no JSON ({error}); copy it again") from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
-        raise CheckpointError(f"{path} is no AHMSA-Net checkpoint: it lacks 'format': '{FORMAT}'")
-    version, writer = content.get("format_version"), content.get("ahmsa_model", "of unknown version")
+        raise CheckpointError(f"{path} is no checkpoint: it lacks 'format': '{FORMAT}'")
+    version, writer = content.get("format_version"), content.get("written_by", "an unknown program")
     if version != FORMAT_VERSION:
         raise CheckpointError(
-            f"{path} has checkpoint format {version!r}, this ahmsa-model {__version__} reads "
-            f"{FORMAT_VERSION}; it was written by ahmsa-model {writer}: install that one"
+            f"{path} has checkpoint format {version!r}, ahmsa-model {__version__} reads {FORMAT_VERSION}; "
+            f"it was written by {writer}: install that one, or train it anew with `mer-bench fit`"
+        )
+    if content.get("model") != MODEL:
+        raise CheckpointError(
+            f"{path} is a checkpoint of '{content.get('model')}', not of AHMSA-Net; "
+            "`mer-bench predict` reads those of every network"
         )
     for part in ("config", "metadata"):
         if not isinstance(content.get(part), dict):
             raise CheckpointError(f"{path} lacks the object '{part}'; copy it again")
-    try:
-        config = AHMSAConfig(**content["config"])
-        metadata = CheckpointMetadata(**content["metadata"])
-    except (ConfigError, CheckpointError) as error:
-        raise CheckpointError(f"{path}: {error}") from error
-    _check_classes(metadata, config, folder)
-    return config, metadata, str(content.get("weights_sha256"))
+    return content
+
+
+def _differences(kept: Any, found: Any, name: str = "") -> Iterator[tuple[str, str, str]]:
+    """Yield the dotted name, the kept and the found value, of everything that differs."""
+    if isinstance(kept, dict) and isinstance(found, dict):
+        for key in sorted(kept.keys() | found.keys()):
+            there, here = kept.get(key, "absent"), found.get(key, "absent")
+            yield from _differences(there, here, f"{name}.{key}" if name else key)
+    elif json.dumps(kept) != json.dumps(found):  # 1, 1.0 and true are equal in Python
+        yield name, _short(kept), _short(found)
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 60 else f"{text[:56]} ..."
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def _check_classes(metadata: CheckpointMetadata, config: AHMSAConfig, folder: Path) -> None:
@@ -222,8 +345,12 @@ def _check_tensors(expected: Mapping[str, Tensor], found: Mapping[str, Tensor], 
             )
 
 
-def _read(path: Path) -> bytes:
+def _read(path: Path, limit: int | None = None) -> bytes:
     try:
+        if limit is not None and path.stat().st_size > limit:
+            raise CheckpointError(
+                f"{path} has {path.stat().st_size} bytes, a config at most {limit}; copy it again"
+            )
         return path.read_bytes()
     except OSError as error:
         raise CheckpointError(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import textwrap
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import (
@@ -17,9 +19,17 @@ from pydantic_core import ErrorDetails
 
 from ahmsa_model.errors import AHMSAError, ConfigError, unknown_name
 
-Count = Annotated[int, Field(ge=1)]
+#: Levels at most, and blocks of each, and how much wider each may be.
+MAX_LEVELS, MAX_PER_LEVEL = 8, 256
+#: Trainable values at most: 8 GB in float32, 17 times the paper's.
+MAX_PARAMETERS = 2_000_000_000
+
+# The bounds keep a stranger's options from being built for hours before anything refuses them.
+Count = Annotated[int, Field(ge=1, le=1 << 16)]
 # JSON and `--set` bring lists.
-Counts = Annotated[tuple[Count, ...], Field(strict=False)]
+Counts = Annotated[
+    tuple[Annotated[int, Field(ge=1, le=MAX_PER_LEVEL)], ...], Field(strict=False, max_length=MAX_LEVELS)
+]
 
 
 class Values(BaseModel):
@@ -49,7 +59,8 @@ class Values(BaseModel):
         if fault["type"] == "literal_error":
             known = cls.model_fields[name].annotation.__args__  # type: ignore[union-attr]
             return f"{cls.what} '{name}': {unknown_name('value', str(given), known)}"
-        return f"{cls.what} '{name}' {fault['msg'].replace('Input should be', 'must be')}, got {given!r}"
+        shown = textwrap.shorten(repr(given), 80, placeholder=" ...")
+        return f"{cls.what} '{name}' {fault['msg'].replace('Input should be', 'must be')}, got {shown}"
 
 
 class AHMSAConfig(Values):
@@ -87,7 +98,8 @@ class AHMSAConfig(Values):
         norm_eps: Epsilon of LayerNorm, over the channels of each patch. Filled in: 1e-5, as HTNet.
 
     Raises:
-        ConfigError: An option is unknown or of a wrong type or range, or the options do not fit together.
+        ConfigError: An option is unknown or of a wrong type or range, the options do not fit together, or
+            they make a network of more than `MAX_PARAMETERS`.
 
     >>> AHMSAConfig(map_size=36, patch_size=4, scale_factor=3).grids
     (9, 3, 1)
@@ -96,12 +108,12 @@ class AHMSAConfig(Values):
     what = "AHMSA-Net option"
     error = ConfigError
 
-    num_classes: int = Field(default=3, ge=2)
+    num_classes: int = Field(default=3, ge=2, le=1000)
     in_channels: Count = 3
     map_size: Count = 28
     patch_size: Count = 7
-    levels: Count = 3
-    scale_factor: int = Field(default=2, ge=2)
+    levels: int = Field(default=3, ge=1, le=MAX_LEVELS)
+    scale_factor: int = Field(default=2, ge=2, le=64)
     blocks: Counts = (2, 2, 8)
     width: Count = 256
     width_multipliers: Counts = Field(default=(), validate_default=True)
@@ -112,7 +124,7 @@ class AHMSAConfig(Values):
     feed_forward_expansion: Count = 4
     residual: bool = True
     positional_embedding: bool = True
-    head_hidden: int = Field(default=0, ge=0)
+    head_hidden: int = Field(default=0, ge=0, le=1 << 16)
     dropout: float = Field(default=0.0, ge=0, lt=1)
     norm_eps: float = Field(default=1e-5, gt=0)
 
@@ -146,6 +158,11 @@ class AHMSAConfig(Values):
                 f"option 'heads' is {self.heads}, but width {self.width} leaves a head no channel; "
                 f"use at most {self.width} heads"
             )
+        if self.parameters > MAX_PARAMETERS:
+            raise ConfigError(
+                f"these options make a network of {self.parameters:.2g} parameters, more than the "
+                f"{MAX_PARAMETERS:.0e} that are built; use a smaller width, multipliers, heads or blocks"
+            )
         return self
 
     @property
@@ -167,6 +184,26 @@ class AHMSAConfig(Values):
     def head_width(self) -> int:
         """Channels of one attention head, the same at every level."""
         return self.width // self.heads
+
+    @property
+    def parameters(self) -> int:
+        """Trainable values of the network, counted without building it."""
+        sides, widths = self.grids, self.widths
+        total = (self.in_channels * self.patch_size**2 + 1) * self.width
+        for level, (side, width) in enumerate(zip(sides, widths, strict=True)):
+            total += side**2 * width * self.positional_embedding + self.blocks[level] * self._of_block(level)
+        total += sum((9 * a + 3) * b for a, b in itertools.pairwise(widths))
+        top, hidden = widths[-1], self.head_hidden
+        last = hidden or top
+        return total + 2 * top + hidden * (top + 1) + (last + 1) * self.num_classes
+
+    def _of_block(self, level: int) -> int:
+        width, inner = self.widths[level], self.level_heads[level] * self.head_width
+        networks = {"none": 0, "shared": 1, "separate": 2}[self.channel_attention]
+        channel = networks * 2 * width * max(1, width // self.channel_reduction) + 2 * width * (networks > 0)
+        spatial = 2 * width + 4 * width * inner + width
+        outer = width * self.feed_forward_expansion
+        return channel + spatial + 2 * width + 2 * width * outer + outer + width
 
 
 _SMALL = {"width": 32, "heads": 2, "blocks": (1, 1, 2), "channel_reduction": 8}

@@ -85,6 +85,13 @@ class SpatialAttention(nn.Module):
             value = mixed.transpose(1, 2).flatten(2)
         return self.dropout(self.output(value))
 
+    def weights(self, x: Tensor) -> Tensor:
+        """Return how much each of `(B, N, C)` patches attends to each: `(B, heads, N, N)`, rows sum to 1."""
+        if self.alone:
+            return torch.eye(x.shape[1], device=x.device).expand(len(x), self.heads, -1, -1)
+        query, key = (self._split(part) for part in self.query_key(x).chunk(2, dim=-1))
+        return torch.softmax(query @ key.transpose(-2, -1) / query.shape[-1] ** 0.5, dim=-1)
+
     def _split(self, x: Tensor) -> Tensor:
         return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
 

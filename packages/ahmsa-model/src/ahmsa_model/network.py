@@ -103,16 +103,6 @@ class Hierarchy(nn.Module):
         )
 
 
-def count_parameters(config: AHMSAConfig) -> int:
-    """Count the trainable values of a network without allocating it.
-
-    >>> count_parameters(variant_config("tiny")) < count_parameters(variant_config("small"))
-    True
-    """
-    with torch.device("meta"):
-        return sum(parameter.numel() for parameter in Hierarchy(config).parameters())
-
-
 def _head(config: AHMSAConfig) -> nn.Sequential:
     width, hidden = config.widths[-1], config.head_hidden
     norm = nn.LayerNorm(width, eps=config.norm_eps)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from ahmsa_model.checkpoint import Checkpoint, from_pretrained
+from ahmsa_model.checkpoint import AHMSANet, CheckpointMetadata
 from ahmsa_model.errors import InputError, MissingDependencyError
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ class Prediction:
 
 
 def predict_pair(
-    checkpoint: Checkpoint | Path | str,
+    network: AHMSANet | Path | str,
     onset: np.ndarray | Path | str,
     apex: np.ndarray | Path | str,
     *,
@@ -82,7 +82,7 @@ def predict_pair(
     """Classify a micro-expression from its onset and apex frames.
 
     Args:
-        checkpoint: A loaded checkpoint, or its folder.
+        network: A network read from a checkpoint, or the checkpoint's folder or hub id.
         onset: uint8 `(H, W)` or `(H, W, 3)` RGB, or an image file.
         apex: Of the same size.
         cropped: The frames are face crops already.
@@ -96,61 +96,15 @@ def predict_pair(
             made.
         MissingDependencyError: mer-flow or one of its face packages is absent.
     """
-    checkpoint = _loaded(checkpoint)
-    with _mer_flow_errors():
+    network = loaded(network)
+    with flow_errors():
         from mer_flow.databases.frames import read_frame
 
-        config = _pipeline(checkpoint, default_pipeline, settings)
+        config = pipeline_of(network, default_pipeline, settings)
         pair = (onset, apex)
         frames = [frame if isinstance(frame, np.ndarray) else read_frame(Path(frame)) for frame in pair]
         names = ["" if isinstance(frame, np.ndarray) else str(frame) for frame in pair]
-        return _predict(checkpoint, config, frames, cropped, names, "given")
-
-
-def predict_clip(
-    checkpoint: Checkpoint | Path | str,
-    folder: Path | str,
-    *,
-    method: str | None = None,
-    cropped: bool = False,
-    default_pipeline: bool = False,
-    settings: Sequence[str] = (),
-) -> Prediction:
-    """Classify a micro-expression from a folder of frames: the first is the onset, the apex is spotted.
-
-    The names of the image files carry their numbers; `method` is the spotter, the pipeline's for a missing
-    apex unless given. Everything else, errors too, is as for `predict_pair`.
-    """
-    checkpoint = _loaded(checkpoint)
-    with _mer_flow_errors():
-        from mer_flow.databases.frames import FrameIndex, read_frame
-        from mer_flow.extraction.apex import spot_apex
-        from mer_flow.extraction.extractor import extractor
-        from mer_flow.faces.align import to_grey, transform
-        from mer_flow.faces.landmarks import find_landmarks
-
-        config = _pipeline(checkpoint, default_pipeline, settings)
-        if not Path(folder).is_dir():
-            what = "is a file" if Path(folder).exists() else "does not exist"
-            raise InputError(
-                f"clip {folder} {what}; expected a folder of frames numbered in their names "
-                f"(from a video: ffmpeg -i VIDEO FOLDER/%04d.png)"
-            )
-        index = FrameIndex.scan(Path(folder))
-        if len(index) < 2:
-            raise InputError(
-                f"clip {folder} holds {len(index)} frame, expected the onset and at least one more"
-            )
-        paths = [index.path(number) for number in index.numbers]
-        frames = [read_frame(path) for path in paths]
-        engine = extractor(config)
-        face = engine.find_face(frames[0], cropped, frames[1 :: max(1, len(frames) // 4)])
-        aligned = [to_grey(image) for image in engine.align_clip(frames, face)]
-        points = transform(face.matrix, find_landmarks(frames[0], face.box)) if face.detected else None
-        method = method or config.apex.missing
-        at = spot_apex(aligned, method, points)
-        names = [str(paths[0]), str(paths[at])]
-        return _predict(checkpoint, config, [frames[0], frames[at]], cropped, names, f"spotted:{method}")
+        return predict_frames(network, config, frames, cropped, names, "given")
 
 
 def view_map(
@@ -191,17 +145,18 @@ def view_map(
     return normalise_maps(maps, normalisation, pitch, side)[0]
 
 
-def _predict(
-    checkpoint: Checkpoint,
+def predict_frames(
+    network: AHMSANet,
     config: PipelineConfig,
-    frames: list[np.ndarray],
+    frames: Sequence[np.ndarray],
     cropped: bool,
-    names: list[str],
+    names: Sequence[str],
     apex_source: str,
 ) -> Prediction:
+    """Classify an onset and an apex that are in memory, called `names` in messages; see `predict_pair`."""
     from mer_flow.extraction.extractor import extract_pair
 
-    metadata, network = checkpoint.metadata, checkpoint.network
+    metadata = network.metadata
     extracted = extract_pair(frames[0], frames[1], config, cropped)
     # A store rounds flow to the type it keeps; the network was trained on that.
     kept = np.dtype(str(metadata.pipeline.get("keep", {}).get("dtype", "float16")))
@@ -221,15 +176,17 @@ def _predict(
         onset=names[0],
         apex=names[1],
         apex_source=apex_source,
-        warnings=(*_warnings(checkpoint, config, extracted.notes), *_noise_warning(extracted.flow)),
+        warnings=(*_warnings(metadata, config, extracted.notes), *_noise_warning(extracted.flow)),
     )
 
 
-def _warnings(checkpoint: Checkpoint, config: PipelineConfig, notes: Mapping[str, Any]) -> tuple[str, ...]:
+def _warnings(
+    metadata: CheckpointMetadata, config: PipelineConfig, notes: Mapping[str, Any]
+) -> tuple[str, ...]:
     from mer_flow.extraction.extractor import pipeline_record
     from mer_flow.store.schema import differing_keys
 
-    pipeline = checkpoint.metadata.pipeline
+    pipeline = metadata.pipeline
     said = [f"fallback: {name}" for name in notes.get("fallbacks", ())]
     if not pipeline.get("config"):
         said.append("the checkpoint records no pipeline; mer-flow's default was used")
@@ -239,7 +196,7 @@ def _warnings(checkpoint: Checkpoint, config: PipelineConfig, notes: Mapping[str
             f"{key}: the training maps were made with {old}, this one with {new}"
             for key, old, new in differing
         ]
-    recipe = checkpoint.metadata.training.get("recipe", {})
+    recipe = metadata.training.get("recipe", {})
     for field in ("flip_average", "prior"):
         if isinstance(recipe, Mapping) and recipe.get(field):
             said.append(f"scored with {field} = {recipe[field]}; here the network answers as it is")
@@ -261,33 +218,41 @@ def _noise_warning(flow: np.ndarray) -> Iterator[str]:
         )
 
 
-def _pipeline(checkpoint: Checkpoint, default_pipeline: bool, settings: Sequence[str]) -> PipelineConfig:
+def pipeline_of(network: AHMSANet, default_pipeline: bool, settings: Sequence[str]) -> PipelineConfig:
+    """Return the pipeline that a checkpoint records, changed by `settings`; see `predict_pair`."""
     from mer_flow.config import PipelineConfig
+    from mer_flow.store.schema import pipeline_hash
     from mer_flow.work.settings import layered, parse_sets
 
-    metadata = checkpoint.metadata
+    metadata, named = network.metadata, network.source or "of this network"
     if not metadata.view or not metadata.normalisation:
         raise InputError(
-            f"checkpoint {checkpoint.folder} does not name its view and normalisation, so no input can be "
+            f"checkpoint {named} does not name its view and normalisation, so no input can be "
             "made for it; save it again with CheckpointMetadata(view=..., normalisation=...)"
+        )
+    if metadata.pipeline and pipeline_hash(metadata.pipeline) != metadata.pipeline_hash:
+        raise InputError(
+            f"checkpoint {named}: its pipeline is not the one that its pipeline_hash "
+            f"{metadata.pipeline_hash[:12] or '(none)'} was made of; give both as the store has them"
         )
     if metadata.pipeline.get("config"):
         return PipelineConfig(**layered(metadata.pipeline["config"], parse_sets(settings)))
     if not default_pipeline:
         raise InputError(
-            f"checkpoint {checkpoint.folder} does not record how its training "
+            f"checkpoint {named} does not record how its training "
             "maps were made (imported maps?), so new frames cannot be treated alike; "
             "accept mer-flow's default pipeline with --default-pipeline"
         )
     return PipelineConfig(**layered(parse_sets(settings)))
 
 
-def _loaded(checkpoint: Checkpoint | Path | str) -> Checkpoint:
-    return checkpoint if isinstance(checkpoint, Checkpoint) else from_pretrained(checkpoint)
+def loaded(network: AHMSANet | Path | str) -> AHMSANet:
+    """Return a network, read from its checkpoint unless it is one already."""
+    return network if isinstance(network, AHMSANet) else AHMSANet.from_pretrained(network)
 
 
 @contextmanager
-def _mer_flow_errors() -> Iterator[None]:
+def flow_errors() -> Iterator[None]:
     """Turn mer-flow's errors, and its absence, into this package's."""
     try:
         from mer_flow.work.errors import MerFlowError

@@ -64,7 +64,7 @@ _FILLED_IN = (
 
 
 def build(num_classes: int, in_channels: int = 3, map_size: int = 28, **options: Any) -> Any:
-    """Build an `AHMSANet` for the bench.
+    """Build AHMSA-Net for the bench, which keeps its weights itself.
 
     Args:
         num_classes: Classes of the label scheme.
@@ -75,13 +75,13 @@ def build(num_classes: int, in_channels: int = 3, map_size: int = 28, **options:
     Raises:
         UsageError: An option is unknown, or the options do not fit together.
     """
-    from ahmsa_model.checkpoint import AHMSANet
+    from ahmsa_model.network import Hierarchy
 
     try:
         config = AHMSAConfig(num_classes=num_classes, in_channels=in_channels, map_size=map_size, **options)
     except ConfigError as error:
         raise UsageError(f"model 'ahmsa': {error}") from error
-    return AHMSANet(config)
+    return Hierarchy(config)
 
 
 # Where the bench finds the options' names and types, to check what `--set` gives it.

@@ -33,3 +33,7 @@ class RunError(MerBenchError):
 
 class ConformanceError(MerBenchError):
     """A model does not keep what every registered model must keep."""
+
+
+class CheckpointError(MerBenchError):
+    """A checkpoint is missing, damaged, of another version, or its files do not belong together."""

@@ -9,8 +9,12 @@ from pydantic import ConfigDict, Field, model_validator
 from mer_bench.errors import UsageError
 from mer_flow.work.settings import Settings
 
-Count = Annotated[int, Field(ge=0)]
-AtLeastOne = Annotated[int, Field(ge=1)]
+# Above, a mistake: every epoch's logits are recorded, and memory is taken for them before the first.
+Epochs = Annotated[int, Field(ge=0, le=100_000)]
+AtLeastOneEpoch = Annotated[int, Field(ge=1, le=100_000)]
+BatchSize = Annotated[int, Field(ge=1, le=1_000_000)]
+Pixels = Annotated[int, Field(ge=0, le=1024)]
+Degrees = Annotated[float, Field(ge=0, le=180, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
@@ -81,8 +85,8 @@ class Recipe(Settings):
     error = UsageError
 
     name: str = "default"
-    epochs: AtLeastOne = 100
-    batch_size: AtLeastOne = 256
+    epochs: AtLeastOneEpoch = 100
+    batch_size: BatchSize = 256
     optimizer: Literal["adam", "adamw", "sgd"] = "adam"
     lr: Positive = 5e-5
     weight_decay: NotNegative = 0.0
@@ -93,16 +97,16 @@ class Recipe(Settings):
     eps: Positive = 1e-8
     schedule: Literal["constant", "cosine", "step", "exponential"] = "constant"
     final_lr: NotNegative = 0.0
-    step_epochs: AtLeastOne = 30
+    step_epochs: AtLeastOneEpoch = 30
     gamma: NotNegative = 0.1
-    warmup_epochs: Count = 0
+    warmup_epochs: Epochs = 0
     loss: Literal["cross-entropy", "class-balanced", "logit-adjusted", "focal"] = "cross-entropy"
     cb_beta: Decay = 0.999
     la_tau: float = 1.0
     focal_gamma: NotNegative = 2.0
     label_smoothing: Share = 0.0
     flip: Share = 0.0
-    shift: Count = 0
+    shift: Pixels = 0
     noise: NotNegative = 0.0
     shuffle: bool = True
     clip_norm: NotNegative = 0.0
@@ -112,8 +116,8 @@ class Recipe(Settings):
     drop_last: bool = False
     layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
     isda: NotNegative = 0.0
-    rotate: NotNegative = 0.0
-    decay_epochs: Count = 0
+    rotate: Degrees = 0.0
+    decay_epochs: Epochs = 0
     gain: Annotated[float, Field(ge=0, lt=1)] = 0.0
     mixup: NotNegative = 0.0
     mixup_by: Literal["batch", "sample"] = "batch"

@@ -21,6 +21,13 @@ from mer_flow.work.settings import Settings, parse_sets, read_toml
 from mer_flow.work.suggest import unknown
 from mer_flow.work.where import Where
 
+#: Above, a mistake; a seed is a training of every fold.
+MOST_SEEDS = 1000
+#: What a random generator takes as it is.
+LARGEST_SEED = 2**63 - 1
+
+Seed = Annotated[int, Field(ge=0, le=LARGEST_SEED)]
+
 
 def parse_seeds(value: Any) -> tuple[int, ...]:
     """Read seeds: a count, or a list.
@@ -31,13 +38,14 @@ def parse_seeds(value: Any) -> tuple[int, ...]:
     text = isinstance(value, str) and "," in value
     listed = [part for part in value.split(",") if part.strip()] if text else value
     try:
-        seeds = tuple(map(int, listed if isinstance(listed, (list, tuple)) else range(int(listed))))
-    except (TypeError, ValueError):
+        several = listed if isinstance(listed, (list, tuple)) else range(int(listed))
+        seeds = tuple(map(int, several)) if len(several) <= MOST_SEEDS else ()
+    except (TypeError, ValueError, OverflowError):
         seeds = ()
-    if not seeds or min(seeds) < 0 or len(set(seeds)) != len(seeds):
+    if not seeds or min(seeds) < 0 or max(seeds) > LARGEST_SEED or len(set(seeds)) != len(seeds):
         raise UsageError(
-            "seeds: expected a count (3 means 0,1,2) or a list of different ones, none negative (0,1,2; a "
-            f"single one is written 7,), got '{value}'"
+            f"seeds: expected a count (3 means 0,1,2) or a list of different ones, none negative (0,1,2; a "
+            f"single one is written 7,), at most {MOST_SEEDS:,} in all, got '{str(value)[:60]}'"
         )
     return seeds
 
@@ -76,17 +84,17 @@ class RunSettings(Settings):
     db: tuple[str, ...] = ()
     train_db: tuple[str, ...] = ()
     test_db: tuple[str, ...] = ()
-    k: int = 5
-    fold_seed: int = 0
+    k: int = Field(default=5, ge=2)
+    fold_seed: Seed = 0
     inner: bool = False
-    inner_fraction: float = 0.2
+    inner_fraction: float = Field(default=0.2, gt=0, lt=1)
     train_subjects: int | None = Field(default=None, ge=1)
     variant: str = ""
     recipe: str = ""
     view: str = ""
     normalisation: str = ""
     seeds: tuple[int, ...] = (0,)
-    shuffle_labels: int | None = None
+    shuffle_labels: Seed | None = None
     headline: Literal["last", "tail"] = "last"
     tail_epochs: int | None = Field(default=None, ge=1)
 
@@ -416,5 +424,5 @@ def _literal(value: Any) -> Any:
     """Read text as TOML would (a number, a truth value, a list), else leave it as text."""
     try:
         return tomllib.loads(f"value = {value}")["value"] if isinstance(value, str) else value
-    except tomllib.TOMLDecodeError:
+    except (tomllib.TOMLDecodeError, RecursionError):
         return value

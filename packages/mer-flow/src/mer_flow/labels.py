@@ -254,7 +254,7 @@ def megc_key(sample: Sample) -> tuple[str, str, str]:
     Their list pads SMIC's clips (`s01_ne_01`) and does not pad SAMM's subjects (`6`).
     """
     subject, clip = sample.subject.partition("/")[2], sample.clip
-    if sample.database == "samm" and subject.isdigit():
+    if sample.database == "samm" and subject.isdecimal():
         subject = str(int(subject))
     elif sample.database == "smic":
         clip = re.sub(r"^s(\d+)_", lambda match: f"s{int(match[1]):02d}_", clip)

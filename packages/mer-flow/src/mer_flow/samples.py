@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
@@ -52,6 +53,36 @@ class Sample:
 
 COLUMNS: tuple[str, ...] = tuple(field.name for field in fields(Sample))
 INT_COLUMNS = ("onset", "apex", "offset", "objective_class")
+#: The largest frame number that is taken for one.
+MOST_FRAMES = 10**9
+
+
+def row_fault(sample: Sample) -> str:
+    """Say why a row cannot be kept: its names are paths on other people's disks; empty where it can.
+
+    >>> from dataclasses import replace
+    >>> row = Sample("samm/006/a", "samm", "samm/006", "a", 1, 5, 9, "sheet", "anger", "4", 1, 200.0)
+    >>> row_fault(row), row_fault(replace(row, sample_id="samm/006/../a"))
+    ('', "'samm/006/../a' cannot be a name: it has a part '..'")
+    """
+    names = {"sample_id": sample.sample_id, "subject": sample.subject}
+    for name, value in names.items():
+        if not value.startswith(f"{sample.database}/"):
+            others = " and ".join(f"{key} {other!r}" for key, other in names.items())
+            return f"{others} must begin with '{sample.database}/', and {name} does not"
+    for value in (sample.database, sample.sample_id, sample.subject):
+        if bad := [part for part in value.split("/") if not part.strip() or part in (".", "..")]:
+            return f"{value!r} cannot be a name: it has a part {bad[0]!r}"
+    if not sample.database or "/" in sample.database:
+        return f"{sample.database!r} cannot name a database"
+    for column in fields(sample):
+        value = getattr(sample, column.name)
+        if isinstance(value, str):
+            if bad := [c for c in value if unicodedata.category(c) in ("Cc", "Cs")]:
+                return f"{column.name} {value!r} holds the control character {bad[0]!r}"
+        elif not abs(value) <= MOST_FRAMES:
+            return f"{column.name} is {value}, expected a number up to {MOST_FRAMES}"
+    return ""
 
 
 class SampleTable:

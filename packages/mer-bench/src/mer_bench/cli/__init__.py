@@ -16,19 +16,23 @@ COMMANDS: dict[str, str] = {
     "protocols": "List the protocols, or the folds that one cuts from a store.",
     "run": "Train models under a protocol and score them; resumes by itself.",
     "fit": "Train one network on all samples and keep it; no score.",
+    "predict": "Predict a store's samples with a kept network.",
+    "export-model": "Write a kept network as ONNX or as an exported torch program.",
     "status": "Say how far runs have come: folds done, missing, damaged.",
     "ensemble": "Average the probabilities of finished runs; a run of its own.",
     "choose": "Choose among runs or models without looking at the held-out subject.",
+    "export-predictions": "Write a run's predictions as CSV, a row per sample.",
+    "score": "Score predictions that any program made, by the rules of a run.",
     "report": "Tabulate complete runs beside published scores.",
     "compare": "Test whether two runs differ, subject by subject.",
-    "check": "Check environment, plug-ins and store.",
+    "check": "Audit finished runs; or check a model, or environment and store.",
 }
 
 
 @click.group(
     cls=LazyGroup,
     package="mer_bench.cli",
-    table={name: (name, text) for name, text in COMMANDS.items()},
+    table={name: (name.replace("-", "_"), text) for name, text in COMMANDS.items()},
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 @click.version_option(__version__, prog_name="mer-bench")

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import click
 
 from mer_bench.cli.options import MODEL_NAMES, Asked, layers_options, runs_option, stores_option
-from mer_bench.cli.telling import tell_derived, training_shown
+from mer_bench.cli.telling import tell_derived
+from mer_bench.runs.shown import training_shown
 from mer_flow.cli.options import json_option, packed, quiet_option
 
 if TYPE_CHECKING:

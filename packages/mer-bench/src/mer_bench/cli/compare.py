@@ -16,8 +16,10 @@ from mer_flow.cli.options import json_option
 @click.option(
     "--selection", help="last, tail, inner or oracle (which leaks).  [default: the headline of both runs]"
 )
-@click.option("--draws", type=click.IntRange(min=100), default=10000, show_default=True, help="Resamples.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Decides the resamples.")
+@click.option(
+    "--draws", type=click.IntRange(100, 1_000_000), default=10000, show_default=True, help="Resamples."
+)
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Decides the resamples.")
 @json_option
 def compare_command(a: Path, b: Path, selection: str | None, draws: int, seed: int, as_json: bool) -> None:
     """Compare run A with run B on the samples that both tested.

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import click
 
 from mer_bench.cli.options import MODEL_NAMES, Asked, layers_options, store_option
-from mer_bench.cli.telling import training_shown
+from mer_bench.runs.shown import training_shown
 from mer_flow.cli.options import json_option, quiet_option
 
 
@@ -23,26 +24,32 @@ from mer_flow.cli.options import json_option, quiet_option
     *("executor", "scheduler", "cluster", "cluster_options", "wait"),
 )
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the training.")
+@click.option(
+    "--run", type=click.Path(path_type=Path), help="A finished run of the same recipe, to cite its score."
+)
 @quiet_option
 @json_option
 def fit_command(
-    model: str | None, store: Path | None, out: Path, asked: Asked, seed: int, quiet: bool, as_json: bool
+    model: str | None, store: Path | None, out: Path, asked: Asked, quiet: bool, as_json: bool, **how: Any
 ) -> None:
     """Train MODEL on every labelled sample and write a checkpoint, for use on new clips.
 
     Nothing is held out, so there is no score: `mer-bench run` with the same variant and recipe tells what to
-    expect of a new subject.
+    expect of a new subject, and --run puts its score on the checkpoint's card. Every registered network can
+    be kept; a classifier has no weights file.
 
     \b
     Example:
+      mer-bench fit ststnet --store maps.h5 --out my-ststnet
+      mer-bench predict --checkpoint my-ststnet --store new.h5
       mer-bench fit ahmsa --variant small --recipe quick --store flows.h5 --out my-ahmsa
       ahmsa predict --checkpoint my-ahmsa --onset onset.png --apex apex.png
     """
     from mer_bench.errors import UsageError
     from mer_bench.models.registry import Registry
     from mer_bench.runs.data import find_store
-    from mer_bench.runs.fit import fit
     from mer_bench.settings import Layers
+    from mer_bench.weights.fit import Fitting, fit
     from mer_flow.work.progress import duration
 
     named = {"model": model} if model else {}
@@ -52,10 +59,11 @@ def fit_command(
         raise UsageError("no model given; `mer-bench models` lists them")
     registered = Registry().find(request.run.model)
     with training_shown(f"fit {registered.spec.name}", quiet or as_json, "epochs") as report:
-        found = fit(registered, request, find_store(store), out, seed, report, layers.where)
-    training = found.metadata["training"]
+        fitting = Fitting(where=layers.where, **how)
+        found = fit(registered, request, find_store(store), out, fitting, report)
+    training = found.metadata.training
     if as_json:
-        told = {key: value for key, value in found.metadata.items() if key != "pipeline"}
+        told = found.metadata.model_dump(mode="json", exclude={"pipeline"})
         click.echo(json.dumps({"checkpoint": str(out), "seconds": found.seconds, **told}, indent=1))
         return
     held = ", ".join(f"{name} {count}" for name, count in training["databases"].items())

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 
-def _only_store(context: click.Context, _: click.Parameter, stores: tuple[Path, ...]) -> Path | None:
+def only_store(context: click.Context, _: click.Parameter | None, stores: tuple[Path, ...]) -> Path | None:
+    """Return the store of a command that reads one; UsageError where several are given."""
     if len(stores) > 1:
         raise UsageError(
             f"`mer-bench {context.info_name}` reads one store, got {len(stores)}: "
@@ -31,7 +32,7 @@ store_option = click.option(
     "--store",
     type=click.Path(path_type=Path),
     multiple=True,  # which only tells a second one from the first
-    callback=_only_store,
+    callback=only_store,
     help="The store; else the variable MER_BENCH_STORE.",
 )
 stores_option = click.option(
@@ -40,6 +41,22 @@ stores_option = click.option(
     type=click.Path(path_type=Path),
     multiple=True,
     help="The store, or several for a joint input; else the variable MER_BENCH_STORE.",
+)
+
+
+def _of_file(context: click.Context, _: click.Parameter, model: str | None) -> Any:
+    if model is None or context.resilient_parsing:
+        return None
+    from mer_bench.models.registry import Registry
+
+    return Registry().find(model)
+
+
+kept_model_option = click.option(
+    "--model",
+    metavar="FILE.py:FUNCTION",
+    callback=_of_file,
+    help="The model, where no installed package has it.",
 )
 runs_option = click.option(
     "--out", type=click.Path(path_type=Path), default=Path("runs"), show_default=True, help="Folder of runs."

@@ -17,16 +17,23 @@ from mer_bench.cli.options import (
     stores_option,
 )
 from mer_bench.cli.run_many import run_many
-from mer_bench.cli.telling import ask_if_long, outcome_fields, tell_outcome, training_shown
+from mer_bench.cli.telling import ask_if_long, outcome_fields, tell_outcome
 from mer_flow.cli.options import json_option, packed, quiet_option
 
 if TYPE_CHECKING:
-    from mer_bench.runs.train import Outcome, Prepared
+    from mer_bench.runs.train import Prepared
     from mer_flow.work.where import Where
 
 
 @click.command("run", short_help="Train models under a protocol and score them; resumes by itself.")
 @click.argument("models", nargs=-1, metavar="[MODEL]...", shell_complete=MODEL_NAMES)
+@click.option(
+    "--model",
+    "others",
+    multiple=True,
+    metavar="FILE.py:FUNCTION",
+    help="A model without a package, as a further MODEL; may be repeated.",
+)
 @click.option("--all", "everything", is_flag=True, help="Every registered model: a leaderboard.")
 @stores_option
 @layers_options(
@@ -62,7 +69,12 @@ if TYPE_CHECKING:
 @json_option
 @packed(Doing, "doing")
 def run_command(
-    models: tuple[str, ...], everything: bool, stores: tuple[Path, ...], asked: Asked, doing: Doing
+    models: tuple[str, ...],
+    others: tuple[str, ...],
+    everything: bool,
+    stores: tuple[Path, ...],
+    asked: Asked,
+    doing: Doing,
 ) -> None:
     """Train MODEL on every fold of a protocol and print its scores; several, or --all, make a leaderboard.
 
@@ -71,10 +83,13 @@ def run_command(
     oracle column, where the test subject chooses the epoch, is printed beside it and leaks.
 
     A model may be spelled with its variant, recipe and input, as in ahmsa:tiny@lineage/regions-28:scaled, and
-    any estimator with scikit-learn's interface by its import path. In a leaderboard, what is set for all goes
-    to the models that know it; a model that cannot run is refused before any is trained, and the others go
-    on. On a CPU, --all takes the variant small of models with more than 5 million parameters where they have
-    one.
+    any estimator with scikit-learn's interface by its import path. A function or class in a Python file that
+    makes an nn.Module needs no package: path/to/file.py:function. It is told num_classes, in_channels and
+    map_size where it takes them.
+
+    In a leaderboard, what is set for all goes to the models that know it; a model that cannot run is refused
+    before any is trained, and the others go on. On a CPU, --all takes the variant small of models with more
+    than 5 million parameters where they have one.
 
     Several --store make one input: the maps of each sample in the first store, then in the next. Each must
     hold every sample of the protocol.
@@ -87,6 +102,7 @@ def run_command(
       mer-bench run ststnet --protocol cde --store maps.h5 --seeds 3
       mer-bench run ahmsa --protocol loso --db samm --recipe lineage --set epochs=200
       mer-bench run majority ststnet ahmsa:tiny@quick --protocol cde --store maps.h5
+      mer-bench run --model my_net.py:make --protocol cde --store maps.h5 --set epochs=20
       mer-bench run sklearn.svm.SVC --set options.C=10 --protocol cde --store maps.h5
       mer-bench run --all --protocol cde --store maps.h5 --dry-run
       mer-bench run --all --protocol cde --store maps.h5 --executor dask --scheduler tcp://node7:8786
@@ -101,7 +117,7 @@ def run_command(
     from mer_bench.settings import Layers
 
     layers = Layers.read(asked.config, asked.sets, asked.flags)
-    named = models or tuple(str(layers.file.get("model", "")).split())
+    named = (*models, *others) or tuple(str(layers.file.get("model", "")).split())
     if not (named or everything or layers.models):
         raise UsageError("no model given; `mer-bench models` lists them")
     protocol = layers.common.get("protocol")
@@ -165,6 +181,7 @@ def _describe(prepared: Prepared, doing: Doing) -> None:
 def _run(prepared: Prepared, doing: Doing, where: Where) -> None:
     from mer_bench.report.terminal import render_run
     from mer_bench.runs.estimate import cpu_rate, estimate_seconds, missing_folds, shorter
+    from mer_bench.runs.shown import execute_shown
     from mer_bench.scores.summary import summarise
     from mer_flow.work.progress import duration
 
@@ -181,7 +198,7 @@ def _run(prepared: Prepared, doing: Doing, where: Where) -> None:
     if not doing.as_json:
         for warning in prepared.manifest.warnings:
             click.echo(f"warning: {warning}", err=True)
-    outcome = _trained(prepared, doing, where)
+    outcome = execute_shown(prepared, doing.out, where, doing.part, doing.silent)
     status = outcome.status
     summary = summarise(outcome.run, tuple(status.missing)) if status.complete else None
     if doing.as_json:
@@ -199,23 +216,3 @@ def _run(prepared: Prepared, doing: Doing, where: Where) -> None:
             click.echo(f"failed: {failure}", err=True)
     if summary is None and not (doing.shard and outcome.whole):
         raise click.exceptions.Exit(1)
-
-
-def _trained(prepared: Prepared, doing: Doing, where: Where) -> Outcome:
-    from mer_bench.runs.train import execute
-
-    manifest = prepared.manifest
-    label = f"train {manifest.model}"
-    if not where.on_dask:
-        with training_shown(label, doing.silent) as report:
-            return execute(prepared, doing.out, doing.limit, report, doing.part.shard)
-    from mer_bench.runs.together import execute_together, open_cluster
-
-    with (
-        open_cluster(where, [manifest.package], prepared.job.training.workers) as executor,
-        training_shown(label, doing.silent, note=executor.counted) as report,
-    ):
-        (found,) = execute_together([prepared], doing.out, executor, doing.part, report)
-    if isinstance(found, Exception):
-        raise found
-    return found

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mer_bench.cli.telling import ask_if_long, outcome_fields, tell_outcome, training_shown
+from mer_bench.cli.telling import ask_if_long, outcome_fields, tell_outcome
+from mer_bench.runs.shown import training_shown
 
 if TYPE_CHECKING:
     from pathlib import Path

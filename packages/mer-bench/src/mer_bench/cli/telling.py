@@ -1,11 +1,9 @@
-"""What training commands say while they train, and of a run that has ended."""
+"""What training commands say before they train, and of a run that has ended."""
 
 from __future__ import annotations
 
 import json
-import logging
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -13,39 +11,6 @@ import click
 if TYPE_CHECKING:
     from mer_bench.runs.directory import RunDirectory
     from mer_bench.runs.train import Outcome
-
-
-@contextmanager
-def training_shown(
-    label: str, quiet: bool, unit: str = "fold-epochs", note: str | Callable[[], str] = ""
-) -> Iterator[Callable[[int, int], None]]:
-    """Show how far a training has come, and what it has to say meanwhile, on standard error.
-
-    Yields:
-        What takes the steps done and their total; the first call begins the line.
-    """
-    from mer_flow.work.progress import Progress
-
-    progress = Progress(label, unit=unit, quiet=quiet)
-
-    def report(done: int, total: int) -> None:
-        if not progress.total:
-            progress.expect(total)
-        progress.reach(done, note() if callable(note) else note)
-
-    training = logging.getLogger("mer_bench.training")
-    level, propagate, handler = training.level, training.propagate, logging.StreamHandler()
-    handler.addFilter(lambda said: said.name != "mer_bench.training.folds")  # the manifest warned of it
-    training.addHandler(handler)
-    training.setLevel(logging.WARNING if quiet else logging.INFO)
-    training.propagate = False
-    try:
-        with progress:
-            yield report
-    finally:
-        training.removeHandler(handler)
-        training.setLevel(level)
-        training.propagate = propagate
 
 
 def outcome_fields(outcome: Outcome) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from mer_bench.conformance.subject import Subject
 from mer_bench.errors import MerBenchError
 from mer_bench.models.spec import ModelSpec
 from mer_flow.work.errors import MerFlowError
+from mer_flow.work.plugins import contained
 
 
 @dataclass(frozen=True)
@@ -99,7 +100,8 @@ def examine(subject: Subject) -> Iterator[Finding]:
     for check in checks_for(subject.spec):
         begin = time.perf_counter()
         try:
-            passed, detail = True, check(subject)
+            with contained():
+                passed, detail = True, check(subject)
         except Exception as error:  # a stranger's model may raise anything
             ours = isinstance(error, (MerBenchError, MerFlowError))
             passed, detail = False, str(error) if ours else f"{type(error).__name__}: {error}"

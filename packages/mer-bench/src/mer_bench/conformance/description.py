@@ -150,7 +150,7 @@ def pickles(subject: Subject) -> str:
             f"the spec cannot be pickled ({type(error).__name__}: {error}); "
             "define the builder at the top level of a module"
         ) from error
-    if copied.spec.build is not subject.spec.build or copied.spec.recipes != subject.spec.recipes:
+    if copied.spec.build != subject.spec.build or copied.spec.recipes != subject.spec.recipes:
         raise ConformanceError(
             "the spec comes back from pickling as another one; its builder must be importable"
         )

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import io
 import tempfile
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from mer_bench.conformance.subject import Subject
 from mer_bench.errors import ConformanceError
+from mer_bench.models.registry import Registered
 from mer_bench.training.losses import batch_loss, loss_terms, sample_losses
 from mer_bench.training.network import training_output
 from mer_bench.training.networks import StackedNetworks
+from mer_bench.weights.checkpoint import Metadata, read_checkpoint, record_of, write_checkpoint
 
 #: What rounding may change in logits of size one, and in larger ones in proportion.
 TOLERANCE = 1e-5
@@ -91,34 +91,19 @@ def ignores_companions(subject: Subject) -> str:
 
 @torch.no_grad()
 def saves_and_loads(subject: Subject) -> str:
-    """A saved state, loaded strictly into a network of another seed, gives the same logits to the last bit.
-
-    The network's own `save_pretrained` and `from_pretrained`, where it has them, lose nothing.
-    """
+    """A checkpoint as `mer-bench fit` writes it, read by a network of another seed, gives the same logits."""
     network, (maps, _) = _warmed_up(subject), subject.samples(4, seed=1)
-    file = io.BytesIO()
-    torch.save(network.state_dict(), file)
-    file.seek(0)
-    other, expected = subject.build(seed=99), network(maps)
-    other.load_state_dict(torch.load(file, weights_only=True), strict=True)
-    if not torch.equal(other.eval()(maps), expected):
-        raise ConformanceError(
-            "a loaded state gives other logits; keep what decides them in parameters or buffers"
-        )
-    published: Any = network
-    if not hasattr(published, "save_pretrained"):
-        return "state"
-    metadata = {"classes": list(subject.data.population.classes), "view": subject.data.view}
+    registered = Registered(subject.spec, "conformance")
+    metadata = Metadata(classes=subject.data.population.classes, view=subject.data.view)
+    record = record_of(registered, subject.options, subject.shape, metadata)
     with tempfile.TemporaryDirectory() as folder:
-        published.save_pretrained(Path(folder), metadata)
-        if not any(Path(folder).iterdir()):
-            raise ConformanceError("save_pretrained wrote nothing")
-        if not hasattr(published, "from_pretrained"):
-            return "state and save_pretrained"
-        found = published.from_pretrained(Path(folder))
-    if _difference(found.eval()(maps), expected) > TOLERANCE:
-        raise ConformanceError("from_pretrained gives other logits than the network that was saved")
-    return "state and from_pretrained"
+        write_checkpoint(Path(folder), network, record, card="")
+        kept = read_checkpoint(Path(folder), registered=registered).network
+    if not torch.equal(kept(maps), network(maps)):
+        raise ConformanceError(
+            "a checkpoint gives other logits; keep what decides them in parameters or buffers"
+        )
+    return "checkpoint"
 
 
 @torch.no_grad()

@@ -10,6 +10,7 @@ import numpy as np
 
 from mer_bench.errors import UsageError
 from mer_bench.models.spec import ModelSpec
+from mer_flow.work.plugins import IMPORT_LIMIT, contained
 from mer_flow.work.suggest import unknown
 
 
@@ -17,12 +18,12 @@ class Flattened:
     """An estimator that is fitted on the pixels of maps; what it offers beyond `fit` is offered too."""
 
     def __init__(self, estimator: Any) -> None:
-        self._estimator = estimator
+        self.estimator = estimator
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("__") or name == "_estimator":  # as when it is unpickled
+        if name.startswith("__") or name == "estimator":  # as when it is unpickled
             raise AttributeError(name)
-        return getattr(self._estimator, name)
+        return getattr(self.estimator, name)
 
     def features(self, maps: np.ndarray, view: str = "") -> np.ndarray:
         """Lay `(n, C, H, W)` maps out as `(n, C * H * W)`."""
@@ -30,7 +31,7 @@ class Flattened:
 
     def fit(self, features: np.ndarray, labels: np.ndarray) -> Self:
         """Fit the estimator."""
-        self._estimator.fit(features, labels)
+        self.estimator.fit(features, labels)
         return self
 
 
@@ -47,7 +48,7 @@ class Imported:
     def __call__(self, num_classes: int, in_channels: int, map_size: int, **options: Any) -> Flattened:
         """Call what the path names with the options alone."""
         estimator = self.load()(**options)
-        lacking = [name for name in ("fit", "predict") if not hasattr(estimator, name)]
+        lacking = lacking_methods(estimator)
         if lacking:
             raise UsageError(
                 f"'{self.path}' makes a {type(estimator).__name__}, which has no {' and no '.join(lacking)}; "
@@ -59,7 +60,8 @@ class Imported:
         """Import the class or function."""
         module_name, _, name = self.path.rpartition(".")
         try:
-            module = import_module(module_name)
+            with contained(IMPORT_LIMIT):
+                module = import_module(module_name)
         except Exception as error:  # a stranger's module may raise anything
             raise UsageError(
                 f"'{self.path}': {module_name} cannot be imported ({type(error).__name__}: {error}); install "
@@ -70,6 +72,11 @@ class Imported:
             offered = [known for known in dir(module) if callable(getattr(module, known, None))]
             raise UsageError(str(unknown(f"class or function of {module_name}", name, offered)))
         return found
+
+
+def lacking_methods(estimator: object) -> list[str]:
+    """Return which methods of a classifier with scikit-learn's interface an object lacks."""
+    return [name for name in ("fit", "predict") if not hasattr(estimator, name)]
 
 
 def package_of(path: str) -> str:

@@ -12,7 +12,9 @@ from functools import cached_property
 from importlib.metadata import EntryPoint, entry_points
 
 from mer_bench.errors import RegistryError, UsageError
-from mer_bench.models.spec import ModelSpec
+from mer_bench.models.spec import ModelSpec, Registered
+from mer_bench.models.spelling import is_file
+from mer_flow.work.plugins import IMPORT_LIMIT, contained
 from mer_flow.work.suggest import unknown
 
 GROUP = "mer_bench.models"
@@ -28,14 +30,6 @@ class PluginFailure:
 
     def __str__(self) -> str:
         return f"plug-in '{self.entry_point}' of {self.package}: {self.reason}"
-
-
-@dataclass(frozen=True)
-class Registered:
-    """One model of the registry and the distribution that brings it, with its version."""
-
-    spec: ModelSpec
-    package: str
 
 
 class Registry:
@@ -59,9 +53,11 @@ class Registry:
         for point in sorted(points, key=lambda p: (p.name, p.value)):
             package = f"{point.dist.name} {point.dist.version}" if point.dist else "an unknown package"
             try:
-                for spec in self._specs(point.load()):
+                with contained(IMPORT_LIMIT):
+                    specs = self._specs(point.load())
+                for spec in specs:
                     models.setdefault(spec.name, []).append(Registered(spec, package))
-            except (Exception, SystemExit) as error:  # a stranger's module may raise anything
+            except Exception as error:  # a stranger's module may raise anything
                 reason = f"{type(error).__name__}: {error}".splitlines()[0]
                 failures.append(PluginFailure(point.name, package, reason))
         return models, tuple(failures)
@@ -94,7 +90,9 @@ class Registry:
         return tuple(sorted(name for name, entries in self._loaded[0].items() if len(entries) == 1))
 
     def find(self, name: str) -> Registered:
-        """Return one model and its package; a name with dots that nobody registered is an import path.
+        """Return one model and its package.
+
+        A name with dots that nobody registered is an import path, `path/to/file.py:function` a file.
 
         Raises:
             RegistryError: Two packages claim the name, or the plug-in of that name failed to import.
@@ -112,6 +110,10 @@ class Registry:
         for failure in self.failures:
             if failure.entry_point == name:
                 raise RegistryError(f"{failure}. Mend or uninstall that package; the other models work")
+        if is_file(name):
+            from mer_bench.models.given import file_model
+
+            return file_model(name)
         if "." in name.strip("."):
             from mer_bench.models.estimator import estimator_spec, package_of
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -9,6 +10,9 @@ from typing import Any, Literal
 from mer_bench.errors import UsageError
 from mer_bench.recipe import Recipe
 from mer_flow.work.settings import Settings
+
+#: Of a model: a part of the name of its run directories, so that nothing leads out of a folder.
+_NAME = re.compile(r"\w[\w.+-]{0,99}", re.ASCII)
 
 
 class Options(Settings):
@@ -76,6 +80,11 @@ class ModelSpec:
     pretraining: str = ""
 
     def __post_init__(self) -> None:
+        if not _NAME.fullmatch(self.name):
+            raise UsageError(
+                f"model {self.name!r}: a name has up to 100 letters, digits and '-', '_', '.', '+', and "
+                "begins with a letter or digit, as in my-model; run directories are called after it"
+            )
         named: dict[str, Mapping[str, Any]] = {"variant": self.variants}
         if self.kind == "network":
             named["recipe"] = self.recipes
@@ -104,3 +113,11 @@ class ModelSpec:
         """Return the inputs that a variant reads under a recipe (the defaults unless given), best first."""
         of_variant = self.variant_views.get(variant or self.default_variant, self.views)
         return self.recipe_views.get(recipe or self.default_recipe, of_variant)
+
+
+@dataclass(frozen=True)
+class Registered:
+    """One model of the registry and the distribution that brings it, with its version."""
+
+    spec: ModelSpec
+    package: str

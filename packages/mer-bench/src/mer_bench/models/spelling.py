@@ -2,7 +2,8 @@
 
 `#label` behind it tells apart entries of one configuration file that differ in what their sections set.
 
-An import path, `package.module.Class` or `package.module:Class`, names an estimator.
+An import path, `package.module.Class` or `package.module:Class`, names an estimator, and
+`path/to/file.py:function` what makes a network or an estimator.
 """
 
 from __future__ import annotations
@@ -13,8 +14,9 @@ from dataclasses import dataclass
 from mer_bench.errors import UsageError
 
 _PART = r"[^:@/#\s]+"
+_FILE = r".+\.py:\w+"
 _SPELLING = re.compile(
-    rf"(?P<model>{_PART})(?::(?P<variant>{_PART}))?(?:@(?P<recipe>{_PART}))?"
+    rf"(?P<model>{_FILE}|{_PART})(?::(?P<variant>{_PART}))?(?:@(?P<recipe>{_PART}))?"
     rf"(?:/(?P<view>{_PART})(?::(?P<normalisation>{_PART}))?)?(?:#(?P<label>\S+))?"
 )
 
@@ -24,7 +26,7 @@ class Entry:
     """One model as asked for.
 
     Attributes:
-        model: Registry name.
+        model: Registry name, import path or file.
         variant: Its named option set; empty for the default.
         recipe: Its named recipe; empty for the default.
         view: What it reads, as in `whole-28`; empty for what it likes best.
@@ -49,6 +51,11 @@ class Entry:
         return f"{self.model}{variant}{recipe}{view}{label}"
 
 
+def is_file(model: str) -> bool:
+    """Return whether a model's name is `path/to/file.py:function`."""
+    return model.rpartition(":")[0].endswith(".py")
+
+
 def parse_entry(text: str) -> Entry:
     """Read one spelling; whether there is such a model is not looked at.
 
@@ -61,6 +68,8 @@ def parse_entry(text: str) -> Entry:
     'htnet@authors/whole-28:scaled'
     >>> str(parse_entry("sklearn.svm:SVC"))
     'sklearn.svm.SVC'
+    >>> parse_entry("my models/net.py:small@plain").model
+    'my models/net.py:small'
     """
     match = _SPELLING.fullmatch(text)
     if match is None:
@@ -69,6 +78,6 @@ def parse_entry(text: str) -> Entry:
             "as in ahmsa:tiny@lineage, with /VIEW:NORMALISATION behind it for an input"
         )
     found = match.groupdict(default="")
-    if "." in found["model"] and found["variant"]:
+    if "." in found["model"] and found["variant"] and not is_file(found["model"]):
         found["model"], found["variant"] = f"{found['model']}.{found['variant']}", ""
     return Entry(**found)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
@@ -18,6 +18,9 @@ from mer_bench.protocols.composite import MEGC2019
 from mer_bench.protocols.folds import Fold, FoldSet, Population, absent_class_note
 from mer_bench.protocols.inner import keep_subjects, reserve_inner
 from mer_flow.work.suggest import unknown
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
 
 
 @dataclass(frozen=True)
@@ -116,14 +119,48 @@ class Protocol:
             folds.append(Fold(name, train, np.flatnonzero(test_mask), inner))
         return FoldSet(self.name, samples, tuple(folds), self.covers, tuple(warnings))
 
-    def split(self, samples: Population) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Yield `(train, test)` of each fold in the order of `cut`, both int64 row indices."""
-        for fold in self.cut(samples).folds:
+    def split(
+        self, samples: object, y: ArrayLike | None = None, groups: ArrayLike | None = None
+    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Yield `(train, test)` of each fold in the order of `cut`, both int64 row indices.
+
+        Args:
+            samples: A Population; or whatever has a row per sample, as scikit-learn hands it over.
+            y: Then `(N,)`, classes.
+            groups: Then `(N,)` str, subjects with their database, as in `samm/006`.
+
+        Raises:
+            ProtocolError: They cannot be cut so, or belong to other databases than the protocol's.
+        """
+        for fold in self.cut(self._population(samples, y, groups)).folds:
             yield fold.train, fold.test
 
-    def get_n_splits(self, samples: Population) -> int:
-        """Return the number of folds."""
-        return len(self.cut(samples))
+    def get_n_splits(
+        self, samples: object = None, y: ArrayLike | None = None, groups: ArrayLike | None = None
+    ) -> int:
+        """Return the number of folds; arguments as of `split`."""
+        return len(self.cut(self._population(samples, y, groups)))
+
+    def _population(self, samples: object, y: ArrayLike | None, groups: ArrayLike | None) -> Population:
+        if isinstance(samples, Population):
+            return samples
+        if y is None or groups is None:
+            raise ProtocolError(
+                f"protocol '{self.name}' cuts by subject and class: give y and groups, the subjects with "
+                "their databases (as in 'samm/006')"
+            )
+        subjects = np.asarray(groups, str)
+        databases = np.array([subject.partition("/")[0] for subject in subjects])
+        wanted, found = self.databases(np.unique(databases)), sorted({*databases.tolist()})
+        if found != sorted(wanted):
+            raise ProtocolError(
+                f"protocol '{self.name}' reads {', '.join(wanted)}, but groups are subjects of "
+                f"{', '.join(found)}; select the rows of these databases"
+            )
+        classes, labels = np.unique(np.asarray(y), return_inverse=True)
+        ids = np.array([f"{row:09d}" for row in range(len(subjects))])
+        scheme = self.schemes[0] if self.schemes else ""
+        return Population(ids, subjects, databases, labels, tuple(map(str, classes)), scheme)
 
 
 def _leave_one_out(groups: np.ndarray, needs: str, remedy: str = "") -> Iterator[Cut]:

@@ -9,6 +9,7 @@ from typing import Any
 
 from mer_bench.report.tables import Row, Table
 from mer_bench.scores.summary import Figure
+from mer_flow.work.cells import safe_cell
 
 Columns = Sequence[tuple[str, str]]
 
@@ -65,7 +66,7 @@ def _fields(key: str) -> list[str]:
 
 
 def to_csv(tables: Sequence[Table]) -> str:
-    """Render tables as one CSV, every number in full."""
+    """Render tables as one CSV, every number in full; no text is a formula."""
     lead = ("table", "method", "selection", "leaks")
     keys = list(dict.fromkeys(key for table in tables for key, _ in table.columns if key not in lead))
     names = [*lead, *(name for key in keys for name in _fields(key))]
@@ -80,7 +81,7 @@ def to_csv(tables: Sequence[Table]) -> str:
                 value = row.values.get(key)
                 parts = (value.mean, value.sd) if isinstance(value, Figure) else value
                 record |= zip(_fields(key), parts if isinstance(parts, tuple) else (parts,), strict=False)
-            writer.writerow(record)
+            writer.writerow({key: safe_cell(value) for key, value in record.items()})
     return buffer.getvalue()
 
 

@@ -103,7 +103,7 @@ def derived_manifest(
         samples=first.samples,
         folds=_folds(members),
         derived=derived,
-    )
+    ).sealed()
 
 
 def _joined(texts: Iterable[str]) -> str:

@@ -25,10 +25,11 @@ import numpy as np
 
 from mer_bench.errors import RunError
 from mer_bench.protocols.folds import absent_class_note
-from mer_bench.runs.manifest import MANIFEST, RunManifest, read_manifest
+from mer_bench.runs.manifest import MANIFEST, RunManifest, grown, read_manifest
 from mer_bench.runs.part import Shard
 from mer_bench.training.result import FoldResult
 from mer_flow.work import lock
+from mer_flow.work.arrays import plain_array
 from mer_flow.work.errors import LockHeldError
 from mer_flow.work.files import write_whole
 
@@ -123,13 +124,13 @@ class RunDirectory:
         if (path / MANIFEST).exists():
             kept = cls(path).manifest
             _require_same(path, kept, manifest)
-            grown = kept.with_seeds(manifest.seeds)
+            seeds = kept.with_seeds(manifest.seeds).seeds
+            if seeds != kept.seeds:
+                write_atomically(path / MANIFEST, grown(path, seeds))
         elif any((path / "records").glob("*/*.npz")):
             raise RunError(f"{path} holds records but no {MANIFEST}; move it away or restore its manifest")
         else:
-            kept, grown = None, manifest
-        if grown != kept:
-            write_atomically(path / MANIFEST, grown.to_json())
+            write_atomically(path / MANIFEST, manifest.to_json())
         run = cls(path)
         run.versions = manifest.versions
         return run
@@ -159,6 +160,7 @@ class RunDirectory:
             "fold": result.fold,
             "seed": int(result.seed),
             "digest": self.manifest.digest,
+            "manifest": self.manifest.seal_digest,
             "seconds": float(result.seconds),
             "engine": result.engine,
             "device": result.device,
@@ -176,21 +178,24 @@ class RunDirectory:
         """Read one record; RunError names it where it is missing, damaged or of another run."""
         path, digest = self.record_path(seed, fold), self.manifest.digest
         try:
-            with np.load(path, allow_pickle=False) as file:
-                meta = json.loads(str(file["meta"]))
-                arrays = {name: file[name] for name in (*_ARRAYS, *{_MEMBERS} & {*file.files})}
+            meta, arrays = _read_record(path)
             found = meta["fold"], meta["seed"], meta["digest"]
             rest = {name: meta[name] for name in ("seconds", "engine", "device")}
             rest["decided"] = meta.get("decided", {})
             result = FoldResult(fold=fold, seed=seed, notes=tuple(meta["notes"]), **rest, **arrays)
         except FileNotFoundError:
             raise RunError(f"record of fold '{fold}', seed {seed} is missing: {path}") from None
-        except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
+        except Exception as error:  # a damaged archive, or a stranger's, may raise anything
             raise RunError(f"record {path} is damaged: {error}") from None
         if found != (fold, seed, digest):
             raise RunError(
                 f"record {path} is of fold '{found[0]}', seed {found[1]}, configuration {found[2][:12]}; "
                 f"expected fold '{fold}', seed {seed}, {digest[:12]}"
+            )
+        if meta.get("manifest", "") != self.manifest.seal_digest:
+            raise RunError(
+                f"record {path} was written under another {MANIFEST} than this run's, whose labels, "
+                "subjects, folds or settings are others. Restore the one that the record was written under"
             )
         self._check(result)
         return result
@@ -254,6 +259,24 @@ class RunDirectory:
         """Rename a damaged record, so that its fold is trained again; return where the evidence is."""
         path = self.record_path(seed, fold)
         return path.replace(path.with_name(f"{path.name}.damaged"))
+
+
+def _read_record(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Read a record's metadata and arrays in no more memory than its file has bytes.
+
+    Raises:
+        Exception: Of any kind, where it is damaged.
+    """
+    with zipfile.ZipFile(path) as archive:
+        members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
+        if {*members} - {_MEMBERS} != {"meta", *_ARRAYS}:
+            raise ValueError(f"it holds {', '.join(sorted(members))}")
+        found = {}
+        for name, info in members.items():
+            if info.compress_type != zipfile.ZIP_STORED:  # what is stored is no larger than the file
+                raise ValueError(f"{name} is compressed")
+            found[name] = plain_array(archive.read(info))  # whose checksum is compared first
+    return json.loads(str(found.pop("meta"))), found
 
 
 def runs_below(folder: Path) -> list[Path]:

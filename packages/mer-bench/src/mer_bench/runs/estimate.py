@@ -16,6 +16,7 @@ from mer_bench.runs.directory import RunDirectory
 from mer_bench.runs.manifest import MANIFEST
 from mer_bench.runs.train import Prepared, try_network
 from mer_flow.work.executor import usable_cores
+from mer_flow.work.plugins import contained
 
 if TYPE_CHECKING:
     from torch import nn
@@ -93,7 +94,7 @@ def timed_epoch(prepared: Prepared, epochs: int = 4) -> float | None:
             raise _Enough
 
     data = TrainingData(prepared.data.maps, prepared.data.population.labels)
-    with _one_thread(), suppress(Exception):
+    with _one_thread(), suppress(Exception), contained():
         train_fold(prepared.job, data, folds[len(folds) // 2], tell)
     return float(np.median(np.diff(ends))) if len(ends) > 1 else None
 
@@ -122,8 +123,9 @@ def estimate_seconds(prepared: Prepared, missing: int, rate: float) -> float | N
     if recipe is None or resolve_device(job.training.device) != "cpu":
         return None
     try:
-        network = try_network(job.spec, job.options, prepared.data)
-        flops = flops_per_sample(network, prepared.data.maps.shape[1:])
+        with contained():
+            network = try_network(job.spec, job.options, prepared.data)
+            flops = flops_per_sample(network, prepared.data.maps.shape[1:])
     except Exception:  # a stranger's network may run and not be counted; that is no reason to fail
         return None
     folds = prepared.folds.folds

@@ -1,4 +1,9 @@
-"""The manifest of a run: everything that decides its result, written before anything is trained."""
+"""The manifest of a run: everything that decides its result, written before anything is trained.
+
+Each part of it is sealed by its SHA-256, recomputed on reading, and every record names the seal of the
+manifest it was written under. So a changed label, subject, fold or setting is told by name, and a record of
+another run is refused. Seals find damage and slips; whoever rewrites all of a run's files can forge them.
+"""
 
 from __future__ import annotations
 
@@ -6,24 +11,33 @@ import hashlib
 import json
 import platform
 import subprocess
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+import numpy as np
+from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
 from mer_bench import __version__
-from mer_bench.errors import RunError, UsageError
+from mer_bench.errors import ProtocolError, RunError, UsageError
 from mer_bench.models.registry import Registered
 from mer_bench.protocols.composite import composite_deviations
-from mer_bench.protocols.folds import FoldSet
+from mer_bench.protocols.folds import Fold, FoldSet, Population
 from mer_bench.recipe import Recipe
 from mer_bench.runs.data import BenchData
 from mer_bench.settings import Request, Resolved, RunSettings, TrainingSettings
 
 MANIFEST = "manifest.json"
 SCHEMA_VERSION = 2
+#: A manifest of more bytes than this is none of ours: 500 subjects of 20 clips each, nested, make 200 MB.
+MOST_BYTES = 2**28
+#: What may change after a run began, and the seal itself.
+_UNSEALED = ("seeds", "seal")
+#: Columns of samples and of populations.
+PEOPLE = ("sample_ids", "subjects", "databases", "labels")
 
 
 class _Part(BaseModel):
@@ -59,8 +73,7 @@ class Identity(_Part):
 
     def digest(self) -> str:
         """Return the SHA-256, in hex, of all of it."""
-        text = json.dumps(self.model_dump(mode="json"), sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()
+        return _sha256(self.model_dump(mode="json"))
 
 
 class DefaultVariant(_Part):
@@ -71,12 +84,13 @@ class DefaultVariant(_Part):
 
 
 class Samples(_Part):
-    """Who the samples are, a row each."""
+    """Who the samples are, a row each, and what identifies their maps (`runs.data.input_digest`)."""
 
     sample_ids: tuple[str, ...]
     subjects: tuple[str, ...]
     databases: tuple[str, ...]
     labels: tuple[int, ...]
+    inputs: tuple[str, ...] = ()
 
 
 class FoldRows(_Part):
@@ -144,6 +158,7 @@ class RunManifest(_Part):
         deviations: How a composite differs from the official one.
         commit: Git commit of the source tree, with `+` where it had changes; empty outside a checkout.
         derived: The runs that it was made of, and how; None for a run that was trained.
+        seal: Part to its SHA-256, in hex; the columns of `samples` are parts of their own.
     """
 
     schema_version: int = SCHEMA_VERSION
@@ -178,6 +193,23 @@ class RunManifest(_Part):
     samples: Samples
     folds: tuple[FoldRows, ...]
     derived: Derived | None = None
+    seal: dict[str, str] = {}
+
+    @field_validator("seeds")
+    @classmethod
+    def _ascending(cls, seeds: tuple[int, ...]) -> tuple[int, ...]:
+        if not seeds or seeds[0] < 0 or any(a >= b for a, b in pairwise(seeds)):
+            raise ValueError(f"expected different seeds, ascending, none negative, got {list(seeds)}")
+        return seeds
+
+    @property
+    def seal_digest(self) -> str:
+        """What a record names: the SHA-256, in hex, of the seal; empty where there is none."""
+        return _sha256(self.seal) if self.seal else ""
+
+    def sealed(self) -> RunManifest:
+        """Return the same run with its seal."""
+        return self.model_copy(update={"seal": _seal(self.model_dump(mode="json"))})
 
     @property
     def is_choice(self) -> bool:
@@ -193,30 +225,79 @@ class RunManifest(_Part):
         """Return the run's directory below `out`."""
         return out / f"{self.model}-{self.protocol}-{self.digest[:12]}"
 
+    def fold_set(self, covers: bool = False) -> FoldSet:
+        """Return samples and folds, checked as new ones are.
+
+        Args:
+            covers: Whether every sample must be tested exactly once.
+
+        Raises:
+            ProtocolError: A subject is on two sides, or rows are not those of the samples.
+        """
+        rows = self.samples
+        columns = {name: np.array(getattr(rows, name), str) for name in PEOPLE[:3]}
+        labels = np.array(rows.labels, np.int64)
+        people = Population(**columns, labels=labels, classes=self.classes, scheme=self.identity.scheme)
+        folds = tuple(
+            Fold(f.name, *(np.array(side, np.int64) for side in (f.train, f.test, f.inner)))
+            for f in self.folds
+        )
+        return FoldSet(self.protocol, people, folds, covers, self.warnings)
+
     def with_seeds(self, seeds: tuple[int, ...]) -> RunManifest:
         """Return the same run with more seeds."""
         return self.model_copy(update={"seeds": tuple(sorted({*self.seeds, *seeds}))})
 
     def to_json(self) -> bytes:
         """Return the content of the file."""
-        content = self.model_dump(mode="json")
-        return (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode()
+        return _text(self.model_dump(mode="json"))
+
+
+def _text(content: Mapping[str, Any]) -> bytes:
+    return (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode()
+
+
+def grown(folder: Path, seeds: Sequence[int]) -> bytes:
+    """Return a manifest's file with other seeds, and all else as it is, whatever settings there are today."""
+    content = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    return _text({**content, "seeds": list(seeds)})
+
+
+def _sha256(content: Any) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _seal(content: Mapping[str, Any]) -> dict[str, str]:
+    """Return the digest of every part of a manifest's content that may not change."""
+    parts = {key: value for key, value in content.items() if key not in (*_UNSEALED, "samples")}
+    parts |= {f"samples.{column}": rows for column, rows in content["samples"].items()}
+    return {name: _sha256(part) for name, part in sorted(parts.items())}
 
 
 def read_manifest(folder: Path) -> RunManifest:
-    """Read a run directory's manifest; RunError where there is none, or it is unreadable or not whole."""
+    """Read a run directory's manifest.
+
+    Raises:
+        RunError: There is none, or it is unreadable, not whole, or changed since it was written.
+    """
     file = folder / MANIFEST
     try:
+        if (size := file.stat().st_size) > MOST_BYTES:
+            raise ValueError(f"it has {size:,} bytes, expected at most {MOST_BYTES:,}")
         content = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise RunError(f"{folder} is no run directory: it has no {MANIFEST}") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise RunError(f"{file} cannot be read: {error}") from None
     found = content.get("schema_version") if isinstance(content, dict) else None
     if found != SCHEMA_VERSION:
         raise RunError(f"{file} has schema version {found}, this mer-bench reads {SCHEMA_VERSION}")
     try:
-        return RunManifest(**content)
+        manifest = RunManifest(**content)
+        manifest.fold_set()
+        changed = _changed(content, manifest.seal)
+    except RecursionError as error:
+        raise RunError(f"{file} cannot be read: {error}") from None
     except ValidationError as error:
         faults = [(".".join(map(str, fault["loc"])), fault) for fault in error.errors()]
         lacking = [key for key, fault in faults if fault["type"] == "missing"]
@@ -224,8 +305,22 @@ def read_manifest(folder: Path) -> RunManifest:
             f"lacks {', '.join(lacking)}" if lacking else f"has a wrong {faults[0][0]}: {faults[0][1]['msg']}"
         )
         raise RunError(f"{file} {what}; it was not written whole by mer-bench") from None
-    except UsageError as error:
+    except (UsageError, ProtocolError) as error:
         raise RunError(f"{file}: {error}") from None
+    if changed:
+        raise RunError(
+            f"{file} was changed after it was written: its digests are not those of {', '.join(changed)}. "
+            "Restore the file from a copy, or move the run away and train it anew"
+        )
+    return manifest
+
+
+def _changed(content: Mapping[str, Any], seal: Mapping[str, str]) -> list[str]:
+    """Return the parts of a manifest that are not what they were when the run began."""
+    found = _seal(content)
+    changed = [name for name in sorted({*found, *seal}) if seal and found.get(name) != seal.get(name)]
+    same = _sha256(content["identity"]) == content["digest"]
+    return changed if same or "identity" in changed or "digest" in changed else [*changed, "identity"]
 
 
 def build_manifest(
@@ -250,6 +345,7 @@ def build_manifest(
         data=data.digest(),
         folds=folds.digest(),
     )
+    people = {name: getattr(population, name).tolist() for name in PEOPLE}
     of_spec = ("title", "citation", "exactness", "filled_in", "selects_on_test")
     return RunManifest(
         **{name: getattr(spec, name) for name in of_spec},
@@ -276,12 +372,12 @@ def build_manifest(
         versions=versions(registered.package),
         commit=source_commit(),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
-        samples=Samples(**{name: getattr(population, name).tolist() for name in Samples.model_fields}),
+        samples=Samples(**people, inputs=data.inputs()),
         folds=tuple(
             FoldRows(name=f.name, train=f.train.tolist(), test=f.test.tolist(), inner=f.inner.tolist())
             for f in folds.folds
         ),
-    )
+    ).sealed()
 
 
 def _plain(values: dict[str, Any]) -> dict[str, Any]:

@@ -25,10 +25,10 @@ class Shard:
     @classmethod
     def parse(cls, text: str) -> Self:
         """Read `3/16`; UsageError where it is something else."""
-        found = re.fullmatch(r"(\d+)/(\d+)", text.strip())
+        found = re.fullmatch(r"(\d{1,9})/(\d{1,9})", text.strip())
         number, count = map(int, found.groups()) if found else (0, 0)
         if not 1 <= number <= count:
-            raise UsageError(f"--shard {text}: expected NUMBER/COUNT from 1/COUNT on, as in 3/16")
+            raise UsageError(f"--shard {text[:60]}: expected NUMBER/COUNT from 1/COUNT on, as in 3/16")
         return cls(number, count)
 
     def __str__(self) -> str:

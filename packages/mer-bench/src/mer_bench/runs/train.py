@@ -20,11 +20,15 @@ from mer_bench.runs.part import Part, Shard
 from mer_bench.settings import Request, Resolved, resolve
 from mer_bench.training.result import FoldResult
 from mer_flow.work.executor import local_executor, usable_cores
+from mer_flow.work.plugins import contained
 
 if TYPE_CHECKING:
     from torch import nn
 
     from mer_bench.training.job import Job
+
+#: Seconds that building a network and trying it once may take; of 115 million parameters it takes one.
+BUILD_LIMIT = 60.0
 
 #: Called with (fold-epochs done, their total) over every fold to be trained, of all seeds.
 OnProgress = Callable[[int, int], None]
@@ -105,7 +109,7 @@ def try_model(job: Job, data: BenchData) -> nn.Module | None:
 
     Raises:
         UsageError: The training cannot be met, the model cannot be built with these options or read maps of
-            this shape, or the recipe asks for what it does not have.
+            this shape, it is the same at every call, or the recipe asks for what it does not have.
     """
     from mer_bench.training.folds import check_job
 
@@ -119,6 +123,12 @@ def try_model(job: Job, data: BenchData) -> nn.Module | None:
     from mer_bench.training.optim import check_layer_depths
 
     network = try_network(job.spec, job.options, data)
+    again = try_network(job.spec, job.options, data)
+    if {*map(id, network.parameters())} & {*map(id, again.parameters())}:
+        raise UsageError(
+            f"model '{job.spec.name}' gives the same weights at every call, and would carry them from fold "
+            "to fold; make every layer anew inside the function"
+        )
     check_layer_depths(network, job.recipe)
     meet_recipe(network, job.recipe)
     return network
@@ -137,7 +147,7 @@ def try_network(spec: ModelSpec, options: Mapping[str, Any], data: BenchData) ->
     error: Exception | None = None
     for device in ("meta", "cpu"):
         try:
-            with torch.device(device), torch.random.fork_rng(devices=[]):
+            with contained(BUILD_LIMIT), torch.device(device), torch.random.fork_rng(devices=[]):
                 network = spec.build(
                     num_classes=data.num_classes, in_channels=channels, map_size=height, **options
                 )
@@ -153,7 +163,8 @@ def try_network(spec: ModelSpec, options: Mapping[str, Any], data: BenchData) ->
             )
         tried: nn.Module = network
         return tried
-    raise UsageError(f"{what} of shape {data.maps.shape[1:]} cannot be built or run: {error}") from error
+    said = str(error).partition("\n")[0]  # torch adds the frames of its own code
+    raise UsageError(f"{what} of shape {data.maps.shape[1:]} cannot be built or run: {said}") from error
 
 
 @dataclass

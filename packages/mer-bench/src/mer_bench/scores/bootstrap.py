@@ -6,7 +6,8 @@ carries a confusion matrix per seed, and a resample is a weight per subject.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import functools
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -43,11 +44,11 @@ def _chunks(draws: int) -> Iterator[int]:
         yield min(_CHUNK, draws - start)
 
 
-def _resamples(subjects: int, draws: int, seed: int) -> Iterator[np.ndarray]:
-    """Yield `(B, S)` int: how often each subject is drawn, with replacement."""
-    rng = np.random.default_rng(seed)
-    for size in _chunks(draws):
-        yield rng.multinomial(subjects, np.full(subjects, 1 / subjects), size=size)
+@functools.lru_cache(maxsize=8)  # a table draws the same ones for every figure
+def _resamples(subjects: int, draws: int, seed: int) -> tuple[np.ndarray, ...]:
+    """Return `(B, S)` int of each chunk: how often each subject is drawn, with replacement."""
+    rng, even = np.random.default_rng(seed), np.full(subjects, 1 / subjects)
+    return tuple(rng.multinomial(subjects, even, size=size) for size in _chunks(draws))
 
 
 def _pooled(confusions: np.ndarray, weights: np.ndarray) -> np.ndarray:
@@ -92,13 +93,58 @@ class PairedTest:
     p_value: float
 
 
-def paired_test(
-    metric: Metric, a: np.ndarray, b: np.ndarray, *, draws: int = 10000, seed: int = 0
-) -> PairedTest:
-    """Test whether two runs differ, subject by subject.
+class PairedTests:
+    """Paired tests between any two of several runs on the same subjects; what they share is drawn once.
 
     The permutation test exchanges the two runs' predictions for a random half of the subjects (all seeds of a
     subject together); `p = (1 + exchanges at least as extreme) / (1 + draws)`.
+
+    Args:
+        confusions: Run to `(K, S, C, C)`, from `subject_confusions`; the same subjects for all.
+        draws: Resamples of the bootstrap, and exchanges of the permutation test.
+        seed: Decides both.
+    """
+
+    def __init__(self, confusions: Mapping[str, np.ndarray], *, draws: int = 10000, seed: int = 0):
+        subjects = next(iter(confusions.values())).shape[1]
+        weights = np.concatenate(_resamples(subjects, draws, seed))
+        rng = np.random.default_rng([seed, 1])
+        kept = np.concatenate([rng.integers(0, 2, size=(size, subjects)) for size in _chunks(draws)])
+        self._draws = draws
+        self._totals = {name: each.sum(1) for name, each in confusions.items()}
+        self._resampled = {name: _pooled(each, weights) for name, each in confusions.items()}
+        self._kept = {name: _pooled(each, kept) for name, each in confusions.items()}
+
+    def test(
+        self, metric: Metric, a: str, b: str, seeds: tuple[Sequence[int], Sequence[int]] | None = None
+    ) -> PairedTest:
+        """Test whether run A and run B differ.
+
+        Args:
+            metric: From `(..., C, C)` confusion matrices to `(...)`.
+            a: One run.
+            b: The other.
+            seeds: Rows of A's seeds and of B's that are compared; all by default.
+        """
+        mine, other = ([*rows] for rows in seeds) if seeds else (slice(None), slice(None))
+
+        def difference(one: np.ndarray, two: np.ndarray) -> np.ndarray:
+            return metric(one).mean(-1) - metric(two).mean(-1)
+
+        totals = self._totals[a][mine], self._totals[b][other]
+        observed = float(difference(*totals))
+        differences = difference(self._resampled[a][:, mine], self._resampled[b][:, other])
+        first = self._kept[a][:, mine] + totals[1] - self._kept[b][:, other]
+        exchanged = difference(first, totals[0] + totals[1] - first)
+        extreme = int((np.abs(exchanged) >= abs(observed) - 1e-12).sum())
+        low, high = np.quantile(differences, _ENDS)
+        return PairedTest(observed, float(low), float(high), (1 + extreme) / (1 + self._draws))
+
+
+def paired_test(
+    metric: Metric, a: np.ndarray, b: np.ndarray, *, draws: int = 10000, seed: int = 0
+) -> PairedTest:
+    """Test whether two runs differ, subject by subject, as `PairedTests` does.
 
     Args:
         metric: From `(..., C, C)` confusion matrices to `(...)`.
@@ -107,26 +153,7 @@ def paired_test(
         draws: Resamples of the bootstrap, and exchanges of the permutation test.
         seed: Decides both.
     """
-
-    def difference(one: np.ndarray, other: np.ndarray) -> np.ndarray:
-        return metric(one).mean(-1) - metric(other).mean(-1)
-
-    subjects, rng = a.shape[1], np.random.default_rng([seed, 1])
-    observed = float(difference(a.sum(1), b.sum(1)))
-    differences = np.concatenate(
-        [
-            difference(_pooled(a, weights), _pooled(b, weights))
-            for weights in _resamples(subjects, draws, seed)
-        ]
-    )
-    extreme = 0
-    for size in _chunks(draws):
-        keep = rng.integers(0, 2, size=(size, subjects))
-        first = _pooled(a, keep) + _pooled(b, 1 - keep)
-        exchanged = difference(first, (a + b).sum(1) - first)
-        extreme += int((np.abs(exchanged) >= abs(observed) - 1e-12).sum())
-    low, high = np.quantile(differences, _ENDS)
-    return PairedTest(observed, float(low), float(high), (1 + extreme) / (1 + draws))
+    return PairedTests({"a": a, "b": b}, draws=draws, seed=seed).test(metric, "a", "b")
 
 
 def mcnemar(labels: np.ndarray, a: np.ndarray, b: np.ndarray) -> tuple[int, int, float]:

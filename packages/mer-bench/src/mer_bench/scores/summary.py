@@ -258,7 +258,13 @@ def summarise(run: RunDirectory, seeds: Sequence[int] | None = None, draws: int 
         seeds: Seeds to summarise; all by default.
         draws: Resamples of the bootstrap.
     """
-    records = complete_records(run, seeds)
+    return summarise_records(run, complete_records(run, seeds), draws)
+
+
+def summarise_records(
+    run: RunDirectory, records: dict[int, list[FoldResult]], draws: int = 2000
+) -> RunSummary:
+    """Compute every figure from a run's records by seed, as `complete_records` reads them."""
     labels = run.column("labels")
     every = [record for folds in records.values() for record in folds]
     tail = run.manifest.settings.tail_epochs
@@ -341,7 +347,28 @@ def _pool_summaries(run: RunDirectory, picked: Sequence[Selected], draws: int) -
     index = picked[0].index
     labels, subjects, databases = (run.column(name)[index] for name in ("labels", "subjects", "databases"))
     predicted = np.stack([one.predicted for one in picked])
-    classes, found = len(run.manifest.classes), {}
+    return pool_summaries(labels, predicted, subjects, databases, len(run.manifest.classes), draws)
+
+
+def pool_summaries(
+    labels: np.ndarray,
+    predicted: np.ndarray,
+    subjects: np.ndarray,
+    databases: np.ndarray,
+    classes: int,
+    draws: int = 2000,
+) -> dict[str, PoolSummary]:
+    """Score predictions pooled over folds, all of them and those of each database.
+
+    Args:
+        labels: `(N,)` int64, true classes.
+        predicted: `(K, N)` int64, predictions of K seeds.
+        subjects: `(N,)` str.
+        databases: `(N,)` str.
+        classes: Number of classes.
+        draws: Resamples of the bootstrap.
+    """
+    found = {}
     for name, mask in pools(databases).items():
         each = subject_confusions(labels[mask], predicted[:, mask], subjects[mask], classes)
         figures = {metric: _figure(function, each, draws) for metric, function in METRICS.items()}

@@ -18,6 +18,7 @@ from mer_bench.training.features import build_classifier
 from mer_bench.training.job import Job, TrainingData
 from mer_bench.training.recorder import Course, fold_result
 from mer_bench.training.result import FoldResult
+from mer_flow.work.plugins import contained
 
 _SMALLEST = 1e-12
 
@@ -39,11 +40,12 @@ def fit_fold(job: Job, data: TrainingData, fold: Fold) -> FoldResult:
     train_maps, train_labels = data.maps[fold.train], data.labels[fold.train]
     with _numpy_seed(job.seed_of(fold.name)):
         try:
-            classifier = build_classifier(job.spec, job.options, classes, data.shape)
-            classifier.fit(train_maps, train_labels)
-            train = _scores(classifier, train_maps, classes)
-            held_out = _scores(classifier, data.maps[fold.test], classes)
-            inner = _scores(classifier, data.maps[fold.inner], classes)
+            with contained():
+                classifier = build_classifier(job.spec, job.options, classes, data.shape)
+                classifier.fit(train_maps, train_labels)
+                train = _scores(classifier, train_maps, classes)
+                held_out = _scores(classifier, data.maps[fold.test], classes)
+                inner = _scores(classifier, data.maps[fold.inner], classes)
         except Exception as error:  # a plug-in may raise anything; the other folds go on
             raise TrainingError(
                 f"fold '{fold.name}': classifier '{job.spec.name}' with options {dict(job.options)} "

@@ -9,6 +9,7 @@ from mer_bench.errors import MerBenchError, TrainingError
 from mer_bench.recipe import Recipe
 from mer_bench.training.device import device_of
 from mer_bench.training.job import Job
+from mer_flow.work.plugins import contained
 
 
 class FoldFailures:
@@ -71,7 +72,8 @@ def named_failures(job: Job, fold: str, shape: tuple[int, ...]) -> Iterator[None
         TrainingError: In place of any error that is not ours.
     """
     try:
-        yield
+        with contained():
+            yield
     except MerBenchError:
         raise
     except Exception as error:  # a plug-in's network may raise anything; the other folds go on

@@ -16,6 +16,7 @@ import numpy as np
 
 from mer_bench.errors import MerBenchError, TrainingError, UsageError
 from mer_bench.models.spec import ModelSpec
+from mer_flow.work.plugins import contained
 from mer_flow.work.progress import PLAIN_INTERVAL, duration
 
 logger = logging.getLogger(__name__)
@@ -49,7 +50,8 @@ def classifier_features(
         TrainingError: Its `features` fails, or gives a sample other features after it has seen the rest.
     """
     try:
-        classifier = build_classifier(spec, options, num_classes, maps.shape[1:])
+        with contained():
+            classifier = build_classifier(spec, options, num_classes, maps.shape[1:])
     except MerBenchError:
         raise
     except Exception as error:  # a plug-in may raise anything
@@ -102,7 +104,8 @@ def try_classifier(
     """
     what = f"model '{spec.name}' with options {dict(options)} on maps {view} of shape {maps.shape[1:]}"
     try:
-        classifier = build_classifier(spec, options, num_classes, maps.shape[1:])
+        with contained():
+            classifier = build_classifier(spec, options, num_classes, maps.shape[1:])
         if hasattr(classifier, "features") and len(maps):
             _of_sample(classifier, spec, maps, 0, view)
     except UsageError:
@@ -115,7 +118,8 @@ def _of_sample(classifier: Any, spec: ModelSpec, maps: np.ndarray, index: int, v
     """Return `(D,)` float32, the features of one sample."""
     try:
         # A copy: nothing that it does to its sample may reach the run's data.
-        row = np.asarray(classifier.features(maps[index : index + 1].copy(), view), np.float32)
+        with contained():
+            row = np.asarray(classifier.features(maps[index : index + 1].copy(), view), np.float32)
     except MerBenchError:
         raise
     except Exception as error:  # a plug-in may raise anything

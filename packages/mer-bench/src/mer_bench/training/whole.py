@@ -59,13 +59,19 @@ def _train_for(job: Job, data: TrainingData) -> Trained:
     return replace(trained, network=trained.network.cpu())
 
 
-def train_whole(job: Job, data: TrainingData, on_epoch: Callable[[int, int], None] | None = None) -> Trained:
-    """Train one network on every sample, as a fold is trained.
+def train_whole(
+    job: Job,
+    data: TrainingData,
+    on_epoch: Callable[[int, int], None] | None = None,
+    fold: Fold | None = None,
+) -> Trained:
+    """Train one network on every sample, as a fold is trained, and hand it out.
 
     Args:
         job: The training; its model is a network.
         data: The samples.
         on_epoch: Called with (epochs done, their total).
+        fold: Train on its samples alone, with its seed: the network that a run scored and did not keep.
 
     Returns:
         The network of the last epoch.
@@ -77,7 +83,7 @@ def train_whole(job: Job, data: TrainingData, on_epoch: Callable[[int, int], Non
     recipe, classes = job.network_recipe, len(job.classes)
     check_data(data, classes, ())
     begin = time.perf_counter()
-    everything = Fold("all samples", np.arange(len(data.labels)), np.empty(0, np.int64))
+    everything = fold or Fold("all samples", np.arange(len(data.labels)), np.empty(0, np.int64))
     device, seed = device_of(job), job.seed_of(everything.name)
     with (
         torch_held(job),

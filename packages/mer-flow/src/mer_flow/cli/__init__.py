@@ -14,7 +14,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "samples": ("samples", "Read an annotation sheet alone: counts, corrections, dropped rows."),
     "build": ("build", "Turn a database's sheet and frames into flow in a store."),
     "info": ("info", "Show what a store holds."),
-    "show": ("show", "Draw contact sheets and colour-coded maps from a store."),
+    "show": ("show", "Draw contact sheets of a store, or a page to browse it."),
     "verify": ("verify", "Check every checksum, shape and value of a store."),
     "spot": ("spot", "Spot apex frames, or measure the spotters against a sheet."),
     "import": ("exchange", "Import other people's flow maps into a store."),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-from typing import Any
 
 import click
 
@@ -16,19 +15,9 @@ def databases_command(as_json: bool) -> None:
 
     Exit codes: 0 done, 1 one of them cannot be used (named), 2 usage.
     """
-    from mer_flow.databases.registry import DATABASES
-    from mer_flow.work.errors import UsageError
+    from mer_flow.databases.registry import describe_databases
 
-    listed: list[dict[str, Any]] = []
-    for name in DATABASES:
-        entry: dict[str, Any] = {"name": name, "package": DATABASES.packages(name)}
-        try:
-            database = DATABASES[name]
-            entry |= {"title": database.title, "fps": database.fps, "releases": list(database.releases)}
-            entry |= {"synthetic": bool(database.synthetic)}
-        except UsageError as error:
-            entry["error"] = str(error)
-        listed.append(entry)
+    listed = describe_databases()
     if as_json:
         click.echo(json.dumps(listed, indent=2))
     for entry in [] if as_json else listed:

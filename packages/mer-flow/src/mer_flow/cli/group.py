@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import io
 import sys
 from collections.abc import Mapping
 from typing import Any
@@ -17,7 +18,7 @@ class LazyGroup(click.Group):
     """A group that imports a command's module only when the command runs or shows its own help.
 
     Args:
-        package: The package of the command modules; module `x` of command `c` exports `c_command`.
+        package: The package of the command modules; module `x` of command `c-d` exports `c_d_command`.
         table: Command name -> (module, one-line help shown without importing it), in teaching order.
     """
 
@@ -35,7 +36,7 @@ class LazyGroup(click.Group):
         if cmd_name not in self.table:
             return None
         module = importlib.import_module(f"{self.package}.{self.table[cmd_name][0]}")
-        command: click.Command = getattr(module, f"{cmd_name}_command")
+        command: click.Command = getattr(module, f"{cmd_name.replace('-', '_')}_command")
         return command
 
     def resolve_command(
@@ -66,6 +67,9 @@ def run_command_line(
         errors: Errors that carry their whole message; others are faults and keep their trace.
         usage_errors: Those of them that exit with 2.
     """
+    for stream in (sys.stdout, sys.stderr):  # a path need not be UTF-8
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         # Outside standalone mode click returns the code of an `Exit` that a command raises.
         code = group.main(standalone_mode=False)
@@ -79,6 +83,10 @@ def run_command_line(
         where = f"{error.filename}: " if error.filename else ""
         remedy = "Check that the path exists, that you may use it and that the disk has room."
         click.echo(f"error: {where}{error.strerror or error}. {remedy}", err=True)
+        sys.exit(1)
+    except (MemoryError, RecursionError) as error:
+        what = "memory ran out" if isinstance(error, MemoryError) else "a value is nested too deeply"
+        click.echo(f"error: {what}. Give a smaller input; nothing recorded before is lost.", err=True)
         sys.exit(1)
     except errors as error:
         click.echo(f"error: {error}", err=True)

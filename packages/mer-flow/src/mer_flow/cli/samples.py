@@ -136,6 +136,7 @@ def summarise(reading: SheetReading, labelled: Labelled | None = None) -> dict[s
 
 def write_csv(reading: SheetReading, labelled: Labelled | None, path: Path) -> None:
     """Write the sample table as CSV; with a scheme, also each sample's class or why it has none."""
+    from mer_flow.work.cells import safe_cell
     from mer_flow.work.errors import UsageError
 
     frame = reading.table.to_frame()
@@ -145,7 +146,7 @@ def write_csv(reading: SheetReading, labelled: Labelled | None, path: Path) -> N
         frame["dropped"] = [labelled.dropped.get(i, "") for i in ids]
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        frame.to_csv(path, index=False)
+        frame.map(safe_cell).to_csv(path, index=False)
     except OSError as error:
         raise UsageError(f"cannot write {path}: {error.strerror}; give --csv a path you may write") from error
 

@@ -97,6 +97,7 @@ def spot_command(
 
 
 def _write_csv(rows: Sequence[SpottedSample], methods: Sequence[str], out: Path) -> None:
+    from mer_flow.work.cells import safe_cell
     from mer_flow.work.files import new_file
 
     with new_file(out, overwrite=True) as part, part.open("w", newline="", encoding="utf-8") as stream:
@@ -104,4 +105,5 @@ def _write_csv(rows: Sequence[SpottedSample], methods: Sequence[str], out: Path)
         writer.writerow(["sample_id", "onset", "apex", "offset", *methods, "failure"])
         for row in rows:
             found = [row.found.get(method, "") for method in methods]
-            writer.writerow([row.sample_id, row.onset, row.apex, row.offset, *found, row.failure])
+            cells = [row.sample_id, row.onset, row.apex, row.offset, *found, row.failure]
+            writer.writerow(map(safe_cell, cells))

@@ -38,9 +38,12 @@ from mer_flow.databases.sheets import (
     text,
     word,
 )
-from mer_flow.samples import UNKNOWN_FRAME, Sample, SampleTable
+from mer_flow.samples import UNKNOWN_FRAME, Sample, SampleTable, row_fault
 from mer_flow.work.errors import LayoutError, SheetError
 from mer_flow.work.suggest import unknown
+
+#: The licence of databases that are given out against a signed agreement.
+BY_AGREEMENT = "academic research, by signed agreement with its authors; not to be passed on"
 
 
 class Database(ABC):
@@ -50,6 +53,7 @@ class Database(ABC):
         name: As on the command line, and as its entry point is called.
         title: As a table prints it.
         fps: Frames per second.
+        licence: On what terms its frames, and what is made of them, may be used.
         has_apex: Whether its sheets give apexes.
         forms: Column forms that give samples, the most wanted first.
         refused: Column forms of the database that give none, and why.
@@ -62,6 +66,7 @@ class Database(ABC):
     name: ClassVar[str]
     title: ClassVar[str]
     fps: ClassVar[float]
+    licence: ClassVar[str] = "not stated by the package that reads it"
     has_apex: ClassVar[bool] = True
     forms: ClassVar[tuple[Form, ...]]
     refused: ClassVar[tuple[tuple[Form, str], ...]] = ()
@@ -271,7 +276,7 @@ class Database(ABC):
         objective = row.values.get("objective")
         if text(objective) and not objective_class(objective):
             notes.warn(f"{where}: '{text(objective)}' is no objective class (1 to 7, I to VII)")
-        return Sample(
+        sample = Sample(
             sample_id=f"{self.name}/{row.key}",
             database=self.name,
             subject=f"{self.name}/{row.subject}",
@@ -285,6 +290,9 @@ class Database(ABC):
             objective_class=objective_class(objective),
             fps=row.fps or self.fps,
         )
+        if fault := row_fault(sample):
+            raise ValueError(fault)
+        return sample
 
     def _interval(self, row: RawRow, where: str, notes: Notes) -> tuple[Interval, str]:
         """Return a row's frame numbers and emotion after the reviewed corrections, and the apex's source."""

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from mer_flow.databases.base import Database
+from mer_flow.databases.base import BY_AGREEMENT, Database
 from mer_flow.databases.frames import image_names, image_numbers
 from mer_flow.databases.layout import ClipFolder, walk
 from mer_flow.databases.reading import Notes, RawRow
@@ -46,6 +46,7 @@ class Casme2(Database):
     name = "casme2"
     title = "CASME II"
     fps = 200.0
+    licence = BY_AGREEMENT
     forms = (_CODING,)
     refused = (
         (_OBJECTIVE, "it has no frame numbers; give the coding sheet and leave this file next to it."),

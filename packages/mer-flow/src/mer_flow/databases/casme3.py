@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from mer_flow.databases.base import Database
+from mer_flow.databases.base import BY_AGREEMENT, Database
 from mer_flow.databases.frames import image_numbers
 from mer_flow.databases.layout import ClipFolder, subfolders, walk
 from mer_flow.databases.reading import Notes, RawRow
@@ -55,6 +55,7 @@ class Casme3(Database):
     name = "casme3"
     title = "CAS(ME)^3"
     fps = 30.0
+    licence = BY_AGREEMENT
     forms = (_JPG_INDEX, _AU_EMOTION)
     refused = (
         (_PART_C, "it counts frames by their order in a folder and has no apex; give a sheet of Part A."),

@@ -12,6 +12,8 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+from mer_flow.databases.limits import MOST_DEPTH, MOST_READS
+
 _TOKEN = re.compile(
     r"""\s*(?:
         (?P<number>\d+(?:\.\d*)?(?:[eE][+-]?\d+)?|\.\d+)(?![A-Za-z0-9_!])
@@ -82,22 +84,40 @@ class FormulaEvaluator:
     def __init__(self, lookup: Callable[[str, int, int], Any]):
         self._lookup = lookup
         self._open: set[tuple[str, int, int]] = set()
+        self._known: dict[tuple[str, int, int], float | UncomputableError] = {}
+        self._reads = 0
 
     def cell(self, sheet: str, row: int, column: int) -> Any:
         """Return the value of one cell, computing its formula if it has no stored value.
 
         Raises:
-            UncomputableError: The formula, or one it refers to, is not plain arithmetic.
+            UncomputableError: The formula, or one it refers to, is not plain arithmetic, or needs more than
+                `limits.MOST_DEPTH` others in a row or `limits.MOST_READS` cells.
         """
+        self._reads += 1
+        if self._reads > MOST_READS:
+            raise UncomputableError(f"its formulas read more than {MOST_READS} cells")
         value = self._lookup(sheet, row, column)
         if not (isinstance(value, str) and value.startswith("=")):
             return value
         key = (sheet, row, column)
+        if key not in self._known:
+            self._known[key] = self._first(key, value[1:].strip())
+        known = self._known[key]
+        if isinstance(known, UncomputableError):
+            raise UncomputableError(str(known))
+        return known
+
+    def _first(self, key: tuple[str, int, int], formula: str) -> float | UncomputableError:
         if key in self._open:
-            raise UncomputableError(f"circular reference at {sheet}!R{row}C{column}")
+            return UncomputableError(f"circular reference at {key[0]}!R{key[1]}C{key[2]}")
+        if len(self._open) >= MOST_DEPTH:
+            return UncomputableError(f"more than {MOST_DEPTH} formulas need each other in a row")
         self._open.add(key)
         try:
-            return self._compute(value[1:].strip(), sheet)
+            return self._compute(formula, key[0])
+        except UncomputableError as error:
+            return error
         finally:
             self._open.discard(key)
 
@@ -143,6 +163,10 @@ class FormulaEvaluator:
         column, row = column_number(token["column"]), int(token["row"])
         if not token["column2"]:
             return self._number(sheet, row, column)
+        if (abs(int(token["row2"]) - row) + 1) * (
+            abs(column_number(token["column2"]) - column) + 1
+        ) > MOST_READS:
+            raise UncomputableError(f"{token[0].strip()} has more than {MOST_READS} cells")
         rows, columns = sorted((row, int(token["row2"]))), sorted((column, column_number(token["column2"])))
         return [
             self._number(sheet, r, c)

@@ -5,15 +5,21 @@ from __future__ import annotations
 import io
 import os
 import re
+import warnings
 from bisect import bisect_left
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mer_flow.databases.layout import is_file
+from mer_flow.databases.limits import MOST_IMAGE_BYTES, MOST_PIXELS
 from mer_flow.work.errors import FrameError
 
 if TYPE_CHECKING:
     import numpy as np
+    from PIL import Image
 
 #: Suffixes of frame files, compared in lower case; everything else in a clip's folder is no frame.
 IMAGE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff"})
@@ -39,7 +45,7 @@ def frame_number(name: str) -> int | None:
 def image_names(folder: Path) -> list[str]:
     """Return the names of a folder's images, the shortest first, then by alphabet."""
     with os.scandir(folder) as entries:
-        names = [e.name for e in entries if not e.name.startswith(".") and e.is_file()]
+        names = [e.name for e in entries if not e.name.startswith(".") and is_file(e)]
     images = (name for name in names if Path(name).suffix.lower() in IMAGE_SUFFIXES)
     return sorted(images, key=lambda name: (len(name), name))
 
@@ -132,6 +138,24 @@ class FrameIndex:
         return self.numbers[bisect_left(self.numbers, first) : bisect_left(self.numbers, last + 1)]
 
 
+@contextmanager
+def opened(source: Path | io.BytesIO) -> Iterator[Image.Image]:
+    """Open an image whose pixels are still to be decoded; one with too many is a ValueError."""
+    from PIL import Image
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the limit here is lower
+        try:
+            image = Image.open(source)
+        except Image.DecompressionBombError as error:
+            raise ValueError(f"{error}; expected {MOST_PIXELS} at most") from error
+    with image:
+        if image.width * image.height > MOST_PIXELS:
+            size = f"{image.width}x{image.height} px"
+            raise ValueError(f"{size} would be decoded, expected {MOST_PIXELS} pixels at most")
+        yield image
+
+
 def read_frame(path: Path) -> np.ndarray:
     """Decode one frame, pixels as stored (no rotation by EXIF).
 
@@ -139,12 +163,16 @@ def read_frame(path: Path) -> np.ndarray:
         uint8 (H, W) of a grey image or (H, W, 3) RGB of a colour image.
 
     Raises:
-        FrameError: The file is missing, empty, truncated, no image, or deeper than eight bits.
+        FrameError: The file is missing, empty, truncated, no image, deeper than eight bits, or larger than
+            `mer_flow.databases.limits` says.
     """
     import numpy as np
-    from PIL import Image, UnidentifiedImageError
+    from PIL import UnidentifiedImageError
 
     try:
+        size = Path(path).stat().st_size
+        if size > MOST_IMAGE_BYTES:
+            raise FrameError(f"frame {path} has {size} bytes, expected {MOST_IMAGE_BYTES} at most: no frame")
         data = Path(path).read_bytes()
     except OSError as error:
         raise FrameError(
@@ -154,7 +182,7 @@ def read_frame(path: Path) -> np.ndarray:
         raise FrameError(f"frame {path} is empty (0 bytes); copy it again from the release")
     try:
         # Pillow refuses a truncated file; OpenCV would fill the missing rows with grey and say nothing.
-        with Image.open(io.BytesIO(data)) as image:
+        with opened(io.BytesIO(data)) as image:
             image.load()
             if image.mode.startswith(("I", "F")):
                 raise FrameError(

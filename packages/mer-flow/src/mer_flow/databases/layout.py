@@ -72,24 +72,44 @@ def walk(
     Yields:
         (folder, parts below the root, what `find` returned).
     """
-    level: list[tuple[Path, tuple[str, ...]]] = [(root, ())]
+    level: list[tuple[Path, tuple[str, ...], tuple[tuple[int, int], ...]]] = [(root, (), ())]
     for _ in range(_MAX_DEPTH):
-        deeper: list[tuple[Path, tuple[str, ...]]] = []
-        for folder, parts in level:
+        deeper: list[tuple[Path, tuple[str, ...], tuple[tuple[int, int], ...]]] = []
+        for folder, parts, above in level:
+            status = folder.stat()
+            own = (status.st_dev, status.st_ino)
+            if own in above:  # a link to a folder above itself
+                continue
             for name in subfolders(folder):
                 child, below = folder / name, (*parts, name)
                 if (found := find(below)) is not None:
                     yield child, below, found
                 else:
-                    deeper.append((child, below))
+                    deeper.append((child, below, (*above, own)))
         level = deeper
+
+
+def is_folder(entry: os.DirEntry[str]) -> bool:
+    """Whether an entry is a folder; a link that leads in a circle is none."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
+
+
+def is_file(entry: os.DirEntry[str]) -> bool:
+    """Whether an entry is a file; a link that leads in a circle is none."""
+    try:
+        return entry.is_file()
+    except OSError:
+        return False
 
 
 def subfolders(folder: Path) -> list[str]:
     """Return the names of a folder's subfolders in order; hidden ones and stray files are ignored."""
     try:
         with os.scandir(folder) as entries:
-            return sorted(e.name for e in entries if not e.name.startswith(".") and e.is_dir())
+            return sorted(e.name for e in entries if not e.name.startswith(".") and is_folder(e))
     except PermissionError as error:
         raise LayoutError(
             f"cannot read folder {folder}: {error.strerror}; give yourself read permission"

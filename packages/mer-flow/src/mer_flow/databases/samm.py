@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from mer_flow.databases.base import Database
+from mer_flow.databases.base import BY_AGREEMENT, Database
 from mer_flow.databases.layout import ClipFolder, walk
 from mer_flow.databases.reading import Notes
 from mer_flow.databases.sheets import LOST, Form, frame, text
@@ -42,6 +42,7 @@ class Samm(Database):
     name = "samm"
     title = "SAMM"
     fps = 200.0
+    licence = BY_AGREEMENT
     forms = (_MICRO,)
     refused = ((_LONG, "it has no emotions; give SAMM_Micro_FACS_Codes, the sheet of the cut clips."),)
     releases = ("raw", "cropped")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 import re
 import warnings
 import zipfile
@@ -13,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from mer_flow.databases.formulas import FormulaEvaluator, UncomputableError
+from mer_flow.databases.limits import check_archive, check_file, within
+from mer_flow.samples import MOST_FRAMES
 from mer_flow.work.errors import LayoutError, SheetError
 
 #: Texts that stand for "not known" in a frame column.
@@ -162,7 +165,7 @@ def frame(value: object) -> int | None:
         number = float(shown)
     except ValueError:
         number = float("nan")
-    if not number.is_integer() or number < 0:
+    if not number.is_integer() or not 0 <= number <= MOST_FRAMES:
         raise ValueError(f"'{shown}' is not a frame number")
     return int(number)
 
@@ -197,13 +200,15 @@ def read_workbook(path: Path) -> tuple[Grid, ...]:
     Formulas give their stored values; plain arithmetic without one is recomputed.
 
     Raises:
-        SheetError: The file is missing, unreadable, truncated or no workbook.
+        SheetError: The file is missing, unreadable, truncated, no workbook, or beyond the limits of
+            `mer_flow.databases.limits`.
     """
     path = Path(path)
     if not path.is_file():
         what = "is a folder" if path.is_dir() else "does not exist"
         raise SheetError(f"annotation sheet {path} {what}; give the workbook itself with --sheet FILE")
     try:
+        check_file(path)
         # As a stream, since openpyxl refuses workbooks by their suffix.
         content = path.read_bytes()
         if content.startswith(b"PK"):
@@ -215,7 +220,8 @@ def read_workbook(path: Path) -> tuple[Grid, ...]:
                 f"annotation sheet {path} is neither a workbook (.xlsx, .xls) nor text; give the sheet itself"
             )
         lines = csv.reader(io.StringIO(content.decode("utf-8-sig"), newline=""))
-        return (Grid(path, path.stem, tuple(tuple(cell or None for cell in row) for row in lines)),)
+        rows = within(path, path.stem, ([cell or None for cell in row] for row in lines))
+        return (Grid(path, path.stem, tuple(rows)),)
     except SheetError:
         raise
     except Exception as error:  # the libraries raise their whole zoo on damaged files
@@ -227,20 +233,18 @@ def read_workbook(path: Path) -> tuple[Grid, ...]:
 
 
 def _read_xlsx(path: Path, content: bytes) -> tuple[Grid, ...]:
-    import openpyxl
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # openpyxl warns of extensions that hold no cell values
-        values = openpyxl.load_workbook(io.BytesIO(content), data_only=True)
-        formulas = openpyxl.load_workbook(io.BytesIO(content)) if _has_formulas(content) else None
-    stored = {sheet.title: list(sheet.iter_rows(values_only=True)) for sheet in values.worksheets}
+    check_archive(path, content)
+    stored = {
+        name: within(path, name, ((cell.value for cell in row) for row in rows))
+        for name, rows in _sheets(content, values=True)
+    }
     written: dict[str, dict[tuple[int, int], str]] = {name: {} for name in stored}
-    for sheet in formulas.worksheets if formulas is not None else ():
-        for row in sheet.iter_rows():
-            for cell in row:
+    for name, rows in _sheets(content, values=False) if _has_formulas(content) else ():
+        for row, cells in enumerate(itertools.islice(rows, len(stored[name])), start=1):
+            for column, cell in enumerate(cells, start=1):
                 formula = getattr(cell.value, "text", cell.value)  # an array formula wraps its text
-                if cell.data_type == "f" and isinstance(formula, str) and cell.row and cell.column:
-                    written[sheet.title][cell.row, cell.column] = formula
+                if cell.data_type == "f" and isinstance(formula, str):
+                    written[name][row, column] = formula
 
     def lookup(name: str, row: int, column: int) -> Any:
         if name not in stored:
@@ -250,8 +254,8 @@ def _read_xlsx(path: Path, content: bytes) -> tuple[Grid, ...]:
 
     evaluator = FormulaEvaluator(lookup)
     grids = []
-    for name, rows in stored.items():
-        filled = [list(row) for row in rows]
+    for name, kept in stored.items():
+        filled = [list(row) for row in kept]
         recomputed = 0
         for row_number, column in written[name]:
             if filled[row_number - 1][column - 1] is None:
@@ -264,6 +268,18 @@ def _read_xlsx(path: Path, content: bytes) -> tuple[Grid, ...]:
     return tuple(grids)
 
 
+def _sheets(content: bytes, values: bool) -> Iterator[tuple[str, Iterator[Sequence[Any]]]]:
+    """Yield name and rows of cells of every sheet, as a stream: nothing is kept of what a row leaves out."""
+    import openpyxl
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # openpyxl warns of extensions that hold no cell values
+        book = openpyxl.load_workbook(io.BytesIO(content), read_only=True, data_only=values)
+        for sheet in book.worksheets:
+            sheet.reset_dimensions()  # what a file says of its size may be wrong
+            yield sheet.title, sheet.iter_rows()
+
+
 def _has_formulas(content: bytes) -> bool:
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
         sheets = [n for n in archive.namelist() if n.startswith("xl/worksheets/") and n.endswith(".xml")]
@@ -274,18 +290,15 @@ def _read_xls(path: Path) -> tuple[Grid, ...]:
     import xlrd
 
     empty = (xlrd.XL_CELL_EMPTY, xlrd.XL_CELL_BLANK, xlrd.XL_CELL_ERROR)
-    with xlrd.open_workbook(str(path)) as book:
-        return tuple(
-            Grid(
-                path,
-                sheet.name,
-                tuple(
-                    tuple(None if cell.ctype in empty else cell.value for cell in sheet.row(i))
-                    for i in range(sheet.nrows)
-                ),
+    with xlrd.open_workbook(str(path), on_demand=True, ragged_rows=True) as book:
+        grids = []
+        for sheet in book.sheets():
+            rows = (
+                [None if cell.ctype in empty else cell.value for cell in sheet.row(i)]
+                for i in range(sheet.nrows)
             )
-            for sheet in book.sheets()
-        )
+            grids.append(Grid(path, sheet.name, tuple(within(path, sheet.name, rows))))
+        return tuple(grids)
 
 
 def _headers(grids: Sequence[Grid]) -> Iterator[tuple[Grid, int, dict[str, int]]]:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from mer_flow.databases.base import Database
+from mer_flow.databases.base import BY_AGREEMENT, Database
 from mer_flow.databases.completeness import load
 from mer_flow.databases.frames import image_names, image_numbers
 from mer_flow.databases.layout import ClipFolder, ClipLocator, walk
@@ -52,6 +52,7 @@ class Smic(Database):
     name = "smic"
     title = "SMIC"
     fps = 100.0
+    licence = BY_AGREEMENT
     has_apex = False
     forms = (_HS, _VIS)
     needed = ("subject", "filename", "onset", "offset", "emotion", "onset2", "offset2", "onset3", "offset3")

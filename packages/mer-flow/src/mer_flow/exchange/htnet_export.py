@@ -63,7 +63,7 @@ def export_htnet(
             f"{', '.join(data.classes)}. Use --scheme megc3, or `mer-flow export ststnet-loso`."
         )
     subjects = list(dict.fromkeys(map(bare_subject, samples)))
-    if all(subject.isdigit() for subject in subjects):
+    if all(subject.isdecimal() for subject in subjects):
         raise ExchangeError(
             f"HTNet's script reads the subject '{subjects[0]}' as the number {int(subjects[0])} where every "
             "subject of its list is a number, and then misses the maps; export another database too"

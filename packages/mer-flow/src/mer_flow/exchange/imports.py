@@ -8,10 +8,11 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mer_flow.samples import Sample, SampleTable
+from mer_flow.samples import Sample, SampleTable, row_fault
 
 if TYPE_CHECKING:
     from mer_flow.store.encode import EncodeOptions, SampleRecord
+    from mer_flow.store.schema import MapKind
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,9 +101,10 @@ def fill_store(
     `samples` are the rows of the source's whole table; what the store holds of them already is not read.
     """
     from mer_flow.store.encode import encode_sample
+    from mer_flow.store.schema import MapKind
     from mer_flow.store.writer import StoreWriter
 
-    whole = SampleTable(samples)
+    whole, kind = SampleTable(samples), MapKind.of(pipeline)
     with StoreWriter(summary.store, pipeline, options) as writer:
         for database in whole.databases:
             table = SampleTable(sample for sample in whole if sample.database == database)
@@ -110,7 +112,7 @@ def fill_store(
             kept = []
             for sample in table:
                 if sample.sample_id not in done:
-                    found = read(sample)
+                    found = _checked(read(sample), kind)
                     if isinstance(found, ImportProblem):
                         if found not in summary.problems:
                             summary.problems.append(found)
@@ -126,3 +128,14 @@ def fill_store(
             summary.subjects[database] = len({sample.subject for sample in kept})
             summary.classes.update(sample.emotion for sample in kept)
         writer.finish()
+
+
+def _checked(found: SampleRecord | ImportProblem, kind: MapKind) -> SampleRecord | ImportProblem:
+    """Return what was read, or the problem that its values are none that `mer-flow verify` would pass."""
+    from mer_flow.store.values import wrong_values
+
+    if isinstance(found, ImportProblem):
+        return found
+    where, remedy = found.sample.sample_id, "mend or export the map again; its unit may be another"
+    problems = [*filter(None, [row_fault(found.sample)]), *wrong_values({"flow": found.flow}, kind)]
+    return ImportProblem("value", where, problems[0], remedy, where) if problems else found

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mer_flow.labels import SCHEMES, megc_key, megc_sample_id
-from mer_flow.samples import UNKNOWN_FRAME, Sample
+from mer_flow.samples import UNKNOWN_FRAME, Sample, row_fault
 from mer_flow.work.errors import ExchangeError, UsageError
 
 #: Columns of a list, in order; the organisers' file has no header.
@@ -159,4 +159,7 @@ def _parse_row(line: int, cells: list[str], databases: Sequence[str]) -> ListRow
     words = {name: label for label, name in enumerate(MEGC_CLASSES)} | {"0": 0, "1": 1, "2": 2}
     if word not in words:
         raise UsageError(f"label '{cells[3]}', expected 0 (negative), 1 (positive) or 2 (surprise)")
-    return ListRow(line, listed_sample(database, subject, clip, words[word]), words[word])
+    sample = listed_sample(database, subject, clip, words[word])
+    if fault := row_fault(sample):
+        raise UsageError(fault)
+    return ListRow(line, sample, words[word])

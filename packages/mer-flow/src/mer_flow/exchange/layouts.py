@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mer_flow.databases.frames import opened
 from mer_flow.exchange.imports import ImportProblem
 from mer_flow.exchange.label_list import stem_key
 from mer_flow.work.errors import ExchangeError
@@ -134,7 +136,8 @@ def _scan_loso(scan: Scan, entries: list[Path], folds: list[Path]) -> None:
         status = path.stat()
         inode = status.st_dev, status.st_ino
         if inode not in digests:  # each is read once: hard-linked copies cost nothing
-            digests[inode] = hashlib.sha256(path.read_bytes()).hexdigest()
+            with path.open("rb") as stream:
+                digests[inode] = hashlib.file_digest(stream, "sha256").hexdigest()
         return digests[inode]
 
     for key, found in places.items():
@@ -156,7 +159,7 @@ def _places(folds: list[Path], scan: Scan) -> Iterator[FoundMap]:
                 scan.skip(part)
                 continue
             for label in sorted(part.iterdir()):
-                if not label.is_dir() or not label.name.isdigit():
+                if not label.is_dir() or not re.fullmatch(r"[0-9]{1,3}", label.name):
                     scan.skip(label)
                     continue
                 for path in sorted(label.iterdir()):
@@ -207,16 +210,14 @@ def read_map(path: Path, size: int) -> NDArray[np.uint8]:
         ExchangeError: The file is unreadable or truncated, or its size or mode is another.
     """
     import numpy as np
-    from PIL import Image
 
     try:
-        with Image.open(path) as image:
+        with opened(path) as image:
+            if image.mode != "RGB" or image.size != (size, size):
+                got = f"{image.width}x{image.height} px, mode {image.mode}"
+                raise ExchangeError(f"expected {size}x{size} px, mode RGB; got {got}")
             image.load()
-            mode, extent, pixels = image.mode, image.size, np.asarray(image)
+            pixels = np.asarray(image)
     except (OSError, SyntaxError, ValueError) as error:
         raise ExchangeError(f"cannot be decoded ({error})") from error
-    if mode != "RGB" or extent != (size, size):
-        raise ExchangeError(
-            f"expected {size}x{size} px, mode RGB; got {extent[0]}x{extent[1]} px, mode {mode}"
-        )
     return np.ascontiguousarray(pixels.transpose(2, 0, 1))

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import json
+import math
+import tokenize
 import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +17,7 @@ from numpy.typing import NDArray
 
 from mer_flow.exchange.imports import ImportProblem, ImportSummary, fill_store
 from mer_flow.exchange.selection import Selection
-from mer_flow.samples import COLUMNS, UNKNOWN_FRAME, Sample, SampleTable
+from mer_flow.samples import COLUMNS, MOST_FRAMES, UNKNOWN_FRAME, Sample, SampleTable, row_fault
 from mer_flow.store.encode import EncodeOptions, SampleRecord
 from mer_flow.store.reader import FlowStore
 from mer_flow.views import ViewName, parse_views
@@ -21,6 +25,8 @@ from mer_flow.work.errors import ExchangeError
 from mer_flow.work.files import new_file
 
 FORMAT_VERSION = 1
+#: Bytes that the arrays of an imported file may take.
+MOST_BYTES = 4 << 30
 #: What a file must hold to be imported; every other column of the sample table has a default.
 REQUIRED = ("maps", "database", "subject", "clip", "emotion", "view", "normalisation")
 #: Column -> its value where a file lacks it; texts are empty.
@@ -30,6 +36,13 @@ _DEFAULTS: dict[str, Any] = {
 }  # fmt: skip
 #: Normalisation of the file -> (values of the store, factor).
 _IMPORTABLE = {"raw": ("px", 1.0), "minmax-255": ("minmax-255", 1.0), "minmax": ("minmax-255", 255.0)}
+
+
+#: What reading a damaged or hostile archive may raise; NumPy parses headers as Python.
+_DAMAGE = (
+    *(OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError),
+    *(SyntaxError, tokenize.TokenError, RecursionError, KeyError, TypeError),
+)
 
 
 def export_npz(
@@ -61,8 +74,10 @@ def export_npz(
         array = np.asarray(value)
         if array.dtype.kind in "OU":  # text of fixed width needs no pickle
             arrays[name] = np.array(array.tolist(), dtype=np.str_)
-    with new_file(out, overwrite) as part, part.open("wb") as stream:
-        np.savez_compressed(stream, **arrays)
+    packed = io.BytesIO()  # on a full disk NumPy would leave its archive half open
+    np.savez_compressed(packed, **arrays)
+    with new_file(out, overwrite) as part:
+        part.write_bytes(packed.getbuffer())
     return {
         "out": str(out),
         "samples": len(table),
@@ -98,12 +113,35 @@ def read_npz(path: Path) -> dict[str, NDArray[Any]]:
         with np.load(path, allow_pickle=False) as archive:
             if not isinstance(archive, np.lib.npyio.NpzFile):
                 raise ValueError("a single array, not an archive")
+            _refuse_claims(archive.zip)
             return {name: archive[name] for name in archive.files}
-    except (OSError, ValueError, zipfile.BadZipFile, EOFError) as error:
+    except MemoryError as error:
+        raise ExchangeError(
+            f"cannot read {path}: it does not fit into memory; export fewer samples"
+        ) from error
+    except _DAMAGE as error:
         raise ExchangeError(
             f"cannot read {path}: {error}. Expected an .npz archive of plain arrays, as `mer-flow export "
             "npz` writes (object arrays are refused: they can run code)."
         ) from error
+
+
+def _refuse_claims(archive: zipfile.ZipFile) -> None:
+    """Refuse an archive whose arrays would take more than `MOST_BYTES`, or more than their files hold."""
+    unpacked = sum(entry.file_size for entry in archive.infolist())
+    if unpacked > MOST_BYTES:
+        raise ValueError(f"it unpacks to {unpacked / 1e6:,.0f} MB, expected {MOST_BYTES / 1e6:,.0f} at most")
+    for entry in archive.infolist():
+        with archive.open(entry) as stream:
+            version = np.lib.format.read_magic(stream)
+            read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+            if version not in read:
+                raise ValueError(f"{entry.filename} follows version {version} of the format")
+            shape, _, dtype = read[version](stream)
+        if not dtype.hasobject and math.prod(shape) * dtype.itemsize > entry.file_size:
+            raise ValueError(
+                f"{entry.filename} claims the shape {shape}, its {entry.file_size} bytes hold less"
+            )
 
 
 def import_npz(path: Path, store: Path) -> ImportSummary:
@@ -122,6 +160,8 @@ def import_npz(path: Path, store: Path) -> ImportSummary:
     values, factor = _IMPORTABLE[str(arrays["normalisation"])]
     maps = arrays["maps"].astype(np.float32) * np.float32(factor)
     table = SampleTable(_sample(arrays, index) for index in range(len(maps)))
+    if bad := next(filter(None, map(row_fault, table)), ""):
+        raise ExchangeError(f"{path} cannot be imported: {bad}; mend its columns and export it again")
     place = {sample_id: index for index, sample_id in enumerate(table.sample_ids)}
 
     def read(sample: Sample) -> SampleRecord | ImportProblem:
@@ -159,9 +199,15 @@ def _check(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
             f"normalisation is '{normalisation}', expected one of {', '.join(_IMPORTABLE)} "
             "('scaled' maps are clipped: their pixels cannot be recovered)"
         )
-    wrong = [name for name in COLUMNS if name in arrays and arrays[name].shape != maps.shape[:1]]
+    columns = {name: arrays[name] for name in COLUMNS if name in arrays}
+    wrong = [name for name, column in columns.items() if column.shape != maps.shape[:1]]
     if wrong:
         faults.append(f"columns {wrong} do not have one entry per map")
+    for name, column in columns.items():
+        if name in _DEFAULTS and name != "apex_source":
+            numbers = column.dtype.kind in "fiu" and bool((np.abs(column) <= MOST_FRAMES).all())
+            if not numbers or (name != "fps" and bool((column % 1 != 0).any())):
+                faults.append(f"column {name} holds something else than numbers up to {MOST_FRAMES}")
     if faults:
         raise ExchangeError(f"{path} cannot be imported:\n  " + "\n  ".join(faults))
 
@@ -183,6 +229,6 @@ def _pipeline(arrays: Mapping[str, NDArray[Any]], size: int, values: str) -> dic
     if "pipeline" in arrays:
         try:
             origin["source_pipeline"] = json.loads(str(arrays["pipeline"]))
-        except ValueError:
+        except (ValueError, RecursionError):
             origin["source_pipeline"] = str(arrays["pipeline"])
     return {"map_kind": {"kind": "imported", "map_size": size, "values": values}, "import": origin}

@@ -66,11 +66,11 @@ def spot_apex(
     count = len(frames)
     if method == "midpoint" or count < 3:
         return min(count // 2, count - 1)
-    boxes = region_boxes(frames[0].shape[0], landmarks)
     if method == "difference":
+        boxes = region_boxes(frames[0].shape[0], landmarks)
         curve = _smooth(difference_curves(frames, boxes).mean(axis=1))
         return 1 + int(np.argmax(curve[1:]))
-    return divide_and_conquer(follow(flow_curves(frames, boxes, landmarks)))
+    return divide_and_conquer(movement_curve(frames, landmarks))
 
 
 def spot_clip(clip: ClipFrames, methods: Sequence[str], engine: Extractor, face: FoundFace) -> dict[str, int]:
@@ -115,6 +115,15 @@ def region_boxes(size: int, landmarks: np.ndarray | None = None) -> list[tuple[s
         left, top = (int(np.clip(round(c - half), 0, size - 4)) for c in (x, y))
         boxes.append((slice(top, top + int(2 * half)), slice(left, left + int(2 * half))))
     return boxes
+
+
+def movement_curve(frames: Sequence[np.ndarray], landmarks: np.ndarray | None = None) -> np.ndarray:
+    """Follow how far skin has moved since the onset, head motion removed.
+
+    Arguments as for `spot_apex`. Returns float64 (K,) px of the aligned face: the smoothed mean over the
+    regions that move most.
+    """
+    return follow(flow_curves(frames, region_boxes(frames[0].shape[0], landmarks), landmarks))
 
 
 def difference_curves(frames: Sequence[np.ndarray], boxes: list[tuple[slice, slice]]) -> np.ndarray:

@@ -25,6 +25,7 @@ from mer_flow.work.errors import SheetError, StoreMismatchError, UsageError
 from mer_flow.work.executor import LocalProcesses, run_all, usable_cores
 from mer_flow.work.progress import Progress, duration
 from mer_flow.work.settings import layered
+from mer_flow.work.suggest import unknown
 from mer_flow.work.where import Where
 
 #: Stages that count as kernels: decoding, face analysis, flow, head motion and strain, compression.
@@ -210,6 +211,43 @@ def build_store(
         writer.finish()
     summary.seconds = time.monotonic() - start
     return summary
+
+
+def build(
+    database: str,
+    root: Path | str | None = None,
+    store: Path | str = "flows.h5",
+    *,
+    sheet: Path | str | None = None,
+    settings: Mapping[str, Any] | None = None,
+    keep: Mapping[str, Any] | None = None,
+    **options: Any,
+) -> BuildSummary:
+    """Turn a database's sheet and frames into flow in a store, as `mer-flow build` does.
+
+    What is not said is done as in the store's first build. Progress goes to standard error.
+
+    Args:
+        database: Registered name, as in `samm`.
+        root: Its tree; None for the environment's or the config file's.
+        store: The HDF5 file to make or extend.
+        sheet: Annotation sheet; None to search for it in the tree.
+        settings: Parameters of the pipeline, as in `{"flow.tau": 0.2}`.
+        keep: What to keep besides flow: fields of `Keep`, as in `{"faces": True}`.
+        **options: Fields of `BuildOptions`, as in `workers=4`.
+
+    Raises:
+        UsageError: A setting or an option is unknown or wrong.
+        MerFlowError: As of `build_store`.
+    """
+    for name in options:
+        if name not in BuildOptions.__dataclass_fields__:
+            raise unknown("option of a build", name, BuildOptions.__dataclass_fields__)
+    tree, workbook = (Path(given) if given else None for given in (root, sheet))
+    source = Source(database, tree, workbook)
+    config, kept, _ = inherit(Path(store), layered(settings or {}), keep or {})
+    with Progress(f"build {database}") as progress:
+        return build_store(source, Path(store), config, kept, BuildOptions(**options), progress)
 
 
 def _extracted(

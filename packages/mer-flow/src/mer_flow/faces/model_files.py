@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from mer_flow.work.errors import MissingDependencyError, ModelFileError
-from mer_flow.work.files import new_file
+from mer_flow.work.files import new_file, write_whole
 from mer_flow.work.libraries import extra_command
 
 #: Environment variable naming a FaceLandmarker `.task` file that lies elsewhere than in the cache.
@@ -151,8 +151,9 @@ def verified_path(model: ModelFile) -> Path:
             return path
     check(model, path)
     # A cache that cannot be written only costs the check again.
-    with contextlib.suppress(OSError), new_file(stamp, overwrite=True) as part:
-        part.write_text(json.dumps(_fingerprint(model, path)), encoding="utf-8")
+    with contextlib.suppress(OSError):
+        stamp.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(stamp, json.dumps(_fingerprint(model, path)).encode())
     return path
 
 

@@ -18,7 +18,7 @@ import numpy as np
 from pydantic import Field
 
 from mer_flow.samples import Sample
-from mer_flow.store import schema
+from mer_flow.store import guard, schema
 from mer_flow.store.schema import CHUNKED, SMALL, explained
 from mer_flow.work.errors import StoreError
 from mer_flow.work.settings import Settings
@@ -147,9 +147,12 @@ def open_part(path: Path) -> h5py.File:
     """Open the arrays of a part: ingredient -> `(1, ...)`."""
     with _damaged(path), path.open("rb") as stream:
         read_head(stream)
-        return h5py.File(io.BytesIO(stream.read()), "r")
+        image = h5py.File(io.BytesIO(stream.read()), "r")
+        for name in image:
+            guard.check_array(image, name)
+        return image
 
 
 def _damaged(path: Path) -> AbstractContextManager[None]:
     remedy = "Delete it; the same command computes that sample again."
-    return explained(f"{path} is damaged ({{}}). {remedy}", OSError, ValueError)
+    return explained(f"{path} is damaged ({{}}). {remedy}", OSError, ValueError, StoreError, RecursionError)

@@ -6,8 +6,8 @@ import hashlib
 import json
 import operator
 import os
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -15,15 +15,13 @@ from typing import Any
 import h5py
 import numpy as np
 
-from mer_flow.samples import Sample, SampleTable
-from mer_flow.store import schema
+from mer_flow.samples import Sample, SampleTable, row_fault
+from mer_flow.store import guard, schema
 from mer_flow.store.encode import part_heads
+from mer_flow.store.guard import DAMAGE
 from mer_flow.store.schema import Failure, MapKind
 from mer_flow.work.errors import StoreError
 from mer_flow.work.suggest import unknown
-
-#: What reading a damaged file may raise, besides this package's own errors.
-DAMAGE = (OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeError)
 
 ROOT_ATTRIBUTES = ("schema_version", "created_with", "pipeline", "pipeline_hash")
 
@@ -54,6 +52,7 @@ class FlowStore:
         self._file: h5py.File | None = None
         self._owner = 0
         self._tables: dict[str, SampleTable] = {}
+        self._fitting: set[tuple[str, str]] = set()
 
     def __enter__(self) -> FlowStore:
         return self
@@ -94,8 +93,7 @@ class FlowStore:
     @property
     def builds(self) -> list[dict[str, str]]:
         """Library versions of each build that differed, the one that began the store first."""
-        further = json.loads(self._open().attrs.get("builds", "[]"))
-        return [self.pipeline.get("versions", {}), *further]
+        return [self.pipeline.get("versions", {}), *guard.read_builds(self._open().attrs)]
 
     @property
     def pipeline_hash(self) -> str:
@@ -122,7 +120,10 @@ class FlowStore:
         group = self.group(database)
         if database not in self._tables:
             with damage_explained(self.path, f"the samples of {database}"):
-                self._tables[database] = SampleTable(schema.read_table(group["samples"], Sample))
+                rows = schema.read_table(group["samples"], Sample)
+                if fault := next(filter(None, map(row_fault, rows)), ""):
+                    raise ValueError(fault)
+                self._tables[database] = SampleTable(rows)
         return self._tables[database]
 
     def table(self) -> SampleTable:
@@ -219,6 +220,15 @@ class FlowStore:
             self._file, self._owner = _open_checked(self.path), os.getpid()
         return self._file
 
+    def _dataset(self, database: str, what: str) -> h5py.Dataset:
+        """Return an ingredient whose shape and type fit the maps."""
+        dataset = self.group(database)[what]
+        if (database, what) not in self._fitting:
+            if expected := schema.misfit(what, dataset.shape[1:], str(dataset.dtype), self.map_size):
+                raise ValueError(f"each is {dataset.dtype} {dataset.shape[1:]}, expected {expected}")
+            self._fitting.add((database, what))
+        return dataset
+
     def _lacking(self, database: str, what: str) -> StoreError:
         imported = "its maps were imported; " if self.map_kind.kind == "imported" else ""
         return StoreError(
@@ -226,22 +236,20 @@ class FlowStore:
         )
 
     def _small(self, database: str, what: str) -> np.ndarray:
-        group = self.group(database)
-        if what in group:
+        if what in self.group(database):
             with damage_explained(self.path, f"{what} of {database}"):
-                return np.asarray(group[what][()])
+                return np.asarray(self._dataset(database, what)[()])
         if len(self.samples(database)) == 0:
             return np.empty((0, *schema.SMALL[what][0]), schema.SMALL[what][1])
         raise self._lacking(database, what)
 
     def _read(self, database: str, what: str, index: Index) -> np.ndarray:
-        group = self.group(database)
-        if what not in group:
+        if what not in self.group(database):
             if what == "flow" and not isinstance(index, int | np.integer):
                 return np.empty((0, 3, self.map_size, self.map_size), np.float16)
             raise self._lacking(database, what)
         with damage_explained(self.path, f"{what} of {database}"):
-            dataset = group[what]
+            dataset = self._dataset(database, what)
             if isinstance(index, slice) and index.step in (None, 1):
                 return np.asarray(dataset[index])
             count, shape = len(dataset), dataset.shape[1:]
@@ -258,6 +266,18 @@ class FlowStore:
             for at, row in enumerate(rows):
                 values[at] = dataset[row % count]
             return values
+
+
+def open_store(path: Path | str) -> FlowStore:
+    """Open a store for reading.
+
+    Args:
+        path: The HDF5 file.
+
+    Raises:
+        StoreError: The file is missing, is not a store, or is of another schema version.
+    """
+    return FlowStore(path)
 
 
 class FlowMaps:
@@ -309,18 +329,40 @@ def _open_checked(path: Path) -> h5py.File:
     remedy = "If it was one, it is damaged: delete it and build again."
     with schema.explained(f"{path} is {reason}; {expected}. {remedy}", OSError):
         file = h5py.File(path, "r", locking=False)
-    about = dict(file.attrs)
+    try:
+        _check(path, file)
+    except BaseException:
+        file.close()
+        raise
+    return file
+
+
+def _check(path: Path, file: h5py.File) -> None:
+    """Refuse a file of another schema, one whose root is damaged, and one made to harm its reader."""
+    with _refused(path):
+        about = guard.root_attributes(file, (*ROOT_ATTRIBUTES, "builds"))
     missing = [name for name in ROOT_ATTRIBUTES if name not in about]
-    if not missing and about["schema_version"] == schema.SCHEMA_VERSION:
-        return file
-    file.close()
     if missing:
         raise StoreError(f"{path} is an HDF5 file but not a flow store: it lacks the attributes {missing}.")
-    remedy = "upgrade mer-flow" if about["schema_version"] > schema.SCHEMA_VERSION else "build it again"
-    raise StoreError(
-        f"{path} follows schema {about['schema_version']} (written by {about['created_with']}), "
-        f"this mer-flow reads schema {schema.SCHEMA_VERSION}: {remedy}."
-    )
+    version = about["schema_version"]
+    if version != schema.SCHEMA_VERSION:
+        newer = isinstance(version, int | np.integer) and version > schema.SCHEMA_VERSION
+        raise StoreError(
+            f"{path} follows schema {version} (written by {about['created_with']}), this mer-flow reads "
+            f"schema {schema.SCHEMA_VERSION}: {'upgrade mer-flow' if newer else 'build it again'}."
+        )
+    with _refused(path):
+        guard.read_pipeline(about)
+        guard.read_builds(about)
+        guard.check_objects(file)
+
+
+@contextmanager
+def _refused(path: Path) -> Iterator[None]:
+    """Name the file that the guard refuses, or that is too damaged to be looked at."""
+    remedy = "It is damaged or was not written by mer-flow; delete it and build or fetch it again."
+    with schema.explained(f"{path} is refused: {{}}. {remedy}", StoreError, *DAMAGE):
+        yield
 
 
 def unfinished(store: Path) -> int:

@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 import h5py
-import numpy as np
 
-from mer_flow.samples import Sample
+from mer_flow.samples import Sample, row_fault
 from mer_flow.store import schema
-from mer_flow.store.reader import DAMAGE, FlowStore
+from mer_flow.store.guard import DAMAGE
+from mer_flow.store.reader import FlowStore
 from mer_flow.store.schema import SMALL, Failure, MapKind
+from mer_flow.store.values import wrong_values
 from mer_flow.work.errors import MerFlowError
-
-#: How far outside the map points may lie, as a share of its side: the crop may cut chin and brows.
-MARGINS = {"landmarks": 0.5, "regions": 0.0}
 
 _Read = TypeVar("_Read")
 
@@ -29,8 +27,7 @@ class Fault:
     """One thing that is wrong with a store.
 
     Attributes:
-        kind: `unreadable`, `schema`, `checksum`, `digest`, `shape`, `value`, `duplicate`, `reference` or
-            `pipeline`.
+        kind: `unreadable`, `schema`, `checksum`, `digest`, `shape`, `value`, `duplicate` or `reference`.
         where: Database and sample or dataset; empty for the file as a whole.
         message: What is wrong, expected against found.
     """
@@ -72,10 +69,7 @@ class _Check:
             return None
 
     def file(self, store: FlowStore) -> None:
-        pipeline, found = self.read("pipeline", "", lambda: store.pipeline), store.pipeline_hash
-        kind = self.read("pipeline", "", MapKind.of, pipeline) if pipeline else None
-        if pipeline and found != (expected := schema.pipeline_hash(pipeline)):
-            self.say("pipeline", "", f"pipeline_hash is {found}, the pipeline hashes to {expected}")
+        kind = store.map_kind
         seen: Counter[str] = Counter()
         for name in self.read("unreadable", "", lambda: store.databases) or ():
             group = self.read("unreadable", name, store.group, name)
@@ -85,8 +79,7 @@ class _Check:
             seen.update(sample.sample_id for sample in samples)
             self.rows(name, group, samples)
             digests = [self.text(name, group, column, len(samples)) for column in schema.TEXTS][-1]
-            if kind is not None:
-                self.arrays(group, kind, [sample.sample_id for sample in samples], digests)
+            self.arrays(group, kind, [sample.sample_id for sample in samples], digests)
         self.repeated(seen, "the sample_id")
 
     def repeated(self, counts: Counter[str], what: str) -> None:
@@ -98,9 +91,8 @@ class _Check:
         for sample in samples:
             if sample.database != database:
                 self.say("reference", sample.sample_id, f"of '{sample.database}', it lies in '{database}'")
-            if not all(text.startswith(f"{database}/") for text in (sample.sample_id, sample.subject)):
-                message = f"sample_id and subject '{sample.subject}' must begin with '{database}/'"
-                self.say("reference", sample.sample_id, message)
+            if fault := row_fault(replace(sample, database=database)):
+                self.say("reference", sample.sample_id, fault)
         ids = [sample.sample_id for sample in samples]
         if ids != sorted(ids, key=schema.sample_order):
             self.say("schema", database, "the samples are not in the store's order")
@@ -134,7 +126,7 @@ class _Check:
             usable = [(name, dataset) for name, dataset in held.items() if dataset is not None]
             read = [(n, self.read("checksum", sample_id, dataset.__getitem__, row)) for n, dataset in usable]
             arrays = {name: array for name, array in read if array is not None}
-            for message in _wrong_values(arrays, kind):
+            for message in wrong_values(arrays, kind):
                 self.say("value", sample_id, message)
             whole = digests and len(arrays) == len(present)
             if whole and schema.content_digest(arrays) != digests[row]:
@@ -156,29 +148,3 @@ class _Check:
 
 def _table(group: h5py.Group, name: str, kind: type[Any]) -> list[Any]:
     return schema.read_table(group[name], kind)
-
-
-def _wrong_values(arrays: dict[str, np.ndarray], kind: MapKind) -> Iterator[str]:
-    """Say what is wrong with one sample's values."""
-    side = kind.map_size
-    for name, array in arrays.items():
-        if array.dtype.kind != "f" or (name in SMALL and np.isnan(array).all()):
-            continue
-        finite = np.isfinite(array)
-        if not finite.all():
-            yield f"{int((~finite).sum())} {name} value(s) are not finite"
-        elif name == "flow" and kind.values == "minmax-255":
-            if array.min() < 0 or array.max() > 255:
-                yield f"values from {array.min():g} to {array.max():g}, expected 0 to 255"
-        elif name == "flow":
-            if (largest := float(np.abs(array[:2]).max())) > side:
-                yield f"a flow of {largest:.0f} px on a {side} px map"
-            if array[2].min() < 0:
-                yield f"a strain of {array[2].min():g}; a norm cannot be negative"
-        elif name in MARGINS:
-            margin = MARGINS[name] * side
-            outside = np.flatnonzero(((array < -margin) | (array > side + margin)).any(axis=1))
-            if outside.size:
-                what = schema.REGIONS[outside[0]] if name == "regions" else f"landmark {outside[0]}"
-                x, y = array[outside[0]]
-                yield f"{what} lies at ({x:.1f}, {y:.1f}), outside the {side} px map"

@@ -88,7 +88,7 @@ class StoreWriter:
         self.options = options or EncodeOptions()
         self.map_kind = schema.MapKind.of(pipeline)
         self.pipeline = dict(pipeline)
-        with schema.explained("the pipeline is not JSON: {}", TypeError, ValueError):
+        with schema.explained("the pipeline is not JSON: {}", TypeError, ValueError, RecursionError):
             canonical_json(pipeline)
         self._parts = schema.parts_folder(self.path)
         self._lock: ExitStack | None = None
@@ -159,7 +159,7 @@ class StoreWriter:
         """
         database = self._database_of(sample_id)
         stream = io.BytesIO(payload)
-        with schema.explained("not an encoded sample: {}", ValueError, KeyError):
+        with schema.explained("not an encoded sample: {}", ValueError, KeyError, RecursionError):
             head = read_head(stream)
             sample, types = head["sample"], head["types"]
         if (sample["sample_id"], sample["database"]) != (sample_id, database):
@@ -179,7 +179,9 @@ class StoreWriter:
         """
         database = self._database_of(sample_id)
         row, present = self._rows[database][sample_id], self._entries[database].get(sample_id)
-        failure = Failure(sample_id, stage, reason.replace("\0", ""), row)
+        # A path in it need not be UTF-8.
+        told = reason.replace("\0", "").encode("utf-8", "backslashreplace").decode()
+        failure = Failure(sample_id, stage, told, row)
         if isinstance(present, _Held) and present.row_digest == row:
             raise StoreError(f"{sample_id} is committed already; it cannot fail")
         if present != failure:
@@ -357,7 +359,7 @@ def _manifest(parts: Path) -> dict[str, Any] | None:
     if not path.exists():
         return None
     message = f"{path} is damaged ({{}}). Delete {parts} and build again."
-    with schema.explained(message, ValueError, TypeError):
+    with schema.explained(message, ValueError, TypeError, RecursionError):
         return dict(json.loads(path.read_text(encoding="utf-8")))
 
 

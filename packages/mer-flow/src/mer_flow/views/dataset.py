@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from mer_flow.store.reader import FlowStore
@@ -31,7 +32,7 @@ class FlowDataset(Dataset):
 
     def __init__(
         self,
-        store: FlowStore | str,
+        store: FlowStore | Path | str,
         view: str = "whole-28",
         normalisation: str = "scaled",
         *,

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mer_flow.labels import Labelled, apply_scheme, get_scheme
+from mer_flow.labels import Labelled, LabelScheme, apply_scheme, get_scheme
+from mer_flow.samples import SampleTable
 from mer_flow.store.reader import FlowStore
 from mer_flow.store.schema import provided_by
 from mer_flow.views.layouts import cut_view
@@ -21,8 +24,12 @@ from mer_flow.views.normalise import (
     normalise_scaled_maps,
 )
 from mer_flow.views.resample import area_resize
-from mer_flow.work.errors import UsageError, ViewError
+from mer_flow.work.errors import MissingDependencyError, UsageError, ViewError
 from mer_flow.work.suggest import unknown
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from torch.utils.data import TensorDataset
 
 #: Samples per step: bounds memory (224 px: 13 MB of flow) and keeps the matrix products in cache.
 BATCH = 32
@@ -43,6 +50,7 @@ class ViewData:
         subjects: (N,) str, unique across databases.
         databases: (N,) str.
         sample_ids: (N,) str.
+        samples: What the sheets say of each sample.
         view: Canonical name of the view.
         dropped: Reason -> number of samples without a class.
         source_digest: Digest of the store's content for these databases.
@@ -53,6 +61,7 @@ class ViewData:
     subjects: np.ndarray
     databases: np.ndarray
     sample_ids: np.ndarray
+    samples: SampleTable
     classes: tuple[str, ...]
     scheme: str
     view: str
@@ -63,11 +72,37 @@ class ViewData:
     def __len__(self) -> int:
         return len(self.labels)
 
+    def __repr__(self) -> str:
+        counts = np.bincount(self.labels, minlength=len(self.classes)).tolist()
+        classes = ", ".join(f"{name} {count}" for name, count in zip(self.classes, counts, strict=True))
+        return f"ViewData({self.view}:{self.normalisation}, maps {self.maps.shape}, {self.scheme}: {classes})"
+
+    def table(self) -> pd.DataFrame:
+        """Return the samples, a row each: the columns of the SampleTable, and `label`, the class's name."""
+        return self.samples.to_frame().assign(label=np.array(self.classes)[self.labels])
+
+    def dataset(self) -> TensorDataset:
+        """Return a torch Dataset of `(map (C, H, W) float32, label int64)`, which shares memory with `maps`.
+
+        Raises:
+            MissingDependencyError: PyTorch is absent.
+        """
+        try:
+            import torch
+            from torch.utils.data import TensorDataset
+        except ImportError as error:
+            raise MissingDependencyError(
+                f"ViewData.dataset needs torch ({error}): pip install 'mer-flow[torch]'; "
+                "maps and labels are numpy arrays without it"
+            ) from error
+        return TensorDataset(torch.from_numpy(self.maps), torch.from_numpy(self.labels))
+
 
 class ViewReader:
     """The labelled samples of a store, their maps read on request; picklable.
 
-    Arguments and faults are those of `read_view`, attributes those of `ViewData`.
+    Arguments and faults are those of `read_view`, attributes those of `ViewData`; a scheme that has no name
+    is given as it is.
 
     Attributes:
         parts: The parts of the view; one unless it is a combination.
@@ -75,20 +110,20 @@ class ViewReader:
 
     def __init__(
         self,
-        store: FlowStore | str,
+        store: FlowStore | Path | str,
         view: str = "whole-28",
         normalisation: str = "scaled",
         *,
-        scheme: str = "megc3",
+        scheme: str | LabelScheme = "megc3",
         databases: Sequence[str] | None = None,
     ):
         self.store = store if isinstance(store, FlowStore) else FlowStore(store)
         self.parts = parse_views(view)
         self.view = "+".join(map(str, self.parts))
         self.normalisation = normalisation
-        self.scheme = get_scheme(scheme).name
-        self.classes = get_scheme(scheme).classes
-        self.chosen = _choose(self.store, scheme, databases)
+        labels = scheme if isinstance(scheme, LabelScheme) else get_scheme(scheme)
+        self.scheme, self.classes = labels.name, labels.classes
+        self.chosen = _choose(self.store, labels, databases)
         lacking = missing_ingredient(self.store, view, normalisation, list(self.chosen))
         if lacking:
             raise ViewError(lacking)
@@ -101,7 +136,8 @@ class ViewReader:
         self.labels = np.array([label for *_, label in rows], dtype=np.int64)
         self.subjects = np.array([sample.subject for _, _, sample, _ in rows], dtype=str)
         self.databases = np.array([database for database, *_ in rows], dtype=str)
-        self.sample_ids = np.array([sample.sample_id for _, _, sample, _ in rows], dtype=str)
+        self.samples = SampleTable(sample for _, _, sample, _ in rows)
+        self.sample_ids = np.array(self.samples.sample_ids, dtype=str)
         reasons = (reason for labelled in self.chosen.values() for reason in labelled.dropped.values())
         self.dropped: dict[str, int] = dict(Counter(reasons))
         self._at = np.array([i for _, i, _, _ in rows], dtype=np.int64)
@@ -165,7 +201,7 @@ class ViewReader:
 
 
 def read_view(
-    store: FlowStore | str,
+    store: FlowStore | Path | str,
     view: str = "whole-28",
     normalisation: str = "scaled",
     *,
@@ -193,6 +229,7 @@ def read_view(
         subjects=reader.subjects,
         databases=reader.databases,
         sample_ids=reader.sample_ids,
+        samples=reader.samples,
         classes=reader.classes,
         scheme=reader.scheme,
         view=reader.view,
@@ -258,7 +295,7 @@ def _limits_of_imported(store: FlowStore, name: ViewName, normalisation: str) ->
     )
 
 
-def _choose(store: FlowStore, scheme: str, databases: Sequence[str] | None) -> dict[str, Labelled]:
+def _choose(store: FlowStore, scheme: LabelScheme, databases: Sequence[str] | None) -> dict[str, Labelled]:
     """Label the samples of the databases to read."""
     if isinstance(databases, str):
         raise UsageError(f"databases must be a list of names, got the text '{databases}'")
@@ -269,8 +306,8 @@ def _choose(store: FlowStore, scheme: str, databases: Sequence[str] | None) -> d
     if not any(item.labels for item in labelled.values()):
         held = ", ".join(f"{name} ({len(store.samples(name))} samples)" for name in asked) or "nothing"
         raise ViewError(
-            f"no sample of {store.path} has a class in '{scheme}', "
-            f"which is for {', '.join(get_scheme(scheme).databases)}; the store holds {held}. "
+            f"no sample of {store.path} has a class in '{scheme.name}', "
+            f"which is for {', '.join(scheme.databases)}; the store holds {held}. "
             "Choose another --scheme, or build one of those databases."
         )
     return labelled

@@ -300,7 +300,12 @@ class OnDask(Executor):
         """Hand the outcome of a Dask future on."""
         from distributed import KilledWorker
 
-        found = await remote._result(raiseit=False)
+        try:
+            found = await remote._result(raiseit=False)
+        except Exception as gone:  # the connection went while the result came; a future must never hang
+            if future.set_running_or_notify_cancel():
+                future.set_exception(TaskReturnedError(f"the result was lost on its way ({gone})"))
+            return
         if not future.set_running_or_notify_cancel():
             return
         if remote.status == "finished":

@@ -10,12 +10,14 @@ import functools
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, ProcessPoolExecutor, wait
 from contextlib import contextmanager
 from multiprocessing.context import SpawnContext, SpawnProcess
+from types import ModuleType
 from typing import Any, TypeVar
 
 from mer_flow.work.errors import WorkerError
@@ -237,10 +239,26 @@ class _Remembering(SpawnContext):
         self.ticks: Sequence[int] = self.RawArray("q", workers)
 
     def Process(self, *args: Any, **kwargs: Any) -> SpawnProcess:  # type: ignore[override]
-        process = SpawnProcess(*args, **kwargs)
+        process = _Worker(*args, **kwargs)
         process.name = f"worker {len(self.started) % len(self.ticks)}"
         self.started.append(process)
         return process
+
+
+class _Worker(SpawnProcess):
+    """A spawned process that does not run the script again which started it.
+
+    A script needs no `if __name__ == "__main__":` then. Tasks are functions of modules.
+    """
+
+    @staticmethod
+    def _Popen(process_obj: Any) -> Any:
+        main = sys.modules["__main__"]
+        sys.modules["__main__"] = ModuleType("__main__")
+        try:
+            return SpawnProcess._Popen(process_obj)
+        finally:
+            sys.modules["__main__"] = main
 
 
 def _begin(ticks: Any) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import importlib
 import json
+import os
 from importlib import metadata
 from typing import Any
 from urllib.parse import unquote, urlparse
@@ -61,6 +62,8 @@ def load_cv2() -> Any:
             f"{len(providers)} distributions provide cv2 and overwrite each other: "
             f"{named}; mend with: {CV2_MEND}"
         )
+    # Read once, before the first video: FFmpeg prints its own complaints otherwise.
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
     try:
         cv2 = importlib.import_module("cv2")
     except ImportError as error:

@@ -2,15 +2,74 @@
 
 from __future__ import annotations
 
+import signal
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from importlib.metadata import EntryPoint, entry_points
+from types import FrameType
 from typing import Generic, TypeVar
 
 from mer_flow.work.errors import UsageError
 from mer_flow.work.suggest import unknown
 
 _Thing = TypeVar("_Thing")
+
+#: Seconds that the import of a package may take; PyTorch from a cold disk takes half of it.
+IMPORT_LIMIT = 60.0
+
+
+class _OverdueError(BaseException):
+    """A stranger's code took too long; no `except Exception` of its own stops this."""
+
+
+@contextmanager
+def contained(seconds: float = 0.0) -> Iterator[None]:
+    """Run a stranger's code: what would end the program, as `sys.exit`, becomes an error like any other.
+
+    Ctrl-C stays what it is. Code that leaves by `os._exit`, or never gives the interpreter a turn, is beyond
+    it.
+
+    Args:
+        seconds: How long it may take, in the main thread of a system with alarms; 0 for as long as it likes.
+
+    Raises:
+        RuntimeError: The code raised what is no `Exception`, or took too long.
+
+    >>> with contained():
+    ...     raise SystemExit(0)
+    Traceback (most recent call last):
+    ...
+    RuntimeError: it raised SystemExit: 0
+    """
+    try:
+        with _alarm(seconds):
+            yield
+    except (Exception, KeyboardInterrupt, GeneratorExit):
+        raise
+    except BaseException as error:
+        kind = "" if isinstance(error, _OverdueError) else f"it raised {type(error).__name__}: "
+        raise RuntimeError(f"{kind}{error}") from error
+
+
+@contextmanager
+def _alarm(seconds: float) -> Iterator[None]:
+    here = threading.current_thread() is threading.main_thread() and hasattr(signal, "setitimer")
+    if not seconds or not here:
+        yield
+        return
+
+    def ring(number: int, frame: FrameType | None) -> None:
+        raise _OverdueError(f"it took longer than {seconds:g} s")
+
+    handler = signal.signal(signal.SIGALRM, ring)
+    others = signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, *others)
+        signal.signal(signal.SIGALRM, handler)
 
 
 class Plugins(Generic[_Thing]):
@@ -74,8 +133,9 @@ class Plugins(Generic[_Thing]):
                 f"uninstall one of them or rename its {self.what}"
             )
         try:
-            self._things[name] = self._make(name, points[0].load())
-        except (Exception, SystemExit) as error:  # a stranger's module may raise anything
+            with contained(IMPORT_LIMIT):
+                self._things[name] = self._make(name, points[0].load())
+        except Exception as error:  # a stranger's module may raise anything
             reason = f"{type(error).__name__}: {error}".splitlines()[0]
             raise UsageError(
                 f"{self.what} '{name}' of {self.packages(name)} cannot be used: {reason}. "

@@ -19,6 +19,9 @@ from mer_flow.work.suggest import unknown
 
 #: The bounds of a field, as pydantic names them.
 _BOUNDS = ("ge", "gt", "le", "lt")
+#: A configuration file of more bytes, or deeper tables and lists, is a mistake or an attack.
+MOST_TOML = 2**20
+MOST_LEVELS = 20
 
 
 class Settings(BaseModel):
@@ -154,6 +157,8 @@ def parse_sets(pairs: Iterable[str], error: type[Exception] = UsageError) -> dic
     for pair in pairs:
         key, sign, value = pair.partition("=")
         key = key.strip()
+        if key.count(".") > MOST_LEVELS:
+            raise error(f"--set: a key of {key.count('.')} dots; no setting lies deeper than {MOST_LEVELS}")
         if not sign or not key:
             raise error(f"--set {pair}: expected key=value, as in --set flow.tau=0.2")
         if key in found:
@@ -163,10 +168,27 @@ def parse_sets(pairs: Iterable[str], error: type[Exception] = UsageError) -> dic
 
 
 def read_toml(path: Path, error: type[Exception] = UsageError) -> dict[str, Any]:
-    """Read a configuration file; one that cannot be read, or is not TOML, raises `error`."""
+    """Read a configuration file; one that cannot be read, is too large or deep or no TOML raises `error`."""
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        with path.open("rb") as file:
+            raw = file.read(MOST_TOML + 1)
+        if len(raw) > MOST_TOML:
+            raise error(f"configuration {path} has more than {MOST_TOML:,} bytes")
+        content = tomllib.loads(raw.decode())
     except OSError as fault:
         raise error(f"configuration {path}: {fault.strerror or fault}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as fault:
         raise error(f"configuration {path} is not TOML: {fault}") from None
+    except RecursionError:
+        content = None
+    if content is None or not _within(content, MOST_LEVELS):
+        raise error(f"configuration {path} nests tables or lists deeper than {MOST_LEVELS}")
+    return content
+
+
+def _within(content: Any, levels: int) -> bool:
+    """Whether tables and lists lie no deeper in one another than so many levels."""
+    if not isinstance(content, (dict, list)):
+        return True
+    inner = content.values() if isinstance(content, dict) else content
+    return levels > 0 and all(_within(one, levels - 1) for one in inner)

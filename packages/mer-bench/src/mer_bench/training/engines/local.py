@@ -9,12 +9,10 @@ from __future__ import annotations
 import functools
 import multiprocessing
 import pickle
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import BrokenExecutor, Executor
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
@@ -30,6 +28,7 @@ from mer_bench.training.networks import OneNetwork
 from mer_bench.training.result import FoldResult
 from mer_flow.work.errors import WorkerError
 from mer_flow.work.executor import InThisProcess, run_all, tick
+from mer_flow.work.files import scratch_folder
 from mer_flow.work.malloc import keep_freed_memory
 
 # Folds that workers may die over, before the rest is given up.
@@ -119,9 +118,10 @@ def _shared(job: Job, data: TrainingData, executor: Executor) -> Iterator[_Share
     except Exception as error:  # pickle raises whatever a foreign object raises
         raise UsageError(
             f"model '{job.spec.name}' cannot be sent to another process ({error}); make its builder a "
-            "function of a module rather than a lambda or a local one, or train in this one: --workers 1"
+            "function of a module that refers to no open file, lock or lambda, or train in this process: "
+            "--workers 1 (workers=1)"
         ) from error
-    # What is of __main__ pickles, but the worker has another __main__, unless it can run the same script.
+    # What is of __main__ pickles, but the worker has another __main__.
     stranger = None
     if b"__main__" in sent:
         try:
@@ -131,11 +131,11 @@ def _shared(job: Job, data: TrainingData, executor: Executor) -> Iterator[_Share
     if stranger:
         raise UsageError(
             f"model '{job.spec.name}' is defined in a notebook or in __main__, where other processes do not "
-            f"find it ({stranger}); put it into a module (a .py file) and import it, or train in this "
-            "process: workers=1 in TrainingSettings, --workers 1"
+            f"find it ({stranger}); give the function itself to mer_bench.evaluate, put it into a module (a "
+            ".py file) and import it, or train in this process: workers=1 in TrainingSettings, --workers 1"
         )
-    with tempfile.TemporaryDirectory(prefix="mer-bench-", ignore_cleanup_errors=True) as folder:
-        path = Path(folder) / "maps.npy"
+    with scratch_folder("mer-bench") as folder:
+        path = folder / "maps.npy"
         try:
             np.save(path, np.ascontiguousarray(data.maps, dtype=np.float32))
         except OSError as error:

@@ -20,6 +20,7 @@ from mer_bench.training.graphs import Graphs, own_stream
 from mer_bench.training.job import Job, Sink, TrainingData
 from mer_bench.training.networks import StackedNetworks
 from mer_bench.training.result import FoldResult
+from mer_flow.work.plugins import contained
 
 logger = logging.getLogger(__name__)
 
@@ -34,7 +35,8 @@ def run_stacked(job: Job, data: TrainingData, folds: Sequence[Fold], sink: Sink)
     failures = FoldFailures()
     device = device_of(job)
     try:
-        limit = job.training.chunk or fold_capacity(job, data, max(len(fold.train) for fold in folds))
+        with contained():
+            limit = job.training.chunk or fold_capacity(job, data, max(len(fold.train) for fold in folds))
     except MerBenchError:
         raise
     except Exception as error:  # a plug-in's network may raise anything
@@ -80,7 +82,7 @@ def _train(
     """Train a chunk; return None where it is too large for the device."""
     device = device_of(job)
     try:
-        with own_stream(device):
+        with contained(), own_stream(device):
             graphs = Graphs(capture=device.type == "cuda")
             graphs.notes += notes
             seeds = [job.seed_of(fold.name) for fold in group]

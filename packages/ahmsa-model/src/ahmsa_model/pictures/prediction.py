@@ -31,25 +31,18 @@ def draw_prediction(prediction: Prediction) -> Image:
     """
     from PIL import Image, ImageDraw
 
-    from mer_flow.flow.noise import COLOUR_FLOOR, REFERENCE_SIZE, STRAIN_COLOUR_FLOOR, strongest
-    from mer_flow.pictures.colours import (
-        flow_to_colour,
-        nice_ceiling,
-        signed_to_colour,
-        unsigned_to_colour,
-    )
+    from mer_flow.flow.noise import COLOUR_FLOOR, REFERENCE_SIZE, STRAIN_COLOUR_FLOOR
+    from mer_flow.pictures.colours import nice_ceiling, signed_to_colour, unsigned_to_colour
     from mer_flow.views.normalise import FLOW_LIMIT, STRAIN_LIMIT
 
     extracted = prediction.extracted
-    flow, strain = extracted.flow[:2], extracted.flow[2]
-    # Percentiles: one bad pixel must not wash the picture out. Floors: noise must not look like motion.
-    side = extracted.flow.shape[-1]
-    fastest = nice_ceiling(max(strongest(flow), COLOUR_FLOOR) * side / REFERENCE_SIZE)
+    strain, side = extracted.flow[2], extracted.flow.shape[-1]
+    flow, fastest = flow_panel(extracted.flow)
     strained = nice_ceiling(max(float(np.percentile(strain, 99.5)), STRAIN_COLOUR_FLOOR))
     panels = [
         ("onset", _rgb(extracted.onset_face)),
         (f"apex ({prediction.apex_source})", _rgb(extracted.apex_face)),
-        (f"flow, full colour {fastest:g} px", flow_to_colour(flow, fastest)),
+        (f"flow, full colour {fastest:g} px", flow),
         (f"strain, 0 to {strained:g}", unsigned_to_colour(strain, strained)),
     ]
     signed = prediction.normalisation in ("raw", "scaled")
@@ -74,7 +67,7 @@ def draw_prediction(prediction: Prediction) -> Image:
         for column in range(4)
     ]
     for (title, pixels), (x, y) in zip(panels, places, strict=False):
-        draw.text((x, y), title, fill=INK, font=_font(13))
+        draw.text((x, y), title, fill=INK, font=font(13))
         canvas.paste(Image.fromarray(pixels).resize((PANEL, PANEL), Image.Resampling.NEAREST), (x, y + TITLE))
     x, y = places[1]
     for cx, cy in extracted.regions * (PANEL / side):
@@ -82,8 +75,18 @@ def draw_prediction(prediction: Prediction) -> Image:
         draw.line((x + cx, y + TITLE + cy - 4, x + cx, y + TITLE + cy + 4), fill=MARK, width=2)
     _draw_bars(draw, prediction, places[7])
     note = "; ".join(prediction.warnings) or "same pipeline as the training maps"
-    draw.text((GAP, height - GAP - TITLE // 2), note[:150], fill=INK, font=_font(12))
+    draw.text((GAP, height - GAP - TITLE // 2), note[:150], fill=INK, font=font(12))
     return canvas
+
+
+def flow_panel(flow: np.ndarray) -> tuple[np.ndarray, float]:
+    """Colour a flow, (3, S, S) px; return uint8 (S, S, 3), and the px that have full colour."""
+    from mer_flow.flow.noise import COLOUR_FLOOR, REFERENCE_SIZE, strongest
+    from mer_flow.pictures.colours import flow_to_colour, nice_ceiling
+
+    # A percentile: one bad pixel must not wash the picture out. A floor: noise must not look like motion.
+    full = nice_ceiling(max(strongest(flow), COLOUR_FLOOR) * flow.shape[-1] / REFERENCE_SIZE)
+    return flow_to_colour(flow[:2], full), full
 
 
 def save_picture(prediction: Prediction, path: Path | str) -> Path:
@@ -103,11 +106,11 @@ def save_picture(prediction: Prediction, path: Path | str) -> Path:
 
 def _draw_bars(draw: ImageDraw, prediction: Prediction, place: tuple[int, int]) -> None:
     x, y = place
-    draw.text((x, y), f"probability: {prediction.label}", fill=INK, font=_font(13))
+    draw.text((x, y), f"probability: {prediction.label}", fill=INK, font=font(13))
     step = PANEL / max(len(prediction.classes), 3)
     for i, (name, share) in enumerate(zip(prediction.classes, prediction.probabilities, strict=True)):
         top = y + TITLE + i * step
-        draw.text((x, top + 2), f"{name}  {share:.3f}", fill=INK, font=_font(13))
+        draw.text((x, top + 2), f"{name}  {share:.3f}", fill=INK, font=font(13))
         bar = (x, top + 22, x + PANEL, top + min(step - 6, 46))
         draw.rectangle(bar, fill=BAR_REST)
         draw.rectangle((bar[0], bar[1], x + PANEL * float(share), bar[3]), fill=BAR)
@@ -117,7 +120,8 @@ def _rgb(image: np.ndarray) -> np.ndarray:
     return np.repeat(image[..., None], 3, axis=-1) if image.ndim == 2 else image
 
 
-def _font(size: int):  # type: ignore[no-untyped-def]  # Pillow's own union of font types
+def font(size: int):  # type: ignore[no-untyped-def]  # Pillow's own union of font types
+    """Return Pillow's own font, so that a picture looks the same everywhere."""
     from PIL import ImageFont
 
     return ImageFont.load_default(size)

@@ -1,0 +1,1 @@
+"""What a prediction and an explanation look like, drawn with Pillow."""

@@ -1,0 +1,1 @@
+"""The bench from Python; `import mer_bench` offers its names."""

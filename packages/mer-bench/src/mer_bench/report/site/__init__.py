@@ -1,0 +1,1 @@
+"""The results as pages: leaderboard, a page per run, sample and subject; they open from the file system."""

@@ -1,0 +1,1 @@
+"""Weights that are kept: training on everything, checkpoints, prediction, export."""

@@ -1,0 +1,1 @@
+"""Pages that open from the file system: one look, one script, thumbnails, and the page of a store."""
