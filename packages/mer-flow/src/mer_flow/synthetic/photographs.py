@@ -76,7 +76,7 @@ def _hopper() -> np.ndarray:
     from matplotlib.cbook import get_sample_data
     from PIL import Image
 
-    with get_sample_data("grace_hopper.jpg") as file, Image.open(file) as picture:
+    with Image.open(str(get_sample_data("grace_hopper.jpg", asfileobj=False))) as picture:
         return np.asarray(picture.convert("RGB"))
 
 
@@ -93,6 +93,7 @@ def enlarged(number: int) -> np.ndarray:
     import cv2
 
     photograph = PHOTOGRAPHS[number]
-    size = {"fx": photograph.times, "fy": photograph.times, "interpolation": cv2.INTER_CUBIC}
-    large: np.ndarray = cv2.resize(photograph.load().astype(np.float32), None, **size)
-    return large + photograph.edges * (large - cv2.GaussianBlur(large, (0, 0), 1.5 * photograph.times))
+    k = photograph.times
+    large = cv2.resize(photograph.load().astype(np.float32), None, fx=k, fy=k, interpolation=cv2.INTER_CUBIC)
+    edges: np.ndarray = large - cv2.GaussianBlur(large, (0, 0), 1.5 * k)
+    return large + np.float32(photograph.edges) * edges
