@@ -29,7 +29,7 @@ $(STAMP): $(PROJECTS)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
 	$(PIP) '$(TORCH)'
-	$(PIP) -e 'packages/mer-flow[all,cluster]' -e 'packages/mer-bench[plots]' -e 'packages/ahmsa-model[predict,bench]' --group dev
+	$(PIP) -e 'packages/mer-flow[all,cluster]' -e 'packages/mer-bench[plots]' -e 'packages/ahmsa-model[predict,bench,explain]' --group dev
 	touch $@
 
 install: $(STAMP)
@@ -38,6 +38,9 @@ demo: $(STAMP)
 	$(BIN)/mer-flow demo --out $(DEMO)
 	$(BIN)/mer-bench run ahmsa --protocol cde --variant tiny --recipe quick --store $(DEMO)/flows.h5 --out $(DEMO)/runs
 	$(BIN)/mer-bench report $(DEMO)/runs --html $(DEMO)/site --store $(DEMO)/flows.h5
+	test -d $(DEMO)/ahmsa || $(BIN)/mer-bench fit ahmsa --variant tiny --recipe quick --store $(DEMO)/flows.h5 --out $(DEMO)/ahmsa
+	$(BIN)/ahmsa predict --checkpoint $(DEMO)/ahmsa --video "$$(ls -d $(DEMO)/casme2/*/sub01/*/ | head -n 1)" --fps 200 \
+		--picture $(DEMO)/clip.png --annotated $(DEMO)/clip.mp4
 
 test: $(STAMP)
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -q

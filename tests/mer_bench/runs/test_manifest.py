@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import zipfile
@@ -80,6 +81,21 @@ def test_layout_and_seeds_may_change(run: RunDirectory) -> None:
     rewrite(run, put("seeds", value=[4, 0]))
     with pytest.raises(RunError, match=r"a wrong seeds: .*ascending"):
         read_manifest(run.path)
+
+
+def test_a_run_from_before_a_setting_was_added_grows(run: RunDirectory, tmp_path: Path) -> None:
+    def without(content: dict[str, Any]) -> None:
+        del content["settings"]["train_subjects"]
+        content["seal"]["settings"] = hashlib.sha256(
+            json.dumps(content["settings"], sort_keys=True).encode()
+        ).hexdigest()
+
+    rewrite(run, without)
+    (run.path / "records").rename(tmp_path / "records")  # they are of another seal
+    before = json.loads((run.path / "manifest.json").read_text())
+    asked = run.manifest.with_seeds((3,))
+    assert RunDirectory.create_or_resume(tmp_path, asked).seeds == (0, 3)
+    assert json.loads((run.path / "manifest.json").read_text()) == before | {"seeds": [0, 3]}
 
 
 def test_a_record_of_another_manifest_is_refused(run: RunDirectory) -> None:

@@ -17,7 +17,7 @@ from mer_bench.models.registry import Registered, Registry
 from mer_bench.recipe import Recipe
 from mer_bench.training.network import build_network, fold_generators
 from mer_bench.weights.checkpoint import Checkpoint, Metadata, record_of
-from mer_bench.weights.export import export_model
+from mer_bench.weights.export import _sorted_median, export_model
 from mer_flow.work.errors import UsageError as FlowUsageError
 
 
@@ -94,10 +94,17 @@ def test_what_no_file_can_say_is_refused_and_leaves_none(build: Any, message: st
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("ending", ["pt2", "onnx"])
-@pytest.mark.parametrize("name", ["ahmsa:tiny", "htnet:small", "off-apexnet", "bdcnn", "sssnet"])
-def test_every_kind_of_network_can_be_exported(name: str, ending: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["ahmsa:tiny", "bdcnn:small"])
+def test_attention_and_operations_that_onnx_lacks_are_written(name: str, tmp_path: Path) -> None:
     pytest.importorskip("onnxscript", reason="needs mer-bench[export]")
     model, _, variant = name.partition(":")
-    found = export_model(kept(Registry().find(model), variant), tmp_path / f"net.{ending}")
-    assert found.difference < 1e-4 * max(1.0, found.size)
+    found = export_model(kept(Registry().find(model), variant), tmp_path / "net.onnx")
+    assert found.difference < 1e-5 * max(1.0, found.size)
+
+
+def test_the_median_of_a_sort_is_torchs() -> None:
+    x = torch.randn(3, 4, 10, generator=torch.Generator().manual_seed(0))
+    for dim in (-1, 1):
+        for keepdim in (False, True):
+            found, expected = _sorted_median(x, dim, keepdim), torch.median(x, dim, keepdim)
+            assert torch.equal(found[0], expected.values) and torch.equal(found[1], expected.indices)

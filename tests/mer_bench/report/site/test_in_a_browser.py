@@ -19,6 +19,7 @@ def pages_of(written: Written) -> list[str]:
     return few
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("which", ["small", "official"])
 def test_every_kind_of_page_is_sound(which: str, request: pytest.FixtureRequest, browser: Browser) -> None:
     """At 375 and 1,440 px: no scroll to the side, no error, no request outside, no broken picture."""
@@ -80,6 +81,27 @@ def test_the_board_filters(official: Written, browser: Browser) -> None:
     assert "HTNet" in names(browser) and len(names(browser)) < len(every)
     browser.choose("find", "no such thing")
     assert names(browser) == [] and browser.script("return !!document.querySelector('.none').offsetParent")
+
+
+@pytest.mark.parametrize("width", [375, 700, 1440])
+def test_no_cell_lies_over_another(small: Written, browser: Browser, width: int) -> None:
+    browser.open(small.folder / "index.html", width)
+    assert browser.script(OVERLAPS) == []
+
+
+OVERLAPS = """
+const found = [];
+for (const row of document.querySelectorAll("tr")) {
+  const cells = [...row.children].filter((cell) => cell.offsetParent);
+  const boxes = cells.map((cell) => (cell.querySelector(".plot") || cell).getBoundingClientRect());
+  boxes.forEach((a, i) => boxes.slice(i + 1).forEach((b, j) => {
+    const [x, y] = [[a.left, a.right, b.left, b.right], [a.top, a.bottom, b.top, b.bottom]]
+      .map(([p, q, r, s]) => Math.min(q, s) - Math.max(p, r));
+    if (x > 1 && y > 1) found.push(cells[i].innerText + " / " + cells[i + 1 + j].innerText);
+  }));
+}
+return found;
+"""
 
 
 def test_a_leaking_figure_says_so_in_words(official: Written, browser: Browser) -> None:

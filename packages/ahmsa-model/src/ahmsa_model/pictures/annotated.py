@@ -132,6 +132,10 @@ def _board(result: VideoPrediction, moment: Moment | None) -> Image:
         where = f"{moment.prediction.onset} to {moment.prediction.apex}"
         draw.text((x, y + tall + 6), f"flow, {where}", fill=INK, font=font(12))
         _bars(draw, moment)
+    if result.warnings:
+        more = f" (and {len(result.warnings) - 1} more)" if len(result.warnings) > 1 else ""
+        # The gravest come last: first the clip's, then the moment's.
+        draw.text((FRAME[0], 468), f"warning: {result.warnings[-1]}"[:140] + more, fill=MARK, font=font(12))
     _curve(draw, result)
     return board
 

@@ -25,7 +25,7 @@ import numpy as np
 
 from mer_bench.errors import RunError
 from mer_bench.protocols.folds import absent_class_note
-from mer_bench.runs.manifest import MANIFEST, RunManifest, read_manifest
+from mer_bench.runs.manifest import MANIFEST, RunManifest, grown, read_manifest
 from mer_bench.runs.part import Shard
 from mer_bench.training.result import FoldResult
 from mer_flow.work import lock
@@ -124,13 +124,13 @@ class RunDirectory:
         if (path / MANIFEST).exists():
             kept = cls(path).manifest
             _require_same(path, kept, manifest)
-            grown = kept.with_seeds(manifest.seeds)
+            seeds = kept.with_seeds(manifest.seeds).seeds
+            if seeds != kept.seeds:
+                write_atomically(path / MANIFEST, grown(path, seeds))
         elif any((path / "records").glob("*/*.npz")):
             raise RunError(f"{path} holds records but no {MANIFEST}; move it away or restore its manifest")
         else:
-            kept, grown = None, manifest
-        if grown != kept:
-            write_atomically(path / MANIFEST, grown.to_json())
+            write_atomically(path / MANIFEST, manifest.to_json())
         run = cls(path)
         run.versions = manifest.versions
         return run

@@ -11,7 +11,7 @@ import hashlib
 import json
 import platform
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from itertools import pairwise
@@ -250,8 +250,17 @@ class RunManifest(_Part):
 
     def to_json(self) -> bytes:
         """Return the content of the file."""
-        content = self.model_dump(mode="json")
-        return (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode()
+        return _text(self.model_dump(mode="json"))
+
+
+def _text(content: Mapping[str, Any]) -> bytes:
+    return (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode()
+
+
+def grown(folder: Path, seeds: Sequence[int]) -> bytes:
+    """Return a manifest's file with other seeds, and all else as it is, whatever settings there are today."""
+    content = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    return _text({**content, "seeds": list(seeds)})
 
 
 def _sha256(content: Any) -> str:

@@ -118,7 +118,15 @@ def _write_onnx(program: ExportedProgram, path: Path, about: str) -> Callable[[t
             f"ONNX needs {error.name}; mend with: pip install 'mer-bench[export]'"
         ) from error
     names = {"input_names": ["maps"], "output_names": ["logits"]}
-    found = torch.onnx.export(program, (), dynamo=True, verbose=False, **names)  # type: ignore[arg-type]
+    aten = torch.ops.aten
+    program = program.run_decompositions({aten.median.dim: _sorted_median, aten.hypot.default: _root})
+    try:
+        found = torch.onnx.export(program, (), dynamo=True, verbose=False, **names)  # type: ignore[arg-type]
+    except torch.onnx.OnnxExporterError as error:
+        why = next((line for line in str(error).splitlines() if "No ONNX function" in line), str(error))
+        raise RunError(
+            f"the network cannot be written as ONNX ({why.splitlines()[0]}); write .pt2"
+        ) from error
     assert found is not None
     found.model.metadata_props["mer_checkpoint"] = about
     found.save(str(path), external_data=False)
@@ -129,6 +137,19 @@ def _write_onnx(program: ExportedProgram, path: Path, about: str) -> Callable[[t
         return torch.from_numpy(logits)
 
     return answer
+
+
+def _sorted_median(x: torch.Tensor, dim: int, keepdim: bool = False) -> tuple[torch.Tensor, torch.Tensor]:
+    """Compute `torch.median`, which ONNX lacks, from a sort, which it has."""
+    values, places = torch.sort(x, dim)
+    middle = (x.shape[dim] - 1) // 2
+    found = values.narrow(dim, middle, 1), places.narrow(dim, middle, 1)
+    return found if keepdim else (found[0].squeeze(dim), found[1].squeeze(dim))
+
+
+def _root(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    """Compute `torch.hypot`, which ONNX lacks."""
+    return (x * x + y * y).sqrt()
 
 
 @torch.no_grad()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -116,13 +117,18 @@ def _facts(entry: Entry) -> dict[str, str]:
         "train accuracy": f"{summary.train_accuracy:.3f} after the last epoch",
         "training": f"{duration(summary.seconds)} on {', '.join(summary.devices)}",
         "authors' code picks on test": "" if manifest.derived else leaks,
-        "store": f"{manifest.store} (content {manifest.store_digest[:12]})",
+        "store": f"{_file_name(manifest.store)} (content {manifest.store_digest[:12]})",
         "commit": manifest.commit,
         "versions": ", ".join(f"{name} {version}" for name, version in manifest.versions.items()),
         "begun": manifest.created,
         "run": f"{entry.run.path.name} (digest {manifest.digest[:12]})",
     }
     return {name: text for name, text in facts.items() if text}
+
+
+def _file_name(store: str) -> str:
+    """Return the stores' names; their folders are nobody's business where a site is published."""
+    return " + ".join(Path(path).name for path in store.split(" + "))
 
 
 def _settings(entry: Entry) -> dict[str, dict[str, str]]:
