@@ -29,7 +29,7 @@ $(STAMP): $(PROJECTS)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
 	$(PIP) '$(TORCH)'
-	$(PIP) -e 'packages/mer-flow[all,cluster]' -e 'packages/mer-bench[plots]' -e 'packages/ahmsa-model[predict,bench,explain]' --group dev
+	$(PIP) -e 'packages/mer-flow[all,cluster]' -e 'packages/mer-bench[plots,export]' -e 'packages/ahmsa-model[predict,bench,explain]' --group dev
 	touch $@
 
 install: $(STAMP)

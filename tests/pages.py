@@ -1,4 +1,4 @@
-"""Pages of docs/ that tests follow to the letter: their files are written and their commands run."""
+"""Pages that tests follow to the letter: their files are written, their commands and their Python run."""
 
 from __future__ import annotations
 
@@ -11,10 +11,18 @@ from pathlib import Path
 #: A file's name on a line of its own, then its content.
 _FILE = re.compile(r"^`([\w./-]+)`:\n\n```(?:toml|python)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _CONSOLE = re.compile(r"^```console\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+#: What a page tells a reader to type, in its order: a shell's lines, or Python.
+_TYPED = re.compile(r"^```(sh|python)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
 class Page:
-    """One page: `files` (name -> content) and `commands` (a command with the output that is promised)."""
+    """One page.
+
+    Attributes:
+        files: Name -> content, where the page names a file above a block.
+        commands: Commands of its `console` blocks, each with the output that is promised.
+        typed: Its `sh` blocks, line by line, and its `python` blocks: `("sh", line)`, `("python", block)`.
+    """
 
     def __init__(self, path: Path):
         self.text = path.read_text(encoding="utf-8")
@@ -27,6 +35,14 @@ class Page:
                 else:
                     command, output = self.commands[-1]
                     self.commands[-1] = (command, output + line)
+
+        self.typed: list[tuple[str, str]] = []
+        for language, block in _TYPED.findall(_FILE.sub("", self.text)):
+            if language == "python":
+                self.typed.append((language, block))
+                continue
+            lines = block.replace("\\\n", " ").splitlines()
+            self.typed += [(language, line) for line in lines if line.strip() and not line.startswith("#")]
 
     def blocks(self) -> list[str]:
         """The languages of all fenced blocks that have one, sorted."""

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 
 import numpy as np
 import pytest
 import torch
-from huggingface_hub import ModelCard
+from huggingface_hub import ModelCard, RepoUrl
 from safetensors.torch import load_file, save
 
 from ahmsa_model import AHMSANet, CheckpointError, CheckpointMetadata
@@ -266,6 +267,36 @@ def test_a_hub_id_without_network_says_what_to_do(source, monkeypatch, tmp_path)
     ) as error:
         from_pretrained(source, cache_dir=tmp_path)
     assert "\n" not in str(error.value)
+
+
+def test_a_push_uploads_the_checkpoint_with_its_card(network, monkeypatch):
+    uploaded = {}
+
+    class Hub:
+        def __init__(self, token=None):
+            pass
+
+        def create_repo(self, repo_id, **options):
+            return RepoUrl(f"https://huggingface.co/{repo_id}")
+
+        def upload_folder(self, repo_id, folder_path, **options):
+            uploaded[repo_id] = {path.name: path.read_bytes() for path in folder_path.iterdir()}
+            return f"https://huggingface.co/{repo_id}/commit/1"
+
+    monkeypatch.setattr("huggingface_hub.hub_mixin.HfApi", Hub)
+    assert network.push_to_hub("me/mine", private=True).endswith("/me/mine/commit/1")
+    assert sorted(uploaded["me/mine"]) == ["README.md", "config.json", "model.safetensors"]
+    assert b"71,939 parameters" in uploaded["me/mine"]["README.md"]
+
+
+def test_a_downloaded_checkpoint_is_read_without_network(folder, tmp_path):
+    """As huggingface_hub lays out its cache."""
+    cached = tmp_path / "cache" / "models--me--mine"
+    (cached / "refs").mkdir(parents=True)
+    (cached / "refs" / "main").write_text("0" * 40)
+    shutil.copytree(folder, cached / "snapshots" / ("0" * 40))
+    loaded = from_pretrained("me/mine", cache_dir=tmp_path / "cache", local_files_only=True)
+    assert loaded.metadata == METADATA and loaded.source == "me/mine"
 
 
 def test_a_push_without_network_says_what_to_do(network, monkeypatch):

@@ -20,9 +20,12 @@ def call(
 
     def run(program: str, *arguments: object) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", [program, *map(str, arguments)])
-        with pytest.raises(SystemExit) as stop:
+        code = None
+        try:
             importlib.import_module(MODULES[program]).main()
+        except SystemExit as stop:
+            code = stop.code
         out, err = capsys.readouterr()
-        return int(stop.value.code or 0), out, err
+        return int(code or 0), out, err
 
     return run

@@ -173,6 +173,15 @@ def test_a_script_or_a_notebook_sends_its_own_class_to_workers(
     assert began == "ran" and alone == spread and alone.startswith("net-")
 
 
+def test_lazy_layers_see_a_map_before_they_are_trained(small_store: Path, tmp_path: Path) -> None:
+    def lazy(num_classes: int) -> nn.Module:
+        return nn.Sequential(nn.LazyConv2d(2, 3, stride=3), nn.Flatten(), nn.LazyLinear(num_classes))
+
+    result = mb.evaluate(lazy, small_store, **KFOLD, epochs=8, lr=0.02, out=tmp_path)
+    assert result.table().loc[("last", "Full"), "uf1"] > 0.8
+    assert RunDirectory(result.run).manifest.parameters == 2 * 3 * 9 + 2 + 3 * 2 * 81 + 3
+
+
 def shared_network() -> Any:
     layer = nn.Linear(3 * 28 * 28, 3)
     return lambda: nn.Sequential(nn.Flatten(), layer)
@@ -200,6 +209,24 @@ class Late(nn.Module):
         return self.head(maps.flatten(1))
 
 
+def counting() -> Any:
+    calls: list[int] = []
+
+    def make() -> nn.Module:
+        calls.append(1)
+        network = linear(3)
+        nn.init.constant_(network[1].bias, len(calls))
+        return network
+
+    return make
+
+
+def drawing() -> nn.Module:
+    network = linear(3)
+    network[1].bias.data = torch.from_numpy(np.random.default_rng().normal(size=3)).float()
+    return network
+
+
 def holding_a_file() -> Any:
     file = Path(__file__).open()  # noqa: SIM115
 
@@ -216,6 +243,8 @@ def holding_a_file() -> Any:
         (nn.Linear(2, 3), "a Linear that is built would carry its weights.*the class or a function"),
         (shared_network(), "gives the same weights at every call.*make every layer anew"),
         (shared_estimator(), "gives the same estimator at every call.*make a new one"),
+        (counting(), "begins with other weights at a second call.*keeps something between calls"),
+        (drawing, "begins with other weights at a second call.*draws otherwise than from torch"),
         (lambda: nn.Flatten(), r"gives logits of shape \(2, 2352\) for 2 samples, expected \(2, 3\)"),
         (fails, r"fails-\w+' .*cannot be built or run: no such file: weights\.pt"),
         (Late, "fold '.*': model 'late-.*ValueError: no gradient of this; check the model.*keeps the other"),

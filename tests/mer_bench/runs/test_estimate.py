@@ -14,7 +14,7 @@ from mer_bench.models.spelling import Entry
 from mer_bench.models.ststnet import SPECS as STSTNET
 from mer_bench.runs.data import BenchData, DataCache
 from mer_bench.runs.directory import RunDirectory
-from mer_bench.runs.estimate import estimate_seconds, flops_per_sample, missing_folds, timed_step
+from mer_bench.runs.estimate import crowding, estimate_seconds, flops_per_sample, missing_folds, timed_epoch
 from mer_bench.runs.many import Finished, Planned
 from mer_bench.runs.train import Outcome, Prepared
 from mer_bench.settings import Request, RunSettings
@@ -30,18 +30,38 @@ def test_the_estimate_is_the_arithmetic(prepared_with: Callable[..., Prepared]) 
     seconds = estimate_seconds(one, 12, rate)
     assert seconds is not None and seconds > 0
     assert estimate_seconds(one, 0, rate) == 0
+    # The load average may move between the two.
     twice = estimate_seconds(prepared_with(STSTNET[0], {"epochs": 20}), 12, rate)
-    assert twice == pytest.approx(2 * seconds)
+    assert twice == pytest.approx(2 * seconds, rel=0.2)
     assert estimate_seconds(prepared_with(MAJORITY[0]), 12, rate) is None
 
 
 def test_a_small_network_is_timed_and_not_reckoned(prepared_with: Callable[..., Prepared]) -> None:
     # By arithmetic at this rate only the share of the optimiser and Python would be left, 2 ms a step.
     one = prepared_with(STSTNET[0], {"epochs": 10})
-    assert timed_step(one) > 0
+    epoch = timed_epoch(one, epochs=3)
+    assert epoch is not None and epoch > 0
     seconds = estimate_seconds(one, 12, 1e15)
     assert seconds is not None and seconds > 0
     assert seconds != pytest.approx(12 * 10 * 2e-3, rel=1e-6)
+
+
+def test_what_an_epoch_takes_is_no_part_of_the_training(prepared_with: Callable[..., Prepared]) -> None:
+    import torch
+
+    one = prepared_with(STSTNET[0], {"epochs": 2})  # fewer than are timed
+    torch.manual_seed(3)
+    expected = torch.rand(2)
+    torch.manual_seed(3)
+    assert timed_epoch(one) is not None
+    assert torch.equal(torch.rand(2), expected)  # the random stream is where it was
+
+
+def test_workers_crowd_one_another_and_what_else_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mer_bench.runs.estimate.usable_cores", lambda: 2)
+    for load, workers, expected in ((0, 1, 1), (0, 2, 1), (0, 4, 2), (2, 1, 1), (2, 2, 4 / 3), (6, 2, 8 / 7)):
+        monkeypatch.setattr("os.getloadavg", lambda load=load: (load, 0, 0))
+        assert crowding(workers) == pytest.approx(expected)
 
 
 def test_folds_that_are_done_or_beyond_the_limit_are_not_estimated(

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from mer_flow.config import PipelineConfig, load_config
-from mer_flow.extraction.extractor import extract_pair, extractor, pipeline_record, resolve
+from mer_flow.extraction.extractor import Extractor, extract_pair, extractor, pipeline_record, resolve
 from mer_flow.work.errors import FaceError, FrameError
 
 LIP = (372.0, 268.0)  # the subject's left lip corner in the frame
@@ -245,6 +245,27 @@ def test_where_dlib_and_the_mesh_disagree_the_mesh_aligns_and_gives_the_regions(
     only = with_settings("regions.max_eye_error=0", "regions.fallback=none")
     with pytest.raises(FaceError, match=r"puts an eye .* limit 0\.0"):
         extract_pair(face_frame, face_frame, only)
+
+
+class Wandering:
+    """A region backend whose eyes lie where no face has them, and elsewhere each time the face is aligned."""
+
+    name, version = "wandering", "1"
+
+    def centres(self, face: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
+        side = face.shape[0]
+        return np.array([[0.60, 0.5], [0.45, 0.4], [0.5, 0.6], [0.6, 0.7], [0.4, 0.7]], np.float32) * side
+
+
+def test_a_mesh_that_contradicts_itself_is_not_trusted(face_frame: np.ndarray) -> None:
+    engine = Extractor(resolve(with_settings("regions.backend=dlib")))
+    right = engine.prepare_pair(face_frame, face_frame, engine.find_face(face_frame))
+    engine._regions = Wandering()
+    found = engine.prepare_pair(face_frame, face_frame, engine.find_face(face_frame))
+    assert found.notes["fallbacks"] == ["mesh-inconsistent"] and found.notes["alignment"] == "eyes"
+    assert found.notes["region_backend"] == "dlib" and "puts an eye" in found.notes["alignment_disagreement"]
+    np.testing.assert_array_equal(found.alignment, right.alignment)
+    np.testing.assert_array_equal(found.regions, right.regions)
 
 
 def test_a_turned_face_that_misleads_dlib_is_aligned_by_the_mesh(face_frame: np.ndarray) -> None:

@@ -6,7 +6,16 @@ import cv2
 import numpy as np
 import pytest
 
-from mer_flow.synthetic.movements import ACTION_UNITS, MIRROR, displacement, objective_class, profile
+from mer_flow.synthetic.movements import (
+    ACTION_UNITS,
+    MIRROR,
+    Manner,
+    displacement,
+    draw_habits,
+    objective_class,
+    profile,
+)
+from mer_flow.synthetic.photographs import PHOTOGRAPHS
 from mer_flow.synthetic.portrait import make_portrait
 from mer_flow.synthetic.rendering import ClipRenderer, HeadMotion
 from mer_flow.work.errors import UsageError
@@ -58,6 +67,50 @@ def test_sides_are_the_subjects_own(portrait):
     # Both sides together are the sum of the two, up to the common scale.
     mixed = both / np.abs(both).max() - (left + right) / np.abs(left + right).max()
     assert np.abs(mixed).max() < 0.05
+
+
+def test_one_half_may_be_weaker(portrait):
+    points = portrait.landmarks
+    smile = displacement("12", points, SHAPE, 1.0, Manner(halves=(1.0, 0.25)))
+    right, left = (np.hypot(*at(smile, points[i])) for i in (48, 54))
+    assert left < 0.35 * right
+    # A movement of one side alone has no other half.
+    alone = displacement("L12", points, SHAPE, 1.0, Manner(halves=(1.0, 0.25)))
+    np.testing.assert_array_equal(alone, displacement("L12", points, SHAPE))
+
+
+def test_something_else_goes_along_with_its_share(portrait):
+    points = portrait.landmarks
+    both = displacement("12", points, SHAPE, 2.0, Manner(aside="1+2", share=0.5))
+    assert np.hypot(*both).max() == pytest.approx(2.0, abs=2e-4)
+    brow, lip = at(both, points[19]), at(both, points[48])
+    assert brow[1] < -0.3 and np.hypot(*brow) < 0.7 * np.hypot(*lip)
+    assert np.abs(at(displacement("12", points, SHAPE, 2.0), points[19])).max() < 0.01
+
+
+def test_people_differ_in_where_and_whither_they_move(portrait):
+    points = portrait.landmarks
+    fields = [
+        displacement("12", points, SHAPE, 1.0, Manner(draw_habits(np.random.default_rng(seed))))
+        for seed in (0, 1)
+    ]
+    plain = displacement("12", points, SHAPE)
+    for field in fields:
+        assert 0.05 < np.hypot(*(field - plain)).max() < 1.2
+        assert (field * plain).sum() > 0.4 * (plain**2).sum()  # a smile still
+    assert np.hypot(*(fields[0] - fields[1])).max() > 0.05
+
+
+def test_subjects_have_different_faces():
+    faces = [
+        make_portrait(np.random.default_rng(3), (640, 480), colour=False, person=n)
+        for n in range(len(PHOTOGRAPHS) + 1)
+    ]
+    one, other, again = (face.canvas for face in faces)
+    np.testing.assert_array_equal(one, again)  # they take turns
+    head = np.s_[300:800, 400:900]
+    assert np.corrcoef(one[head].ravel(), other[head].ravel())[0, 1] < 0.8
+    assert all(90 < face.iod < 110 for face in faces)
 
 
 def test_unknown_unit_is_named(portrait):

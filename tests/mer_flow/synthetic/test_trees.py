@@ -116,6 +116,43 @@ def test_truth_turns_the_onset_into_the_apex(trees, database):
             assert difference(onset, back, moved) < 0.8 * difference(onset, rigid, moved), sample_id
 
 
+@pytest.fixture(scope="module")
+def lifelike(tmp_path_factory):
+    return make_tree(
+        tmp_path_factory.mktemp("lifelike") / "samm",
+        "samm",
+        subjects=2,
+        clips_per_subject=2,
+        seed=SEED,
+        lifelike=True,
+    )
+
+
+def test_a_lifelike_tree_is_true_too(lifelike):
+    """The second subject has another face, and every movement something else beside it."""
+    import cv2
+
+    truth, found = load_truth(lifelike), folders(lifelike, "samm")
+    onsets = {}
+    for sample_id, sample in truth.items():
+        index = FrameIndex.scan(found[sample_id])
+        frames = [read_frame(index.nearest(number, 0).path) for number in (sample.onset, sample.apex)]
+        onset, apex = np.float32(frames[0]), np.float32(frames[1])
+        face = np.zeros(onset.shape, np.uint8)
+        cv2.fillConvexPoly(face, cv2.convexHull(np.rint(sample.landmarks).astype(np.int32)), [1])
+        back = brought_back(apex, sample.displacement, sample.head)
+        assert difference(onset, back, face > 0) < 1.85, sample_id
+        assert np.hypot(*sample.displacement).max() == pytest.approx(sample.amplitude, abs=2e-4)
+        onsets[sample_id.split("/")[1]] = onset[120:330, 280:490]
+    one, other = onsets.values()
+    assert np.corrcoef(one.ravel(), other.ravel())[0, 1] < 0.9
+
+
+def test_a_lifelike_tree_is_another_than_the_plain_one(lifelike):
+    with pytest.raises(UsageError, match="lifelike True there, False asked"):
+        make_tree(lifelike, "samm", subjects=2, clips_per_subject=2, seed=SEED)
+
+
 @pytest.mark.parametrize("database", DATABASES)
 def test_amplitude_is_the_true_peak(trees, database):
     truth = load_truth(trees / database)

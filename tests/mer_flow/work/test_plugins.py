@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import signal
 import time
 from importlib.metadata import EntryPoint
@@ -92,3 +93,9 @@ def test_a_name_that_two_packages_claim_is_nobodys():
     assert list(found) == ["one"] and not dict(found.usable())
     with pytest.raises(UsageError, match=r"thing 'one' is registered 2 times.*uninstall one of them"):
         found["one"]
+
+
+def test_a_thing_of_this_process_is_made_as_an_entry_point_would_be():
+    found = plugins(("one", "math:sqrt"))
+    found.add("two", math.cos)
+    assert set(found) == {"one", "two"} and found["two"] == math.cos(4) and not found.packages("two")

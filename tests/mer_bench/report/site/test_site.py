@@ -175,3 +175,14 @@ def test_the_same_runs_give_the_same_site(small: Written, tmp_path: Path) -> Non
     files = sorted(p.relative_to(tmp_path / "a") for p in (tmp_path / "a").rglob("*") if p.is_file())
     assert len(files) > 8
     assert all((tmp_path / "a" / f).read_bytes() == (tmp_path / "b" / f).read_bytes() for f in files)
+
+
+def test_a_run_made_of_others_names_its_members(call, small: Written, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    members = [small.runs["network"].path, small.runs["majority"].path]
+    assert call("ensemble", *members, "--name", "both", "--out", tmp_path / "runs")[0] == 0
+    (both,) = runs_below(tmp_path / "runs")
+    write_site([both, members[0]], tmp_path / "site")
+    page = (tmp_path / "site" / "runs" / f"{both.name}.html").read_text()
+    assert "Made of finished runs" in page and page.count("50 %</td>") == 2
+    training = page.partition("Made of")[2].partition("</table>")[0]
+    assert training.count("<a href=") == 1 and f'href="{members[0].name}.html"' in training

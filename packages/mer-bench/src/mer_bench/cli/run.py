@@ -170,7 +170,7 @@ def _describe(prepared: Prepared, doing: Doing) -> None:
     seconds = estimate_seconds(prepared, missing_folds(prepared, doing.out, doing.limit), cpu_rate())
     if seconds is not None:
         hint = f"; {shorter(prepared)}" if seconds > LONG else ""
-        lines.append(f"time       about {duration(seconds)} on this CPU{hint}")
+        lines.append(f"time       about {duration(seconds)} on this CPU, within a factor of two{hint}")
     lines += [f"passed over {name}: {why}" for name, why in data.passed_over]
     lines += [f"dropped    {n} samples: {why}" for why, n in data.dropped]
     lines += [f"deviation  {text}" for text in manifest.deviations]
@@ -189,7 +189,11 @@ def _run(prepared: Prepared, doing: Doing, where: Where) -> None:
     if seconds:
         ask_if_long(prepared.manifest.model, seconds, lambda: shorter(prepared), doing.yes)
         if not doing.silent:
-            click.echo(f"takes about {duration(seconds)} on this CPU", err=True)
+            click.echo(
+                f"takes about {duration(seconds)} on this CPU, as busy as it is now, within a factor of two; "
+                "the time left is then told from the folds",
+                err=True,
+            )
 
     if not doing.as_json:
         for warning in prepared.manifest.warnings:

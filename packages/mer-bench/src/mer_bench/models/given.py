@@ -59,7 +59,9 @@ class Made:
         found = self.function(
             **{k: v for k, v in given.items() if self._takes_all or k in known or k not in TOLD}
         )
-        return Flattened(found) if _is_estimator(found) else found
+        if _is_estimator(found):
+            return Flattened(found)
+        return _without_lazy_layers(found, **{name: given[name] for name in TOLD[1:]})
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Made) and self.digest == other.digest
@@ -80,6 +82,17 @@ def _loaded(sent: bytes, digest: str) -> Made:
     import cloudpickle
 
     return Made(cloudpickle.loads(sent), digest)
+
+
+def _without_lazy_layers(network: Any, in_channels: int, map_size: int) -> Any:
+    """Let layers that draw their weights once they see a map, as `nn.LazyLinear`, see one."""
+    import torch
+    from torch.nn.parameter import is_lazy
+
+    if isinstance(network, torch.nn.Module) and any(map(is_lazy, network.parameters())):
+        with torch.no_grad():
+            network.eval()(torch.zeros(2, in_channels, map_size, map_size))
+    return network
 
 
 def _signature(function: Callable[..., Any]) -> inspect.Signature:
@@ -135,21 +148,38 @@ def given_model(model: object, package: str = "__main__") -> Registered:
     name, digest = _name_of(model), code_digest(model)
     build = Made(model, digest)
     made, again = _tried(build), _tried(build)
-    if isinstance(made, Flattened) and made.estimator is getattr(again, "estimator", None):
-        raise UsageError(
-            f"model '{name}' gives the same estimator at every call, and would carry what it learnt from "
-            "fold to fold; make a new one inside the function, or give the estimator itself, which is cloned"
-        )
-    if not isinstance(made, (nn.Module, Flattened)) and made is not None:
-        raise UsageError(
-            f"model '{name}' makes a {type(made).__name__}; return an nn.Module, or an estimator with fit "
-            "and predict"
-        )
+    if made is not None:
+        _check_made(name, made, again)
     parameters = None
     if isinstance(made, nn.Module):
         parameters = sum(one.numel() for one in made.parameters() if one.requires_grad)
     kind = "classifier" if isinstance(made, Flattened) else "network"
     return Registered(_spec(name, digest, build, kind, parameters), package)
+
+
+def _check_made(name: str, made: Any, again: Any) -> None:
+    """Refuse what is no model, and what two calls under one seed do not make alike and anew."""
+    import torch
+    from torch import nn
+
+    if isinstance(made, Flattened):
+        if made.estimator is getattr(again, "estimator", None):
+            raise UsageError(
+                f"model '{name}' gives the same estimator at every call, and would carry what it learnt from "
+                "fold to fold; make a new one inside the function, or give the estimator, which is cloned"
+            )
+    elif not isinstance(made, nn.Module):
+        raise UsageError(
+            f"model '{name}' makes a {type(made).__name__}; return an nn.Module, or an estimator with fit "
+            "and predict"
+        )
+    else:
+        pairs = zip(made.state_dict().values(), again.state_dict().values(), strict=False)
+        if not all(one.shape == other.shape and torch.equal(one, other) for one, other in pairs):
+            raise UsageError(
+                f"model '{name}' begins with other weights at a second call under the same seed: it keeps "
+                "something between calls, or draws otherwise than from torch; leave both"
+            )
 
 
 def _name_of(function: object) -> str:
@@ -168,14 +198,15 @@ def _tried(build: Made) -> Any:
     import torch
 
     try:
-        with contained(), torch.device("meta"), torch.random.fork_rng(devices=[]):
+        with contained(), torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
             return build(num_classes=3, in_channels=3, map_size=28)
     except Exception:  # a stranger's function may raise anything
         return None
 
 
 def _spec(name: str, digest: str, build: Any, kind: Any, parameters: int | None = None) -> ModelSpec:
-    kebab = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") or "model"
+    kebab = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:80] or "model"
     return ModelSpec(
         name=f"{kebab}-{digest[:8]}",
         title=name,

@@ -1,12 +1,15 @@
-"""How long a training will take on a CPU: from a few timed steps, or for a large network by arithmetic."""
+"""How long a training will take on a CPU: from a few timed epochs, or for a large network by arithmetic."""
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from mer_bench.errors import UsageError
 from mer_bench.runs.directory import RunDirectory
@@ -22,8 +25,8 @@ if TYPE_CHECKING:
 _PASSES = 3.0
 #: Seconds a step costs beside its arithmetic: the optimiser's and Python's share.
 _PER_STEP = 2e-3
-#: A step that takes longer than this, in seconds, is not tried: its arithmetic tells enough.
-_TRIED = 0.5
+#: An epoch that takes longer than this, in seconds, is not tried: its arithmetic tells enough.
+_TRIED = 1.0
 #: A training on a CPU above this, in seconds, is not begun without a yes.
 LONG = 3600.0
 
@@ -69,33 +72,37 @@ def _one_thread() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def timed_step(prepared: Prepared, steps: int = 3) -> float:
-    """Train on one batch a few times, as a fold would, and return the seconds of the quickest step."""
-    import torch
-    from torch.nn.functional import cross_entropy
+class _Enough(Exception):
+    """Ends a training that was only to be timed."""
 
-    from mer_bench.training.network import build_network, training_output
-    from mer_bench.training.optim import build_optimizer
 
-    job, data = prepared.job, prepared.data
-    recipe, size = job.network_recipe, min(job.network_recipe.batch_size, len(data.maps))
-    maps, labels = torch.from_numpy(data.maps[:size]), torch.from_numpy(data.population.labels[:size])
-    taken = []
-    with _one_thread(), torch.random.fork_rng(devices=[]):
-        shape = (data.maps.shape[1], data.maps.shape[2], data.maps.shape[3])
-        network = build_network(
-            job.spec, job.options, data.num_classes, shape, torch.device("cpu"), stacked=False
-        )
-        optimizer = build_optimizer(recipe, [p for p in network.parameters() if p.requires_grad])
-        for _ in range(steps + 1):
-            begin = time.perf_counter()
-            output = training_output(network, maps, labels, torch.zeros(()))
-            logits = output if isinstance(output, torch.Tensor) else output[0]
-            cross_entropy(logits, labels).backward()
-            optimizer.step()
-            optimizer.zero_grad()
-            taken.append(time.perf_counter() - begin)
-    return min(taken)
+def timed_epoch(prepared: Prepared, epochs: int = 4) -> float | None:
+    """Train a few epochs of a middling fold, as a worker would, and return the seconds of one.
+
+    All that an epoch is counts: batches, optimiser, the record of the held-out samples. The first, in which
+    libraries settle, is left out. None where it cannot be trained, which the training itself will tell.
+    """
+    from mer_bench.training.engines.local import train_fold
+    from mer_bench.training.job import TrainingData
+
+    folds = sorted(prepared.folds.folds, key=lambda fold: len(fold.train))
+    ends: list[float] = []
+
+    def tell(_: int) -> None:
+        ends.append(time.perf_counter())
+        if len(ends) > epochs:
+            raise _Enough
+
+    data = TrainingData(prepared.data.maps, prepared.data.population.labels)
+    with _one_thread(), suppress(Exception), contained():
+        train_fold(prepared.job, data, folds[len(folds) // 2], tell)
+    return float(np.median(np.diff(ends))) if len(ends) > 1 else None
+
+
+def crowding(workers: int) -> float:
+    """Return how much slower each of several workers is than one alone, on a machine as busy as now."""
+    cores, load = usable_cores(), os.getloadavg()[0]
+    return max(cores, workers + load) / max(cores, 1 + load)
 
 
 def estimate_seconds(prepared: Prepared, missing: int, rate: float) -> float | None:
@@ -107,8 +114,8 @@ def estimate_seconds(prepared: Prepared, missing: int, rate: float) -> float | N
         rate: Operations per second of one thread, as `cpu_rate` gives them.
 
     Returns:
-        Seconds, within a factor of two or so, of large networks of a few; None for a classifier, on another
-            device, and where it cannot be told.
+        Seconds on a machine as busy as now, within a factor of two or so, of large networks of a few; None
+            for a classifier, on another device, and where it cannot be told.
     """
     from mer_bench.training.device import resolve_device
 
@@ -124,13 +131,11 @@ def estimate_seconds(prepared: Prepared, missing: int, rate: float) -> float | N
     folds = prepared.folds.folds
     samples = sum(len(fold.train) for fold in folds) / len(folds)
     steps = -(-samples // recipe.batch_size)
-    step = _PASSES * flops * samples / steps / rate + _PER_STEP
-    if step <= _TRIED:
-        with suppress(Exception), contained():  # as above
-            # The last batch of an epoch is smaller; the time goes with the samples.
-            step = timed_step(prepared) * samples / steps / min(recipe.batch_size, len(prepared.data.maps))
+    epoch = _PASSES * flops * samples / rate + steps * _PER_STEP
+    if missing and epoch <= _TRIED:
+        epoch = timed_epoch(prepared) or epoch
     workers = min(job.training.workers or usable_cores(), max(missing, 1))
-    return missing * recipe.epochs * steps * step / workers
+    return missing * recipe.epochs * epoch * crowding(workers) / workers
 
 
 def missing_folds(prepared: Prepared, out: Path, limit: int | None = None) -> int:

@@ -68,8 +68,9 @@ def demo_command(
 ) -> None:
     """Make the synthetic database in all four layouts and build it into one store.
 
-    Real face pixels, known facial movements, head motion and noise, in the folders and sheets of CASME II,
-    SAMM, SMIC and CAS(ME)^3, quirks included. The true movement is kept, so the flow's error is measured.
+    Two real faces in many guises, known facial movements, weak and uneven as people's are, head motion and
+    noise, in the folders and sheets of CASME II, SAMM, SMIC and CAS(ME)^3, quirks included. The true movement
+    is kept, so the flow's error is measured.
     Trees and samples that are there already are kept; the same command continues an interrupted one.
 
     \b

@@ -14,12 +14,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mer_flow.config import PipelineConfig
-from mer_flow.work.errors import FrameError
+from mer_flow.work.errors import FaceError, FrameError
 from mer_flow.work.libraries import load_cv2, load_torch, versions
 
 if TYPE_CHECKING:
     from mer_flow.flow.base import FlowBackend
     from mer_flow.flow.stabilise import HeadMotion
+
+#: Fallback of a sample whose mesh disagrees with dlib on the eyes, and then with itself: dlib stands.
+INCONSISTENT = "mesh-inconsistent"
+
+#: How far a mesh's eyes may move, in eye distances, when the face is aligned by them.
+_STEADY = 0.1
 
 
 @dataclass(frozen=True)
@@ -147,25 +153,36 @@ class Extractor:
     def _by_mesh(
         self, frame: np.ndarray, box: tuple[int, int, int, int], matrix: np.ndarray, notes: dict[str, Any]
     ) -> np.ndarray:
-        """Return dlib's alignment, or that by the mesh's eyes where the two disagree on them."""
+        """Return dlib's alignment, or that by the mesh's eyes where the two disagree on them.
+
+        A mesh that is right finds the eyes again in the face that it aligned; where it does not, dlib stands.
+        """
         from mer_flow.faces.align import eye_matrix, transform, warp
         from mer_flow.faces.landmarks import find_landmarks
-        from mer_flow.faces.regions import locate_regions
+        from mer_flow.faces.regions import eyes_apart, locate_regions
 
         if self._regions.name in ("dlib", "no-mesh") or self.config.regions.fallback == "none":
             return matrix
-        margin = self.config.align.margin_px
+        align, margin = self.config.align, self.config.align.margin_px
         points = transform(matrix, find_landmarks(frame, box)) + margin
-        face = warp(frame, matrix, self.config.align, margin)
-        found = locate_regions(self._regions, face, points, self.config.regions)
+        found = locate_regions(self._regions, warp(frame, matrix, align, margin), points, self.config.regions)
         if not found.disagreement:
             return matrix
         turn = np.linalg.inv(matrix[:, :2])
-        left, right = (found.centres[:2].astype(np.float64) - margin - matrix[:, 2]) @ turn.T
-        notes["alignment"] = "mesh-eyes"
+        eyes = (found.centres[:2].astype(np.float64) - margin - matrix[:, 2]) @ turn.T
+        by_mesh = eye_matrix(eyes[1], eyes[0], align)
         notes["alignment_disagreement"] = found.disagreement
+        try:
+            again = self._regions.centres(warp(frame, by_mesh, align, margin), points)
+            moved = eyes_apart(again, transform(by_mesh, eyes) + margin)
+        except FaceError:
+            moved = float("inf")
+        if moved > _STEADY:
+            notes["fallbacks"].append(INCONSISTENT)
+            return matrix
+        notes["alignment"] = "mesh-eyes"
         notes["fallbacks"].append("alignment-mesh")
-        return eye_matrix(right, left, self.config.align)
+        return by_mesh
 
     def align_clip(self, frames: Iterable[np.ndarray], face: FoundFace, margin: int = 0) -> list[np.ndarray]:
         """Align frames of one clip, uint8 (H, W) or (H, W, 3) each, with the onset's matrix.
@@ -209,8 +226,9 @@ class Extractor:
         align, margin = self.config.align, self.config.align.margin_px
         landmarks = transform(face.matrix, find_landmarks(apex, face.box)).astype(np.float32)
         wide = self.align_clip((onset, apex), face, margin)
+        backend = DlibRegions() if INCONSISTENT in face.notes["fallbacks"] else self._regions
         regions = locate_regions(
-            self._regions, wide[1], landmarks + margin, self.config.regions, check_eyes=face.detected
+            backend, wide[1], landmarks + margin, self.config.regions, check_eyes=face.detected
         )
         notes = dict(face.notes, fallbacks=list(face.notes["fallbacks"]), region_backend=regions.backend)
         if np.isfinite(regions.eye_error):

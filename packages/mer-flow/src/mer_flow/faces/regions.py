@@ -153,6 +153,12 @@ def backend_version(name: str) -> str:
     return mesh_version(FACE_LANDMARKER if name == "mediapipe-tasks" else None)
 
 
+def eyes_apart(centres: np.ndarray, eyes: np.ndarray) -> float:
+    """Return how far the eyes of (5, 2) centres lie from others, (2, 2): the larger one, in eye distances."""
+    between = max(float(np.linalg.norm(eyes[0] - eyes[1])), 1e-6)
+    return float(np.linalg.norm(centres[:2] - eyes, axis=1).max()) / between
+
+
 def locate_regions(
     backend: RegionBackend,
     face: np.ndarray,
@@ -179,8 +185,7 @@ def locate_regions(
     try:
         centres = backend.centres(face, landmarks)
         right, left = eye_centres(landmarks)
-        between = max(float(np.linalg.norm(left - right)), 1e-6)
-        error = float(np.linalg.norm(centres[:2] - np.stack([left, right]), axis=1).max()) / between
+        error = eyes_apart(centres, np.stack([left, right]))
         if not check_eyes or error <= config.max_eye_error:
             return Regions(centres, backend.name, "", error)
         reason = (

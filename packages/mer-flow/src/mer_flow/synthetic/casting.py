@@ -33,6 +33,9 @@ class Role:
         amplitude: Peak displacement in px of a frame.
         length: Frames from onset to offset, both included.
         rise: Frames from onset to apex.
+        halves: Strength of the face's image-left and image-right half.
+        aside: Movement of another kind that goes along, which no sheet tells of.
+        share: Its strength, as part of the movement's.
     """
 
     subject: int
@@ -42,6 +45,9 @@ class Role:
     amplitude: float
     length: int
     rise: int
+    halves: tuple[float, float] = (1.0, 1.0)
+    aside: str = ""
+    share: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -130,6 +130,7 @@ def make_trees(
                 subjects=subjects,
                 clips_per_subject=clips_per_subject,
                 seed=seed,
+                lifelike=True,
                 workers=min(workers, subjects),
                 progress=lambda done, _, progress=progress: progress.reach(done),  # type: ignore[misc]
             )

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 import numpy as np
 
@@ -67,6 +69,38 @@ ACTION_UNITS: dict[int, tuple[Bump, ...]] = {
     26: (Bump((8, 57), (0.0, 0.8), (0.28, 0.18)),),
 }
 
+#: How far one person's movements differ from another's, standard deviations: place, in inter-ocular
+#: distances, and direction, in radians.
+HABIT = (0.06, 0.4)
+
+
+#: Action unit -> shift of its bumps, x and y in inter-ocular distances, and turn of their direction, radians.
+Habits = Mapping[int, tuple[float, float, float]]
+
+
+@dataclass(frozen=True, slots=True)
+class Manner:
+    """How one person makes a movement once.
+
+    Attributes:
+        habits: On the image-left half; the other half mirrors them.
+        halves: Strength of the image-left and the image-right half.
+        aside: A movement that goes along, as a name; empty for none.
+        share: Its strength, as part of the main movement's.
+    """
+
+    habits: Habits = field(default_factory=dict)
+    halves: tuple[float, float] = (1.0, 1.0)
+    aside: str = ""
+    share: float = 0.0
+
+
+def draw_habits(rng: np.random.Generator) -> Habits:
+    """Draw the `habits` of one person."""
+    place, turn = HABIT
+    return {unit: tuple(rng.normal(0.0, (place, place, turn)).tolist()) for unit in ACTION_UNITS}
+
+
 #: Units on the midline, which have no sides.
 MIDLINE = frozenset({17, 25, 26})
 
@@ -112,7 +146,11 @@ def objective_class(text: str) -> int:
 
 
 def displacement(
-    text: str, landmarks: np.ndarray, shape: tuple[int, int], amplitude: float = 1.0
+    text: str,
+    landmarks: np.ndarray,
+    shape: tuple[int, int],
+    amplitude: float = 1.0,
+    manner: Manner | None = None,
 ) -> np.ndarray:
     """Build a movement's displacement field at full strength.
 
@@ -121,6 +159,7 @@ def displacement(
         landmarks: `(68, 2)` float, dlib's points in px.
         shape: Image height and width in px.
         amplitude: Length of the longest displacement vector in px.
+        manner: How it is made; evenly and by itself unless given.
 
     Returns:
         `(2, H, W)` float32, u and v in px (+x right, +y down), exactly zero away from the moved region.
@@ -128,29 +167,54 @@ def displacement(
     Raises:
         UsageError: An action unit is unknown.
     """
-    points = np.asarray(landmarks, dtype=np.float64)
-    span = points[42:48].mean(0) - points[36:42].mean(0)
-    iod = float(np.hypot(*span))
-    along = span / iod
-    axes = np.stack([along, [-along[1], along[0]]])  # rows: the face's own right and down
-    field = np.zeros((2, *shape))
+    manner = manner or Manner()
+    face = _Face.of(landmarks)
+    moved = _at_peak(text, manner, shape, face)
+    if manner.aside:
+        moved += manner.share * _at_peak(manner.aside, manner, shape, face)
+    peak = np.sqrt((moved**2).sum(0).max())
+    return (np.round(moved * (amplitude / peak) / QUANTUM) * QUANTUM).astype(np.float32)
+
+
+class _Face(NamedTuple):
+    """Landmarks `(68, 2)`, the face's own right and down as rows, and its inter-ocular distance, px."""
+
+    points: np.ndarray
+    axes: np.ndarray
+    iod: float
+
+    @classmethod
+    def of(cls, landmarks: np.ndarray) -> _Face:
+        points = np.asarray(landmarks, dtype=np.float64)
+        span = points[42:48].mean(0) - points[36:42].mean(0)
+        iod = float(np.hypot(*span))
+        along = span / iod
+        return cls(points, np.stack([along, [-along[1], along[0]]]), iod)
+
+
+def _at_peak(text: str, manner: Manner, shape: tuple[int, int], face: _Face) -> np.ndarray:
+    """Return a movement as `(2, H, W)` float64, its longest vector 1."""
+    moved = np.zeros((2, *shape))
     for side, unit in parse_action_units(text):
+        right, down, turn = manner.habits.get(unit, (0.0, 0.0, 0.0))
         for bump in ACTION_UNITS[unit]:
+            (x, y), (shift_x, shift_y) = bump.direction, bump.shift
+            turned = (x * np.cos(turn) - y * np.sin(turn), x * np.sin(turn) + y * np.cos(turn))
+            own = replace(bump, direction=turned, shift=(shift_x + right, shift_y + down))
             halves = (False,) if unit in MIDLINE else {"R": (False,), "L": (True,), "": (False, True)}[side]
             for mirrored in halves:
-                _add(field, bump, points, axes, iod, mirrored)
-    peak = np.sqrt((field**2).sum(0).max())
-    return (np.round(field * (amplitude / peak) / QUANTUM) * QUANTUM).astype(np.float32)
+                _add(moved, own, face, mirrored, manner.halves[mirrored] if len(halves) == 2 else 1.0)
+    moved /= np.sqrt((moved**2).sum(0).max())
+    return moved
 
 
-def _add(
-    field: np.ndarray, bump: Bump, points: np.ndarray, axes: np.ndarray, iod: float, mirrored: bool
-) -> None:
+def _add(field: np.ndarray, bump: Bump, face: _Face, mirrored: bool, strength: float) -> None:
     """Add one bump to a `(2, H, W)` field, in place, within its reach only."""
+    points, axes, iod = face
     sign = np.array([-1.0 if mirrored else 1.0, 1.0])
     indices = [MIRROR[i] if mirrored else i for i in bump.landmarks]
     centre = points[indices].mean(0) + iod * (np.asarray(bump.shift) * sign) @ axes
-    direction = (np.asarray(bump.direction) * sign) @ axes
+    direction = strength * (np.asarray(bump.direction) * sign) @ axes
     reach = REACH * iod * max(bump.sigma)
     height, width = field.shape[1:]
     x0, y0 = np.maximum(np.floor(centre - reach).astype(int), 0)

@@ -1,35 +1,15 @@
-"""Subjects: one real face, varied by mirror, shape, tone, light and skin texture."""
+"""Subjects: real faces, varied by mirror, shape, tone, light and skin texture."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
 
 import numpy as np
 
 from mer_flow.synthetic.movements import MIRROR
+from mer_flow.synthetic.photographs import PHOTOGRAPHS, enlarged
 
-# fmt: off
-#: dlib's 68 points on `skimage.data.astronaut()` (512×512), px, measured once at three times its size
-#: with shape_predictor_68_face_landmarks, so that making a database needs no landmark model.
-ASTRONAUT_LANDMARKS: tuple[tuple[float, float], ...] = (
-    (180.0, 104.7), (180.0, 116.3), (181.0, 127.7), (182.3, 139.0), (185.3, 150.3), (191.7, 160.7),
-    (200.3, 169.0), (209.3, 176.0), (220.3, 178.7), (232.0, 177.3), (243.0, 171.7), (253.0, 164.0),
-    (260.3, 154.3), (265.0, 143.3), (268.0, 131.7), (270.3, 120.3), (272.0, 108.0), (186.3, 94.3),
-    (192.3, 88.7), (200.7, 87.3), (209.0, 89.0), (217.0, 92.7), (236.0, 94.0), (244.0, 91.0), (252.3, 90.7),
-    (260.3, 92.7), (265.3, 99.0), (226.0, 102.7), (226.0, 111.0), (225.7, 119.0), (225.3, 127.7),
-    (214.3, 131.3), (219.3, 133.0), (224.7, 134.7), (230.0, 133.3), (234.7, 132.3), (195.3, 101.3),
-    (200.7, 98.0), (207.0, 98.7), (212.7, 104.3), (206.3, 104.7), (200.0, 104.0), (237.7, 105.7),
-    (243.7, 100.7), (250.0, 100.7), (255.3, 104.3), (250.3, 106.7), (244.0, 106.3), (200.7, 139.3),
-    (209.3, 139.3), (218.0, 139.7), (223.7, 141.0), (230.0, 140.3), (237.7, 140.7), (245.7, 141.3),
-    (237.7, 151.3), (229.3, 155.3), (222.3, 156.0), (216.3, 155.0), (208.0, 150.0), (203.7, 140.7),
-    (217.7, 143.0), (223.3, 144.3), (229.7, 143.7), (242.7, 142.3), (229.3, 150.0), (223.0, 150.7),
-    (217.0, 149.7)
-)
-# fmt: on
-
-#: Inter-ocular distance on the astronaut and in the frames, px.
-ASTRONAUT_IOD = 43.22
+#: Inter-ocular distance in the frames, px.
 FRAME_IOD = 100.0
 
 #: The canvas has this many px per frame px: sampling it is then free of aliasing, and OpenCV's steps of
@@ -68,25 +48,14 @@ class Portrait:
         return self.landmarks[17:68].mean(0)
 
 
-@lru_cache(maxsize=1)
-def _astronaut() -> np.ndarray:
-    """Return the head of scikit-image's astronaut enlarged four times, `(1024, 2048, 3)` float32 RGB."""
-    import cv2
-    from skimage.data import astronaut
-
-    head = astronaut()[:256].astype(np.float32)
-    large = cv2.resize(head, None, fx=4, fy=4, interpolation=cv2.INTER_CUBIC)
-    # A little unsharp masking gives back the edges that enlarging softens.
-    return large + 0.35 * (large - cv2.GaussianBlur(large, (0, 0), 6.0))
-
-
-def make_portrait(rng: np.random.Generator, size: tuple[int, int], colour: bool) -> Portrait:
+def make_portrait(rng: np.random.Generator, size: tuple[int, int], colour: bool, person: int = 0) -> Portrait:
     """Draw one subject.
 
     Args:
         rng: Source of every choice.
         size: Width and height of the frames in px, at least 560×420 for the head to fit.
         colour: RGB, or grayscale.
+        person: Whose face it is: the photographs take turns.
 
     Returns:
         The subject's face, about `FRAME_IOD` px between the eyes, in the middle of the frame.
@@ -94,19 +63,20 @@ def make_portrait(rng: np.random.Generator, size: tuple[int, int], colour: bool)
     import cv2
 
     width, height = size
+    person %= len(PHOTOGRAPHS)
+    photograph = PHOTOGRAPHS[person]
     mirrored = bool(rng.random() < 0.5)
     angle = np.deg2rad(rng.uniform(-4.0, 4.0))
-    scale = FRAME_IOD / ASTRONAUT_IOD * rng.uniform(0.94, 1.04) * np.array([1.0, rng.uniform(0.95, 1.06)])
+    scale = FRAME_IOD / photograph.iod * rng.uniform(0.94, 1.04) * np.array([1.0, rng.uniform(0.95, 1.06)])
     centre = np.array([width / 2, 0.535 * height]) + rng.uniform(-8.0, 8.0, 2)
     waves = _draw_waves(rng)
 
-    # Canvas grid in frame px, and where on the astronaut each of its px comes from.
+    # Canvas grid in frame px, and where on the photograph each of its px comes from.
     shape = (OVERSAMPLING * (height + 2 * MARGIN), OVERSAMPLING * (width + 2 * MARGIN))
     x = np.arange(shape[1], dtype=np.float32) / OVERSAMPLING - MARGIN
     y = np.arange(shape[0], dtype=np.float32) / OVERSAMPLING - MARGIN
     turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
-    # The head's middle on the astronaut, so that it lands on `centre`.
-    anchor = np.array([225.3, 124.0])
+    anchor = photograph.middle
     flip = np.array([-1.0 if mirrored else 1.0, 1.0])
 
     dx, dy = _warp(x[None, :], y[:, None], centre, waves)
@@ -115,10 +85,11 @@ def make_portrait(rng: np.random.Generator, size: tuple[int, int], colour: bool)
     sources = []
     for axis in range(2):
         row = (turn[axis] * flip[axis] / scale[axis]).astype(np.float32)
-        # cv2.resize keeps px centres: px i of the original lies at 4 i + 1.5 of the enlarged.
-        sources.append(4 * (row[0] * dx + row[1] * dy + np.float32(anchor[axis])) + np.float32(1.5))
+        # cv2.resize keeps px centres: px i of the original lies at k i + (k - 1) / 2 of the enlarged.
+        k = np.float32(photograph.times)
+        sources.append(k * (row[0] * dx + row[1] * dy + np.float32(anchor[axis])) + (k - 1) / 2)
     canvas: np.ndarray = cv2.remap(
-        _astronaut(), sources[0], sources[1], cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT
+        enlarged(person), sources[0], sources[1], cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT
     )
     canvas = _tone(canvas, rng, x - np.float32(centre[0]), y - np.float32(centre[1]))
     if not colour:
@@ -129,7 +100,7 @@ def make_portrait(rng: np.random.Generator, size: tuple[int, int], colour: bool)
     texture *= TEXTURE / texture.std()
     canvas += texture if not colour else texture[..., None]
 
-    wanted = ((np.asarray(ASTRONAUT_LANDMARKS) - anchor) / flip * scale) @ turn + centre
+    wanted = ((photograph.landmarks - anchor) / flip * scale) @ turn + centre
     landmarks = wanted
     for _ in range(20):  # inverts the warp, a contraction
         landmarks = wanted - np.stack(_warp(landmarks[:, 0], landmarks[:, 1], centre, waves), -1)

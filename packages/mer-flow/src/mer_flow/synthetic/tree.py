@@ -13,8 +13,9 @@ import numpy as np
 from pydantic import Field
 
 from mer_flow.databases.registry import DATABASES, get_database
+from mer_flow.synthetic import people
 from mer_flow.synthetic.casting import Clip, Plan
-from mer_flow.synthetic.movements import displacement
+from mer_flow.synthetic.movements import Habits, Manner, displacement, draw_habits
 from mer_flow.synthetic.portrait import Portrait, make_portrait
 from mer_flow.synthetic.rendering import ClipRenderer, HeadMotion
 from mer_flow.synthetic.truth import TRUTH_FILE, Truth, TruthSample, write_truth
@@ -26,7 +27,7 @@ from mer_flow.work.settings import Settings
 
 JPEG_QUALITY = 95
 
-_PLANNING, _FACES, _CLIPS = range(3)
+_PLANNING, _FACES, _CLIPS, _PEOPLE, _HABITS = range(5)
 
 
 class _Parameters(Settings):
@@ -36,6 +37,7 @@ class _Parameters(Settings):
     subjects: int = Field(ge=1)
     clips_per_subject: int = Field(ge=1)
     seed: int = Field(ge=0)
+    lifelike: bool
     generator: int = 1
 
 
@@ -70,6 +72,7 @@ def make_tree(
     subjects: int = 6,
     clips_per_subject: int = 6,
     seed: int = 0,
+    lifelike: bool = False,
     workers: int = 1,
     progress: Callable[[int, int], None] | None = None,
 ) -> Path:
@@ -84,6 +87,8 @@ def make_tree(
         subjects: How many.
         clips_per_subject: Micro-expressions of each.
         seed: Of every choice.
+        lifelike: Several faces, movements that are weak and uneven, each subject's own and mixed with others;
+            else one face and movements as in the books.
         workers: Processes that render.
         progress: Called with (clips done, clips in all).
 
@@ -93,16 +98,22 @@ def make_tree(
     """
     root, twin = Path(root), twin_of(database)
     parameters = _Parameters(
-        database=database, subjects=subjects, clips_per_subject=clips_per_subject, seed=seed
+        database=database,
+        subjects=subjects,
+        clips_per_subject=clips_per_subject,
+        seed=seed,
+        lifelike=lifelike,
     ).model_dump()
     if _is_there(root, parameters):
         return root
     _require_packages()
     stream = (seed, twin.STREAM)
     plan: Plan = twin.plan(subjects, clips_per_subject, _generator(*stream, _PLANNING))
+    if lifelike:
+        plan = people.lifelike(plan, _generator(*stream, _PEOPLE))
     with new_folder(root) as growing:
         twin.write_sheets(growing, plan)
-        truths = _truths(growing, plan, stream, workers, progress)
+        truths = _truths(partial(_render, growing, plan, stream, lifelike), plan, workers, progress)
         write_truth(growing / TRUTH_FILE, truths, plan, parameters)
     return root
 
@@ -132,7 +143,7 @@ def _is_there(root: Path, parameters: dict[str, Any]) -> bool:
 
 def _require_packages() -> None:
     """Fail before anything is written where a package of the demo extra is absent."""
-    for module in ("cv2", "skimage", "xlsxwriter"):
+    for module in ("cv2", "matplotlib", "skimage", "xlsxwriter"):
         try:
             importlib.import_module(module)
         except ImportError as error:
@@ -147,7 +158,10 @@ def _generator(*stream: int) -> np.random.Generator:
 
 
 def _truths(
-    root: Path, plan: Plan, stream: tuple[int, int], workers: int, progress: Callable[[int, int], None] | None
+    render: Callable[[int], dict[int, TruthSample]],
+    plan: Plan,
+    workers: int,
+    progress: Callable[[int, int], None] | None,
 ) -> Iterator[TruthSample]:
     """Render every clip; yield their truths in the plan's order."""
     done: dict[int, TruthSample] = {}
@@ -155,7 +169,7 @@ def _truths(
     # One subject's clips are one task, so that its face is made once.
     subjects = dict.fromkeys(clip.role.subject for clip in plan.clips)
     with local_executor(workers) as executor:
-        for _, future in run_all(executor, partial(_render, root, plan, stream), subjects):
+        for _, future in run_all(executor, render, subjects):
             done |= future.result()
             while turn in done:
                 yield done.pop(turn)
@@ -164,22 +178,30 @@ def _truths(
                     progress(turn, len(plan.clips))
 
 
-def _render(root: Path, plan: Plan, stream: tuple[int, int], subject: int) -> dict[int, TruthSample]:
+def _render(
+    root: Path, plan: Plan, stream: tuple[int, int], lifelike: bool, subject: int
+) -> dict[int, TruthSample]:
     """Render and write one subject's clips; return their truths by place in the plan."""
     if multiprocessing.parent_process() is not None:
         import cv2
 
         cv2.setNumThreads(1)  # a worker beside others
-    portrait = make_portrait(_generator(*stream, _FACES, subject), plan.size, plan.colour)
+    person = subject if lifelike else 0
+    portrait = make_portrait(_generator(*stream, _FACES, subject), plan.size, plan.colour, person)
+    habits = draw_habits(_generator(*stream, _HABITS, subject)) if lifelike else {}
     return {
-        i: _make_clip(root, clip, portrait, _generator(*stream, _CLIPS, i))
+        i: _make_clip(root, clip, portrait, habits, _generator(*stream, _CLIPS, i))
         for i, clip in enumerate(plan.clips)
         if clip.role.subject == subject
     }
 
 
-def _make_clip(root: Path, clip: Clip, portrait: Portrait, rng: np.random.Generator) -> TruthSample:
-    movement = displacement(clip.role.movement, portrait.landmarks, portrait.size[::-1], clip.role.amplitude)
+def _make_clip(
+    root: Path, clip: Clip, portrait: Portrait, habits: Habits, rng: np.random.Generator
+) -> TruthSample:
+    role, shape = clip.role, portrait.size[::-1]
+    manner = Manner(habits, role.halves, role.aside, role.share)
+    movement = displacement(role.movement, portrait.landmarks, shape, role.amplitude, manner)
     head = HeadMotion.draw(rng, portrait.centre)
     renderer = ClipRenderer(portrait, movement, head, rng)
     folder = root / clip.folder

@@ -110,6 +110,15 @@ class Plugins(Generic[_Thing]):
     def __contains__(self, name: object) -> bool:
         return name in self._things or name in self._points
 
+    def add(self, name: str, found: object) -> None:
+        """Add a thing to this process alone, as in a notebook; other processes do not know it.
+
+        Args:
+            name: What it is called.
+            found: What an entry point of that name would give.
+        """
+        self._things[name] = self._make(name, found)
+
     def packages(self, name: str) -> str:
         """Return the distributions that bring a name, with their versions; empty for one of our own."""
         dists = [point.dist for point in self._points.get(name, ())]
