@@ -16,7 +16,7 @@ def test_every_block_of_the_page_is_followed() -> None:
     assert len(PAGE.files) == 4
     assert PAGE.blocks() == ["console", "python", "python", "python", "toml"]
     # The tree at the top names what the page then writes.
-    tree = PAGE.text[PAGE.text.index("mer-bench-linear/\n") : PAGE.text.index("## 1.")]
+    tree = PAGE.text[PAGE.text.index("mer-bench-linear/\n") :].partition("```")[0]
     assert {Path(name).name for name in PAGE.files} == set(re.findall(r"[\w.]+\.(?:py|toml)", tree))
     assert [command.split()[0] for command, _ in PAGE.commands].count("mer-bench") == len(PAGE.commands) - 1
 
