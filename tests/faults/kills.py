@@ -106,7 +106,7 @@ def in_child(
             content = pipe.read()
         status = os.waitpid(child, 0)[1]
         watch.cancel()
-        orphans = _alive(child)
+        orphans = alive(child)
         printed.seek(0)
         said = printed.read().decode(errors="replace")
     answer, points = pickle.loads(content) if content else (None, 0)
@@ -152,7 +152,7 @@ def _changes_disk(frame: FrameType, kind: str, argument: Any) -> bool:
     return frame.f_code.co_name in _HDF5 and "h5py" in frame.f_code.co_filename
 
 
-def _alive(session: int) -> int:
+def alive(session: int) -> int:
     """Count a session's processes once they had time to end."""
     deadline = time.monotonic() + GRACE
     while (count := sum(_session(path) == session for path in Path("/proc").glob("[0-9]*"))) and (

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 from PIL import Image
@@ -37,6 +38,7 @@ from mer_flow.work.errors import (
     ModelFileError,
     SheetError,
     StoreBusyError,
+    StoreError,
     StoreMismatchError,
     UsageError,
 )
@@ -180,6 +182,28 @@ def test_a_sample_that_workers_die_over_fails_alone(
     assert "killed by SIGKILL" in reason and "fewer --workers" in reason
     assert summary.built == SAMPLES - 1
     assert build(root, tmp_path / "flows.h5", quick(), retry_failed=True).failed == []
+
+
+def test_a_repair_builds_what_is_damaged_and_nothing_else(
+    casme2: Path, quick: Callable[..., PipelineConfig], whole: Path, tmp_path: Path
+) -> None:
+    store, content = tmp_path / "flows.h5", bytearray(whole.read_bytes())
+    with h5py.File(whole) as file:
+        flow, points = (file[f"casme2/{name}"].id.get_chunk_info(0) for name in ("flow", "landmarks"))
+    content[flow.byte_offset + flow.size // 2] ^= 1
+    store.write_bytes(content)
+    assert build(casme2, store, quick()).built == 0, "a plain build takes what is there"
+    mended = build(casme2, store, quick(), repair=True)
+    assert (mended.built, mended.already) == (1, SAMPLES - 1)
+    assert store.read_bytes() == whole.read_bytes()
+    assert build(casme2, store, quick(), repair=True).built == 0
+    content[points.byte_offset + points.size // 2] ^= 1  # a column of every sample
+    store.write_bytes(content)
+    assert build(casme2, store, quick(), repair=True).built == SAMPLES
+    assert store.read_bytes() == whole.read_bytes()
+    store.write_bytes(content[:4000])
+    with pytest.raises(StoreError, match="not a readable HDF5 file"):
+        build(casme2, store, quick(), repair=True)
 
 
 def test_other_parameters_are_refused_naming_them(

@@ -240,8 +240,10 @@ def _stretches(
         warnings.append(f"only the {MOST} strongest candidate moments are classified")
     spans = [(stretch.first, stretch.first + len(stretch.curve) - 1) for stretch in chosen]
     found = read_stretches(footage, spans, engine, method)
-    curve = [(stretch.top, stretch.strength) for stretch in windows.stretches]
-    return found, curve, windows.threshold, warnings
+    curve: dict[int, float] = {}  # several windows may see the same top
+    for stretch in sorted(windows.stretches, key=lambda stretch: (stretch.top, stretch.strength)):
+        curve[stretch.top] = stretch.strength
+    return found, list(curve.items()), windows.threshold, warnings
 
 
 def _still_warning(stretch: Stretch) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from textwrap import wrap
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -133,9 +134,10 @@ def _board(result: VideoPrediction, moment: Moment | None) -> Image:
         draw.text((x, y + tall + 6), f"flow, {where}", fill=INK, font=font(12))
         _bars(draw, moment)
     if result.warnings:
-        more = f" (and {len(result.warnings) - 1} more)" if len(result.warnings) > 1 else ""
+        more = f" (one of {len(result.warnings)})" if len(result.warnings) > 1 else ""
         # The gravest come last: first the clip's, then the moment's.
-        draw.text((FRAME[0], 468), f"warning: {result.warnings[-1]}"[:140] + more, fill=MARK, font=font(12))
+        for n, line in enumerate(wrap(f"warning{more}: {result.warnings[-1]}", 150)[:2]):
+            draw.text((FRAME[0], 465 + 13 * n), line, fill=MARK, font=font(11))
     _curve(draw, result)
     return board
 

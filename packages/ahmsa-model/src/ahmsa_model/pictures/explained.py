@@ -86,15 +86,24 @@ def draw_averages(found: Averages) -> Image:
     height = 3 * TITLE + len(found.classes) * (PANEL + TITLE + GAP) + GAP
     canvas = Image.new("RGB", (3 * PANEL + 4 * GAP + 40, height), "white")
     draw = ImageDraw.Draw(canvas)
-    draw.text((GAP, 8), "mean of what speaks for a class, over its own samples", fill=INK, font=font(15))
+    draw.text(
+        (GAP, 8),
+        "what speaks for a class, mean over its own samples: gradients, occlusion; crosses: eyes, nose, lips",
+        fill=INK,
+        font=font(15),
+    )
     draw.text((GAP, 28), found.source, fill=INK, font=font(12))
     y = 2 * TITLE + 8
     for mean in found.classes:
-        title = f"{mean.name}: {mean.samples} samples, {mean.right} classified rightly"
+        title = f"{mean.name}: {mean.samples} samples, {mean.right} right"
         for column, cells in enumerate((mean.gradients, mean.occlusion)):
             face = on_face(cells, found.view, USUAL_CENTRES * FACE, FACE)
             what = title if column == 0 else "occlusion"
-            _panel(canvas, draw, (GAP + column * (PANEL + GAP), y), what, signed_to_colour(face, _top(face)))
+            left = GAP + column * (PANEL + GAP)
+            _panel(canvas, draw, (left, y), what, signed_to_colour(face, _top(face)))
+            for cx, cy in USUAL_CENTRES * PANEL + (left, y + TITLE):
+                draw.line((cx - 4, cy, cx + 4, cy), fill=INK)
+                draw.line((cx, cy - 4, cx, cy + 4), fill=INK)
         _regions(draw, (2 * (PANEL + GAP) + GAP, y), mean.shares, mean.drops)
         y += PANEL + TITLE + GAP
     note = f"likeness to random weights (1 alike, 0 unrelated): {found.control:+.2f}"

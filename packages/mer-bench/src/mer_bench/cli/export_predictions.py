@@ -24,12 +24,10 @@ def export_predictions_command(run: Path, out: Path, seeds: str | None, selectio
     from mer_bench.runs.directory import RunDirectory
     from mer_bench.scores.predictions import predictions_of
     from mer_bench.settings import parse_seeds
-    from mer_flow.work.cells import safe_cell
+    from mer_flow.work.cells import csv_text
     from mer_flow.work.files import write_whole
 
     found = predictions_of(RunDirectory(run), parse_seeds(seeds) if seeds else None, selection)
     out.parent.mkdir(parents=True, exist_ok=True)
-    texts = found.select_dtypes(exclude="number").columns
-    found[texts] = found[texts].map(safe_cell)
-    write_whole(out, found.to_csv(index=False).encode())
+    write_whole(out, csv_text(found).encode())
     click.echo(f"wrote {out}: {len(found)} rows")

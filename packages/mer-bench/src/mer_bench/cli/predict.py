@@ -50,7 +50,7 @@ def predict_command(
     from mer_bench.training.device import resolve_device
     from mer_bench.weights.checkpoint import read_checkpoint
     from mer_bench.weights.predict import predict
-    from mer_flow.work.cells import safe_cell
+    from mer_flow.work.cells import csv_text
     from mer_flow.work.files import write_whole
 
     path = find_store(store)
@@ -62,7 +62,7 @@ def predict_command(
     if out is not None:
         out.parent.mkdir(parents=True, exist_ok=True)
         as_csv = out.suffix.lower() != ".json"
-        text = found.table().map(safe_cell).to_csv(index=False) if as_csv else json.dumps(whole, indent=1)
+        text = csv_text(found.table()) if as_csv else json.dumps(whole, indent=1)
         write_whole(out, text.encode())
     if as_json:
         click.echo(json.dumps(whole, indent=1))

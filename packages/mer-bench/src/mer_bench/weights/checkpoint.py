@@ -33,6 +33,7 @@ from mer_bench.settings import Request, RunSettings, resolve
 from mer_bench.training.network import build_network, fold_generators
 from mer_flow.store.schema import canonical_json, differing_keys
 from mer_flow.work.files import write_whole
+from mer_flow.work.plugins import contained
 from mer_flow.work.settings import Settings
 
 FORMAT = "mer-checkpoint"
@@ -299,11 +300,11 @@ def _built(spec: ModelSpec, record: Record, tensors: Mapping[str, Tensor], folde
         given = {f"options.{name}": value for name, value in options.items()}
         typed = resolve(spec, Request(RunSettings(model=spec.name), given)).options
         build = (spec, typed, told["num_classes"], shape)
-        with _at_most(len(tensors), folder), torch.random.fork_rng(devices=[]):
+        with contained(), _at_most(len(tensors), folder), torch.random.fork_rng(devices=[]):
             shell = build_network(*build, torch.device("meta"), stacked=False)  # type: ignore[arg-type]
         _check_tensors(shell.state_dict(), tensors, folder)
         cpu = torch.device("cpu")
-        with fold_generators(_SEED, cpu):
+        with contained(), fold_generators(_SEED, cpu):
             return build_network(*build, cpu, stacked=False)  # type: ignore[arg-type]
     except CheckpointError:
         raise

@@ -114,11 +114,16 @@ FLAGS = {
     help="Override one parameter, as in flow.tau=0.2; repeatable.",
 )
 @click.option("--retry-failed", is_flag=True, help="Try samples again that failed in an earlier build.")
+@click.option(
+    "--repair",
+    is_flag=True,
+    help="Verify the store first, and build again what of this database is damaged, and nothing else.",
+)
 @json_option
 @quiet_option
 @given("pipeline", "config", "settings", *FLAGS)
 @given("keep", "faces", "clips", "dtype", "sequence", "sequence_frames", "sequence_size")
-@given("how", "workers", "limit", "retry_failed")
+@given("how", "workers", "limit", "retry_failed", "repair")
 def build_command(
     source: Source,
     store: Path,

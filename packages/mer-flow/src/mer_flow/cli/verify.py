@@ -34,7 +34,8 @@ def verify_command(store: Path, as_json: bool) -> None:
             click.echo(str(item))
         kinds = ", ".join(f"{kind} {n}" for kind, n in Counter(item.kind for item in problems).items())
         opened = not (len(problems) == 1 and problems[0].kind == "unreadable" and not problems[0].where)
-        remedy = " Delete the store and build it again." if opened else ""  # else the one problem says it
+        mend = " `mer-flow build --repair` with the database's --db and --root builds what is damaged again."
+        remedy = mend if opened else ""  # else the one problem says it
         click.echo(f"\n{len(problems)} problem(s) in {store}: {kinds}.{remedy}")
     else:
         click.echo(f"{store} is sound: {checked} samples read, every checksum, shape and value right.")

@@ -20,6 +20,7 @@ from mer_flow.extraction.batched import run_batched
 from mer_flow.extraction.extractor import pipeline_record, resolve
 from mer_flow.extraction.sample import Keep, Outcome, extract_sample, outcome_of
 from mer_flow.store.schema import differing_keys
+from mer_flow.store.verify import damaged
 from mer_flow.store.writer import StoreWriter, begun_pipeline
 from mer_flow.work.errors import SheetError, StoreMismatchError, UsageError
 from mer_flow.work.executor import LocalProcesses, run_all, usable_cores
@@ -40,6 +41,7 @@ class BuildOptions:
         workers: Worker processes; None for one per usable core.
         limit: Build the first so many samples of the sheet only; a later call adds the rest.
         retry_failed: Try recorded failures again.
+        repair: Verify the store first, and compute anew what of this database is damaged.
         flow_process: Compute the flow in batches in one process of its own; None does so on CUDA, unless on
             a cluster.
         where: Where clips are worked on.
@@ -48,6 +50,7 @@ class BuildOptions:
     workers: int | None = None
     limit: int | None = None
     retry_failed: bool = False
+    repair: bool = False
     flow_process: bool | None = None
     where: Where = field(default_factory=Where)
 
@@ -169,6 +172,7 @@ def build_store(
         MissingDependencyError: A library is absent or broken.
         ModelFileError: A model file is missing or wrong.
         StoreMismatchError: The store was built with other parameters.
+        StoreError: The store is to be repaired, and its file is damaged as a whole.
         StoreBusyError: Another build writes this store.
     """
     config, keep, options = config or PipelineConfig(), keep or Keep(), options or BuildOptions()
@@ -195,7 +199,8 @@ def build_store(
         batched = config.flow.device == "cuda" and not options.where.on_dask
     workers = options.workers or usable_cores()
     summary = BuildSummary(source.database, store, len(samples), workers=workers, flow_process=batched)
-    with StoreWriter(store, store_pipeline(config, keep), keep.encoding()) as writer:
+    bad = damaged(store, source.database) if options.repair and store.exists() else set()
+    with StoreWriter(store, store_pipeline(config, keep), keep.encoding(), bad) as writer:
         summary.warnings = writer.warnings
         done = writer.begin(source.database, reading.table)
         left_out = done if options.retry_failed else done | writer.failed(source.database)

@@ -50,6 +50,24 @@ def verify_store(path: Path | str, on_sample: Callable[[], None] | None = None) 
     return check.faults
 
 
+def damaged(path: Path, database: str) -> set[str]:
+    """Return what of a database must be computed anew: samples, or its name where more is damaged.
+
+    Raises:
+        StoreError: The file as a whole is damaged, so that nothing can be taken over.
+    """
+    with FlowStore(path) as store:
+        if database not in store.databases:
+            return set()
+        try:
+            ids = set(store.samples(database).sample_ids)
+        except (MerFlowError, *DAMAGE):
+            return {database}
+    places = [fault.where for fault in verify_store(path)]
+    own = {place for place in places if place == database or place.startswith(f"{database}/")}
+    return own if own <= ids else {database}
+
+
 class _Check:
     """The faults found so far."""
 

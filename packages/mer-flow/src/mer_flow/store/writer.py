@@ -14,7 +14,7 @@ import io
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -76,12 +76,19 @@ class StoreWriter:
         pipeline: Every parameter of the maps, JSON-able, `map_kind` among them; a store takes samples of one
             pipeline only, as `schema.deciding` reads it. Other `versions` are recorded as a further build.
         options: Expected flow dtype, and the gzip level of the small columns.
+        without: Samples, or whole databases, that are not taken over from the present store: damaged ones.
 
     Raises:
         StoreError: The pipeline is not valid, or the file there is not a readable store.
     """
 
-    def __init__(self, path: Path | str, pipeline: Mapping[str, Any], options: EncodeOptions | None = None):
+    def __init__(
+        self,
+        path: Path | str,
+        pipeline: Mapping[str, Any],
+        options: EncodeOptions | None = None,
+        without: Collection[str] = (),
+    ):
         self.path = Path(path)
         if not self.path.name:
             raise StoreError(f"'{path}' names no file; give the store a file name, as in flows.h5")
@@ -90,6 +97,7 @@ class StoreWriter:
         self.pipeline = dict(pipeline)
         with schema.explained("the pipeline is not JSON: {}", TypeError, ValueError, RecursionError):
             canonical_json(pipeline)
+        self._without = frozenset(without)
         self._parts = schema.parts_folder(self.path)
         self._lock: ExitStack | None = None
         self._rows: dict[str, dict[str, str]] = {}
@@ -206,19 +214,20 @@ class StoreWriter:
                 shutil.rmtree(folder)
             if self._parts.exists():  # the manifest goes last: what a kill leaves gives the same bytes again
                 shutil.rmtree(self._parts)
+        self._without = frozenset()
         self._load()
         return changed
 
     def _load(self) -> None:
         """Learn what the store and the parts hold, and refuse another pipeline."""
         self._entries = {database: {} for database in self._rows}
-        self._changed, self._builds = False, []
+        self._changed, self._builds = bool(self._without), []
         if self.path.exists():
             with FlowStore(self.path) as store:
                 remedy = "write to another store, or delete this one to build it anew"
                 schema.refuse_other(store.pipeline, self.pipeline, str(self.path), remedy)
                 self.pipeline, self._builds = store.pipeline, store.builds[1:]
-                for database in store.databases:
+                for database in set(store.databases) - self._without:
                     self._load_database(store, database)
         begun = _manifest(self._parts)
         if begun is None:
@@ -250,7 +259,8 @@ class StoreWriter:
             types = chunked_types(group)
             texts = [schema.read_text(group[name]) for name in schema.TEXTS]
             for place, (sample, *row) in enumerate(zip(store.samples(database), *texts, strict=True)):
-                entries[sample.sample_id] = _Held(place, types, sample, *row)
+                if sample.sample_id not in self._without:
+                    entries[sample.sample_id] = _Held(place, types, sample, *row)
         self._entries[database] = entries
 
     def _check_fit(self, database: str, sample_id: str, types: dict[str, str]) -> None:
@@ -331,11 +341,11 @@ class StoreWriter:
             old = opened.enter_context(FlowStore(self.path)) if self.path.exists() else None
             new = opened.enter_context(h5py.File(path, "w", libver=LIBVER))
             new.attrs["schema_version"] = schema.SCHEMA_VERSION
-            new.attrs["created_with"] = f"mer-flow {__version__}"
-            new.attrs["pipeline"] = canonical_json(self.pipeline)
-            new.attrs["pipeline_hash"] = schema.pipeline_hash(self.pipeline)
+            schema.write_attribute(new, "created_with", f"mer-flow {__version__}")
+            schema.write_attribute(new, "pipeline", canonical_json(self.pipeline))
+            schema.write_attribute(new, "pipeline_hash", schema.pipeline_hash(self.pipeline))
             if self._builds:
-                new.attrs["builds"] = canonical_json(self._builds)
+                schema.write_attribute(new, "builds", canonical_json(self._builds))
             for database in sorted(name for name, entries in self._entries.items() if entries):
                 present = old.group(database) if old and database in old.databases else None
                 group = create_group(new, database)
@@ -386,7 +396,7 @@ def _write_database(group: h5py.Group, entries: _Entries, present: h5py.Group | 
 def _arrays(held: list[_Held], present: h5py.Group | None) -> Iterator[tuple[Mapping[str, Any], int]]:
     """Yield the arrays that hold each sample, and where in them."""
     stored: dict[str, Any] = {}
-    if present is not None:
+    if present is not None and any(isinstance(item.place, int) for item in held):
         stored = {name: present[name] for name in CHUNKED if name in present}
         stored |= {name: present[name][()] for name in SMALL if name in present}
     for item in held:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 #: What a cell begins with that spreadsheets take for a formula.
 FORMULA_MARKS = ("=", "+", "-", "@", "\t", "\r")
@@ -17,6 +20,14 @@ def safe_cell(value: Any) -> Any:
     ("'=HYPERLINK(0)", 'samm/006', -3)
     """
     return f"'{value}" if isinstance(value, str) and value.startswith(FORMULA_MARKS) else value
+
+
+def csv_text(table: pd.DataFrame) -> str:
+    """Return a table as CSV, without its index; no cell of it is a formula."""
+    safe = table.copy()
+    texts = safe.select_dtypes(exclude="number").columns
+    safe[texts] = safe[texts].map(safe_cell)
+    return safe.rename(columns=safe_cell).to_csv(index=False)
 
 
 def plain_cell(value: Any) -> Any:

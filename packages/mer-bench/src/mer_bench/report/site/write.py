@@ -18,6 +18,7 @@ from mer_bench.report.site.samples import Gallery, build_gallery, write_gallery
 from mer_bench.scores.predictions import predictions_from
 from mer_flow.pictures.web.pages import Pages
 from mer_flow.store.reader import FlowStore
+from mer_flow.work.cells import csv_text
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,7 @@ def _write_runs(pages: Pages, boards: Sequence[Board], gallery: Gallery | None) 
                     f"figures/{entry.key}.svg", draw_course(entry.course, entry.summary, chance)
                 )
             table = predictions_from(entry.run, entry.records).round(6)
-            pages.write_bytes(f"runs/{entry.key}-predictions.csv", table.to_csv(index=False).encode())
+            pages.write_bytes(f"runs/{entry.key}-predictions.csv", csv_text(table).encode())
             pages.write(
                 f"runs/{entry.key}.html", "run.html", **run_values(entry, board), pairs=pairs[entry.key],
                 draws=DRAWS, gallery=gallery, sprites=gallery and gallery.sprites,
