@@ -42,11 +42,10 @@ IN_WORKERS = 10
 
 @dataclass(frozen=True)
 class Seen:
-    """The process after a round: minutes since the start, MiB resident and not shared, and counts."""
+    """The process after a round: minutes since the start, MiB resident, and counts."""
 
     minutes: float
     resident: float
-    private: float
     descriptors: int
     threads: int
     children: int
@@ -74,15 +73,14 @@ def one_round(root: Path, folder: Path, workers: int) -> None:
 def look(process: psutil.Process, began: float) -> Seen:
     """Take the process as it is."""
     gc.collect()
-    memory = process.memory_full_info()
-    mib = (memory.rss / 2**20, memory.uss / 2**20)
+    resident = process.memory_info().rss / 2**20
     counts = process.num_fds(), process.num_threads(), len(process.children(recursive=True))
-    return Seen((time.monotonic() - began) / 60, *mib, *counts)
+    return Seen((time.monotonic() - began) / 60, resident, *counts)
 
 
 def slope(seen: list[Seen]) -> float:
-    """Return how fast private memory grows, in MiB per hour, by least squares."""
-    return float(np.polyfit([one.minutes / 60 for one in seen], [one.private for one in seen], 1)[0])
+    """Return how fast resident memory grows, in MiB per hour, by least squares."""
+    return float(np.polyfit([one.minutes / 60 for one in seen], [one.resident for one in seen], 1)[0])
 
 
 def report(seen: list[Seen], options: argparse.Namespace) -> list[str]:
@@ -90,8 +88,8 @@ def report(seen: list[Seen], options: argparse.Namespace) -> list[str]:
     counted = seen[WARM_UP:]
     half = counted[len(counted) // 2 :]
     shown = [counted[i] for i in np.unique(np.linspace(0, len(counted) - 1, 12).astype(int))]
-    private, descriptors, threads = (
-        [getattr(one, name) for one in counted] for name in ("private", "descriptors", "threads")
+    resident, descriptors, threads = (
+        [getattr(one, name) for one in counted] for name in ("resident", "descriptors", "threads")
     )
     clips = options.subjects * options.clips
     return [
@@ -103,16 +101,15 @@ def report(seen: list[Seen], options: argparse.Namespace) -> list[str]:
         "STSTNet (2 epochs) and flow-SVM leaving one subject out, and removes all of it; one in "
         f"{IN_WORKERS} builds and trains in two worker processes.",
         "",
-        "| minute | resident, MiB | private, MiB | descriptors | threads | children |",
-        "|---|---|---|---|---|---|",
+        "| minute | resident, MiB | descriptors | threads | children |",
+        "|---|---|---|---|---|",
         *(
-            f"| {one.minutes:.0f} | {one.resident:.1f} | {one.private:.1f} | {one.descriptors} "
-            f"| {one.threads} | {one.children} |"
+            f"| {one.minutes:.0f} | {one.resident:.1f} | {one.descriptors} | {one.threads} | {one.children} |"
             for one in shown
         ),
         "",
-        f"- Private memory grows by {slope(counted):+.1f} MiB per hour, in the second half by "
-        f"{slope(half):+.1f}; it lies between {min(private):.1f} and {max(private):.1f} MiB.",
+        f"- Resident memory grows by {slope(counted):+.1f} MiB per hour, in the second half by "
+        f"{slope(half):+.1f}; it lies between {min(resident):.1f} and {max(resident):.1f} MiB.",
         f"- Descriptors: {min(descriptors)} to {max(descriptors)}. "
         f"Threads: {min(threads)} to {max(threads)}.",
         "",

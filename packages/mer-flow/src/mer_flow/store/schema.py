@@ -262,6 +262,15 @@ def create_dataset(
     )  # fmt: skip
 
 
+def write_attribute(file: h5py.File, name: str, text: str) -> None:
+    """Write a text as a root attribute, of fixed length: it lies in the checksummed header of the object.
+
+    Text of variable length lies in HDF5's global heap, where one flipped bit can make a reader loop.
+    """
+    content = text.encode()
+    file.attrs.create(name, content, dtype=h5py.string_dtype("utf-8", len(content)))
+
+
 def write_column(group: h5py.Group, name: str, values: np.ndarray | Sequence[str], level: int) -> None:
     """Write a small array, or text, as one checked chunk; variable-length text would escape the checksum."""
     if not isinstance(values, np.ndarray):

@@ -341,11 +341,11 @@ class StoreWriter:
             old = opened.enter_context(FlowStore(self.path)) if self.path.exists() else None
             new = opened.enter_context(h5py.File(path, "w", libver=LIBVER))
             new.attrs["schema_version"] = schema.SCHEMA_VERSION
-            new.attrs["created_with"] = f"mer-flow {__version__}"
-            new.attrs["pipeline"] = canonical_json(self.pipeline)
-            new.attrs["pipeline_hash"] = schema.pipeline_hash(self.pipeline)
+            schema.write_attribute(new, "created_with", f"mer-flow {__version__}")
+            schema.write_attribute(new, "pipeline", canonical_json(self.pipeline))
+            schema.write_attribute(new, "pipeline_hash", schema.pipeline_hash(self.pipeline))
             if self._builds:
-                new.attrs["builds"] = canonical_json(self._builds)
+                schema.write_attribute(new, "builds", canonical_json(self._builds))
             for database in sorted(name for name, entries in self._entries.items() if entries):
                 present = old.group(database) if old and database in old.databases else None
                 group = create_group(new, database)
