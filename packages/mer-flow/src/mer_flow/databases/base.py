@@ -14,6 +14,7 @@ Every drop and every doubt is recorded with the row's number.
 
 from __future__ import annotations
 
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
@@ -166,7 +167,10 @@ class Database(ABC):
         Several published versions are ranked by the manifest (a newer one wins), unknown ones come last.
         """
         best: tuple[int, int, Path] | None = None
+        files: dict[str, Path] = {}
         for path in sheet_files(Path(root)):
+            files.setdefault(os.path.realpath(path), path)  # links may lead to one sheet in many ways
+        for path in files.values():
             try:
                 grids = read_workbook(path)
                 match = find_form(grids, self.forms)
