@@ -200,32 +200,6 @@ def test_a_picture_that_cannot_be_written_is_named(built, tmp_path):
         save_picture(result, tmp_path / "p.unknown")
 
 
-def test_the_guides_commands_train_and_predict(built, tmp_path, repository):
-    guide = (repository / "docs" / "ahmsa.md").read_text(encoding="utf-8")
-    blocks = [block.split("```")[0] for block in guide.split("```bash\n")[1:]]
-    lines = [line for block in blocks for line in block.splitlines() if "my-ahmsa" in line]
-    assert [line.split()[0] for line in lines] == ["mer-bench", "ahmsa", "ahmsa"]
-    (tmp_path / "flows.h5").symlink_to(built.store.path)
-    for name, frame in (("onset", built.onset), ("apex", built.apex)):
-        Image.open(frame).save(tmp_path / f"{name}.png")
-    for line in lines:
-        program, *arguments = line.split("#")[0].split()
-        module = {"mer-bench": "mer_bench.cli", "ahmsa": "ahmsa_model.cli"}[program]
-        done = subprocess.run(
-            [sys.executable, "-m", module, *arguments], cwd=tmp_path, capture_output=True, text=True
-        )
-        assert done.returncode == 0, done.stderr
-    assert (tmp_path / "out.png").stat().st_size > 10_000
-    labels = [CLASSES[i] for i in read_labels(built.store)]
-    assert predict_pair(from_pretrained(tmp_path / "my-ahmsa"), built.onset, built.apex).label == labels[0]
-
-
-def read_labels(store):
-    from mer_flow.views import read_view
-
-    return read_view(store, "whole-28").labels.tolist()
-
-
 def test_a_network_trained_on_everything_by_the_bench_predicts_from_frames(built, tmp_path):
     pytest.importorskip("mer_bench", reason="training needs ahmsa-model[bench]")
     from mer_bench.models.registry import Registry

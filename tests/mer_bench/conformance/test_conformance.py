@@ -203,7 +203,7 @@ def test_each_way_to_be_trained_is_examined(reference: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "check", "message"),
     [
-        ({"name": "Sound Net"}, "describes-itself", "not kebab-case"),
+        ({"name": "Sound_Net"}, "describes-itself", "not kebab-case"),
         ({"citation": " "}, "describes-itself", "citation is empty"),
         ({"licence": ""}, "describes-itself", "licence is empty"),
         ({"exactness": "reconstructed"}, "describes-itself", "filled_in names no choice"),
