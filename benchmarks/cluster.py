@@ -78,11 +78,11 @@ def ratios(options: argparse.Namespace, folder: Path) -> list[str]:
     store = options.store or public_store(folder / "store.h5")
     tree = make_tree(folder / "samm", "samm", subjects=12, clips_per_subject=12, workers=2)
     run = ("mer_bench.cli", "run", "ststnet", "--protocol", "cde", "--store", store, "--device", "cpu")
-    build = ("mer_flow.cli", "build", "--db", "samm", "--root", tree, "--flow-backend", "torch")
+    build = ("mer_flow.cli", "build", "--db", "samm", "--root", tree)
     work = {
         f"STSTNet cde, 68 folds of {options.epochs} epochs": lambda at: (*run, "--set",
                                                             f"epochs={options.epochs}", "--out", at),
-        "build of 144 samples, torch backend": lambda at: (*build, "--device", "cpu", "--store", at / "s.h5"),
+        "build of 144 samples": lambda at: (*build, "--store", at / "s.h5"),
     }  # fmt: skip
     lines = [
         "| work | s, local | s, dask | ratio | alone | processor s, local | processor s, dask | ratio |",

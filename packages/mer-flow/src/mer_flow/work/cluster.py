@@ -31,6 +31,8 @@ from mer_flow.work.where import QUEUES, Needs, Where
 
 #: Workers that a task may be lost with before the scheduler gives it back, in clusters that are started here.
 _ALLOWED_FAILURES = 1
+#: A worker's sampling profiler and ticks would take Python's lock from its task a hundred times a second.
+_CALM = {"distributed.worker.profile.enabled": False, "distributed.admin.tick.interval": "1s"}
 #: Seconds between two looks at who is there.
 _LOOK_EVERY = 1.0
 
@@ -110,8 +112,8 @@ def _connected(distributed: Any, address: Any, where: Where) -> Iterator[Any]:
 def _started(where: Where, workers: int) -> Iterator[Any]:
     """Start a cluster; yield what a client takes as its address."""
     dask = _load("dask")
-    # Read by a scheduler when it starts.
-    with dask.config.set({"distributed.scheduler.allowed-failures": _ALLOWED_FAILURES}):
+    # Read by scheduler and workers when they start.
+    with dask.config.set({"distributed.scheduler.allowed-failures": _ALLOWED_FAILURES, **_CALM}):
         if where.cluster in QUEUES:
             cluster = _queued(where)
         else:
