@@ -41,9 +41,10 @@ def test_an_extra_comes_from_where_the_package_came_from(
     assert extra_command("faces") == command
 
 
-def test_the_command_names_a_folder_that_declares_the_extra() -> None:
+@pytest.mark.parametrize(("package", "extra"), [("mer-flow", "faces"), ("mer-bench", "export")])
+def test_the_command_names_a_folder_that_declares_the_extra(package: str, extra: str) -> None:
     """As the packages are installed here, from a checkout: what the message says can be run."""
-    source = extra_command("faces").partition("'")[2].rpartition("[")[0]
-    if source == "mer-flow":
-        pytest.skip("mer-flow was installed from an index")
-    assert 'name = "mer-flow"' in Path(source, "pyproject.toml").read_text(encoding="utf-8")
+    source = extra_command(extra, package).partition("'")[2].rpartition("[")[0]
+    if source == package:
+        pytest.skip(f"{package} was installed from an index")
+    assert f'name = "{package}"' in Path(source, "pyproject.toml").read_text(encoding="utf-8")

@@ -15,6 +15,7 @@ from mer_bench.scores.predictions import pool_rows, predictions_of
 from mer_bench.scores.selection import LEAKING
 from mer_bench.scores.summary import RunSummary, summarise
 from mer_flow.work.errors import MissingDependencyError
+from mer_flow.work.libraries import extra_command
 from mer_flow.work.suggest import unknown
 
 if TYPE_CHECKING:
@@ -84,7 +85,7 @@ class Result:
             import matplotlib.pyplot as plt
         except ImportError as error:
             raise MissingDependencyError(
-                f"plot_confusion needs matplotlib ({error}): pip install 'mer-bench[plots]'"
+                f"plot_confusion needs matplotlib ({error}): {extra_command('plots', 'mer-bench')}"
             ) from error
         from sklearn.metrics import ConfusionMatrixDisplay
 

@@ -12,7 +12,7 @@ from mer_bench.errors import MerBenchError
 from mer_bench.models.registry import Registry
 from mer_bench.protocols.composite import MEGC2019, composite_deviations
 from mer_bench.runs.data import STORE_VARIABLE, find_store, read_population
-from mer_bench.runs.manifest import source_commit, versions
+from mer_bench.runs.origin import source_commit, versions
 from mer_bench.settings import RunSettings
 from mer_flow.work.errors import MerFlowError
 from mer_flow.work.executor import usable_cores

@@ -126,12 +126,13 @@ def _write_site(
     runs: Sequence[Path], folder: Path, store: Path | None, seeds: Sequence[int] | None, published: bool
 ) -> None:
     from mer_flow.work.errors import MissingDependencyError
+    from mer_flow.work.libraries import extra_command
 
     try:
         from mer_bench.report.site.write import write_site
     except ImportError as error:
         raise MissingDependencyError(
-            f"the curves of a site need matplotlib ({error}): pip install 'mer-bench[plots]'"
+            f"the curves of a site need matplotlib ({error}): {extra_command('plots', 'mer-bench')}"
         ) from None
     site = write_site(_named(runs), folder, store=store, seeds=seeds, published=published)
     samples = f", {site.samples} samples with a page" if store else ""

@@ -22,7 +22,7 @@ from mer_bench.scores.choice import one_of, others_uf1
 from mer_bench.scores.ensemble import average
 from mer_bench.scores.metrics import FULL
 from mer_bench.scores.selection import HEADLINES, select
-from mer_bench.scores.summary import complete_records, summarise
+from mer_bench.scores.summary import complete_records, summarise_records
 from mer_bench.training.result import FoldResult
 from mer_flow.views import NORMALISATIONS
 from mer_flow.work.errors import MerFlowError
@@ -194,7 +194,7 @@ def _scores(audited: Audited) -> str:
     from sklearn.metrics import f1_score, recall_score
 
     run, labels = audited.run, audited.run.column("labels")
-    summary = summarise(run, draws=100)
+    summary = summarise_records(run, audited.records, draws=100)
     classes, tail = range(len(run.manifest.classes)), run.manifest.settings.tail_epochs
     for rule in HEADLINES:
         figures = summary.selections[rule][FULL].figures

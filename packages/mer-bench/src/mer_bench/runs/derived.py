@@ -16,9 +16,8 @@ from mer_bench.runs.manifest import (
     FoldRows,
     Identity,
     RunManifest,
-    source_commit,
-    versions,
 )
+from mer_bench.runs.origin import source_commit, versions
 from mer_bench.settings import TrainingSettings
 from mer_bench.training.result import FoldResult
 

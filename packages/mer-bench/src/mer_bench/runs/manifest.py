@@ -9,11 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import platform
-import subprocess
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
@@ -21,13 +18,13 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
-from mer_bench import __version__
 from mer_bench.errors import ProtocolError, RunError, UsageError
 from mer_bench.models.registry import Registered
 from mer_bench.protocols.composite import composite_deviations
 from mer_bench.protocols.folds import Fold, FoldSet, Population
 from mer_bench.recipe import Recipe
 from mer_bench.runs.data import BenchData
+from mer_bench.runs.origin import source_commit, versions
 from mer_bench.settings import Request, Resolved, RunSettings, TrainingSettings
 
 MANIFEST = "manifest.json"
@@ -384,31 +381,3 @@ def _plain(values: dict[str, Any]) -> dict[str, Any]:
     """Return values as JSON gives them back."""
     found: dict[str, Any] = json.loads(json.dumps(values, default=str))
     return found
-
-
-def versions(package: str) -> dict[str, str]:
-    """Return the versions that decide a result: Python, ours, the model's package, numpy and torch."""
-    found = {"python": platform.python_version(), "mer-bench": __version__, "model": package}
-    for name in ("mer-flow", "numpy", "torch"):
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            found[name] = "unknown"
-    return found
-
-
-def source_commit() -> str:
-    """Return the git commit of this source tree, with `+` where it has changes; empty outside a checkout."""
-
-    def git(*arguments: str) -> str:
-        command = ["git", "-C", str(Path(__file__).parents[1]), *arguments]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
-        return done.stdout.strip()
-
-    try:
-        # A package installed below somebody else's checkout is not part of it.
-        git("ls-files", "--error-unmatch", "errors.py")
-        changed = git("status", "--porcelain", "--untracked-files=no", "--", ".")
-        return git("rev-parse", "HEAD") + ("+" if changed else "")
-    except (OSError, subprocess.SubprocessError):
-        return ""

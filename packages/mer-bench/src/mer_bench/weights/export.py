@@ -19,6 +19,7 @@ from torch.export import Dim, ExportedProgram
 from mer_bench.errors import CheckpointError, RunError, UsageError
 from mer_bench.weights.checkpoint import Checkpoint
 from mer_flow.work.files import new_file
+from mer_flow.work.libraries import extra_command
 
 #: Largest difference of logits, relative to the larger of 1 and their size; rounding stays far below.
 TOLERANCE = 1e-4
@@ -115,7 +116,7 @@ def _write_onnx(program: ExportedProgram, path: Path, about: str) -> Callable[[t
         import onnxscript  # noqa: F401  torch's exporter is made of it
     except ImportError as error:
         raise CheckpointError(
-            f"ONNX needs {error.name}; mend with: pip install 'mer-bench[export]'"
+            f"ONNX needs {error.name}; mend with: {extra_command('export', 'mer-bench')}"
         ) from error
     names = {"input_names": ["maps"], "output_names": ["logits"]}
     aten = torch.ops.aten

@@ -13,7 +13,7 @@ import torch
 from mer_bench.errors import RunError, UsageError
 from mer_bench.models.registry import Registered
 from mer_bench.runs.data import BenchData, load_data
-from mer_bench.runs.manifest import versions
+from mer_bench.runs.origin import versions
 from mer_bench.runs.together import open_cluster
 from mer_bench.runs.train import job_of, try_model
 from mer_bench.settings import Request, Resolved, resolve

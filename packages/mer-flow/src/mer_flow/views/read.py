@@ -25,6 +25,7 @@ from mer_flow.views.normalise import (
 )
 from mer_flow.views.resample import area_resize
 from mer_flow.work.errors import MissingDependencyError, UsageError, ViewError
+from mer_flow.work.libraries import extra_command
 from mer_flow.work.suggest import unknown
 
 if TYPE_CHECKING:
@@ -92,7 +93,7 @@ class ViewData:
             from torch.utils.data import TensorDataset
         except ImportError as error:
             raise MissingDependencyError(
-                f"ViewData.dataset needs torch ({error}): pip install 'mer-flow[torch]'; "
+                f"ViewData.dataset needs torch ({error}): {extra_command('torch')}; "
                 "maps and labels are numpy arrays without it"
             ) from error
         return TensorDataset(torch.from_numpy(self.maps), torch.from_numpy(self.labels))

@@ -21,17 +21,17 @@ CV2_MEND = f"pip uninstall -y {' '.join(CV2_PROVIDERS)}; pip install opencv-cont
 DLIB_PROVIDERS = ("dlib-bin", "dlib")
 
 
-def extra_command(extra: str) -> str:
-    """Return the command that installs one of mer-flow's extras, from where mer-flow itself came.
+def extra_command(extra: str, package: str = "mer-flow") -> str:
+    """Return the command that installs an extra of one of our packages, from where the package itself came.
 
-    No index has the package: a checkout, or a file, is named by its path (PEP 610).
+    No index has it: a checkout, or a file, is named by its path (PEP 610).
     """
     try:
-        origin = json.loads(metadata.distribution("mer-flow").read_text("direct_url.json") or "{}")
+        origin = json.loads(metadata.distribution(package).read_text("direct_url.json") or "{}")
     except metadata.PackageNotFoundError:
         origin = {}
     place = urlparse(origin.get("url", ""))
-    source = unquote(place.path) if place.scheme == "file" else "mer-flow"
+    source = unquote(place.path) if place.scheme == "file" else package
     flag = "-e " if origin.get("dir_info", {}).get("editable") else ""
     return f"pip install {flag}'{source}[{extra}]'"
 
