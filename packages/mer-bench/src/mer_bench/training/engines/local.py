@@ -78,6 +78,7 @@ class _Progress:
         self._done = self._through = 0
 
     def advance(self, epochs: int) -> None:
+        tick(epochs)  # a tick heeds Ctrl-C
         self._reach(self._done + epochs)
 
     def ticked(self, ticks: int) -> None:
