@@ -32,21 +32,6 @@ class Suicidal(Deadly):
         return super().forward(maps) if not self.training and len(maps) == 3 else Normed.forward(self, maps)
 
 
-class Finalised:
-    """Interrupts where Python drops what is raised."""
-
-    def __del__(self):
-        signal.raise_signal(signal.SIGINT)
-
-
-class Interrupted(Normed):
-    """Is interrupted while an object is finalised."""
-
-    def forward(self, maps):
-        Finalised()
-        return super().forward(maps)
-
-
 @pytest.fixture(scope="module")
 def processes():
     with LocalProcesses(2) as executor:
@@ -118,11 +103,3 @@ def test_maps_that_cannot_be_shared_are_said_so(processes, monkeypatch):
 def test_processes_are_made_and_ended_where_none_are_given():
     job = job_of(Normed, RECIPE.changed(epochs=1), workers=2)
     assert_same(run(job), run(job_of(Normed, RECIPE.changed(epochs=1))))
-
-
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-def test_ctrl_c_that_python_drops_ends_a_training_in_this_process_within_an_epoch():
-    kept = Kept()
-    with pytest.raises(KeyboardInterrupt):
-        run(job_of(Interrupted), sink=kept)
-    assert not kept

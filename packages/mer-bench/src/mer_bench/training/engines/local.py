@@ -78,7 +78,6 @@ class _Progress:
         self._done = self._through = 0
 
     def advance(self, epochs: int) -> None:
-        tick(epochs)  # a tick heeds Ctrl-C
         self._reach(self._done + epochs)
 
     def ticked(self, ticks: int) -> None:
