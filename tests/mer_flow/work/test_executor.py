@@ -36,19 +36,6 @@ def half(number: int) -> int:
     return number // 2
 
 
-class Finalised:
-    """Python drops what a finaliser raises, Ctrl-C too."""
-
-    def __del__(self) -> None:
-        signal.raise_signal(signal.SIGINT)
-
-
-def interrupted_unseen(steps: int) -> None:
-    Finalised()
-    for _ in range(steps):
-        tick()
-
-
 def die(number: int, culprit: int, how: Callable[[], Any]) -> int:
     if number == culprit:
         how()
@@ -199,13 +186,3 @@ def test_a_lost_task_raises_an_error_of_ours() -> None:
         with pytest.raises(WorkerError):
             future.result()
         assert pool.submit(half, 4).result() == 2  # a fresh pool has taken over
-
-
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-def test_ctrl_c_that_python_drops_ends_the_task_at_its_next_tick() -> None:
-    executor = InThisProcess()
-    with pytest.raises(KeyboardInterrupt):
-        executor.submit(interrupted_unseen, 3)
-    assert executor.ticks() == 0
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    assert executor.submit(half, 8).result() == 4, "the next task is another"

@@ -17,7 +17,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, ProcessPoolExecutor, wait
 from contextlib import contextmanager
 from multiprocessing.context import SpawnContext, SpawnProcess
-from types import FrameType, ModuleType
+from types import ModuleType
 from typing import Any, TypeVar
 
 from mer_flow.work.errors import WorkerError
@@ -49,7 +49,6 @@ class InThisProcess(Executor):
 
     def __init__(self) -> None:
         self._ticks = 0
-        self._interrupted = False
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         """Run one call; the future that comes back is done."""
@@ -57,36 +56,14 @@ class InThisProcess(Executor):
         future: Future[Any] = Future()
         before, _tick = _tick, self._count
         try:
-            with self._interrupts_kept():
-                future.set_result(fn(*args, **kwargs))
+            future.set_result(fn(*args, **kwargs))
         except Exception as error:
             future.set_exception(error)
         finally:
             _tick = before
         return future
 
-    @contextmanager
-    def _interrupts_kept(self) -> Iterator[None]:
-        """Remember Ctrl-C until the next tick: Python drops one that comes while an object is finalised."""
-        here = threading.current_thread() is threading.main_thread()
-        if not here or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
-            yield
-            return
-
-        def interrupt(number: int, frame: FrameType | None) -> None:
-            self._interrupted = True
-            raise KeyboardInterrupt
-
-        self._interrupted = False
-        signal.signal(signal.SIGINT, interrupt)
-        try:
-            yield
-        finally:
-            signal.signal(signal.SIGINT, signal.default_int_handler)
-
     def _count(self, steps: int) -> None:
-        if self._interrupted:
-            raise KeyboardInterrupt
         self._ticks += steps
 
     def ticks(self) -> int:
