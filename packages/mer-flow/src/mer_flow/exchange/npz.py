@@ -171,7 +171,8 @@ def import_npz(path: Path, store: Path) -> ImportSummary:
         where, detail = f"maps[{index}] of {path.name}", "the map holds values that are not finite"
         return ImportProblem("not-finite", where, detail, "export it again", sample.sample_id)
 
-    exact = bool((maps.astype(np.float16).astype(np.float32) == maps)[np.isfinite(maps)].all())
+    with np.errstate(over="ignore"):  # what float16 cannot hold is not exact
+        exact = bool((maps.astype(np.float16).astype(np.float32) == maps)[np.isfinite(maps)].all())
     options = EncodeOptions(dtype="float16" if exact else "float32")
     summary = ImportSummary(path, store, "npz")
     fill_store(summary, _pipeline(arrays, maps.shape[-1], values), table, read, options)
