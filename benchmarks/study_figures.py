@@ -13,14 +13,17 @@ from __future__ import annotations
 import argparse
 from collections import defaultdict
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
+import numpy as np
 
 from mer_bench.runs.directory import RunDirectory
 from mer_bench.runs.manifest import MANIFEST
+from mer_bench.scores.compare import compare_runs
 from mer_bench.scores.metrics import FULL
 from mer_bench.scores.summary import Figure, RunSummary, summarise
 
@@ -58,48 +61,78 @@ def cell(figure: Figure | None) -> str:
 
 
 def ablations(summaries: list[RunSummary], out: Path) -> None:
-    """One row per run, in the order of the honest score; dots with intervals over subjects."""
-    summaries = sorted(summaries, key=lambda s: figure_of(s, "last", "uf1").mean)  # type: ignore[union-attr]
-    names = [_aside(summary) for summary in summaries]
-    picture, axes = plt.subplots(figsize=(8, 1.2 + 0.32 * len(names)))
-    for reading, (title, colour, marker) in READINGS.items():
-        for row, summary in enumerate(summaries):
-            figure = figure_of(summary, reading, "uf1")
-            if figure is not None:
-                axes.plot([figure.low, figure.high], [row, row], color=colour, alpha=0.35)
-                axes.plot(
-                    figure.per_seed, [row] * len(figure.per_seed), marker, color=colour, alpha=0.4, ms=4
-                )
-                axes.plot(figure.mean, row, marker, color=colour, label=title if row == 0 else None)
-    axes.set_yticks(range(len(names)), names)
-    axes.set_xlabel("UF1; pale: seeds, and the 95 % interval over subjects")
-    axes.grid(axis="x", alpha=0.3)
-    axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, frameon=False)
+    """A panel per question; a table with each setting's difference from the network as it is."""
+    base = next((one for one in summaries if not one.manifest.changes), None)
+    if base is None:
+        raise SystemExit("none of the runs is the network as it is; train `ahmsa#base` of ablations.toml too")
+    panels: dict[str, list[RunSummary]] = defaultdict(list)
+    for summary in summaries:
+        if summary is not base:
+            panels[next(iter(summary.manifest.changes))].append(summary)
+    panels = {question: _by_setting(group, question) for question, group in sorted(panels.items())}
+    heights = [len(each) + 1 for each in panels.values()]
+    picture, grid = plt.subplots(
+        len(panels), sharex=True, figsize=(8, 1 + 0.4 * sum(heights)), height_ratios=heights, squeeze=False
+    )
+    for axes, (question, group) in zip(grid[:, 0], panels.items(), strict=True):
+        _panel(axes, question, _by_setting([*group, base], question))
+    grid[0, 0].legend(loc="lower center", bbox_to_anchor=(0.4, 1.0), ncols=2, frameon=False)
+    grid[-1, 0].set_xlabel("UF1; pale: seeds, and the 95 % interval over subjects")
     _save(picture, out / "ablations.svg")
-    heads = [
-        "network",
-        "parameters",
-        "seeds",
-        "last UF1",
-        "last UAR",
-        "oracle UF1 (leaks)",
-        "oracle UAR (leaks)",
-    ]
-    rows = [
-        [
-            name,
-            f"{summary.manifest.parameters:,}",
-            str(len(summary.seeds)),
-            *(cell(figure_of(summary, r, m)) for r in READINGS for m in ("uf1", "uar")),
-        ]
-        for name, summary in reversed(list(zip(names, summaries, strict=True)))
-    ]
+    heads = ["network", "parameters", "seeds", "last UF1", "last UAR", "last UF1 minus as it is, 95 %, p"]
+    heads += ["oracle UF1 (leaks)", "oracle minus as it is, 95 %, p"]
+    rows = []
+    for summary in [base, *(one for group in panels.values() for one in group)]:
+        cells = [_named(summary), f"{summary.manifest.parameters:,}", str(len(summary.seeds))]
+        cells += [cell(figure_of(summary, "last", metric)) for metric in ("uf1", "uar")]
+        against = {rule: "–" if summary is base else _against(summary, base, rule) for rule in READINGS}
+        rows.append([*cells, against["last"], cell(figure_of(summary, "oracle", "uf1")), against["oracle"]])
     _table(heads, rows, out / "ablations.md")
 
 
-def _aside(summary: RunSummary) -> str:
+def _panel(axes: plt.Axes, question: str, group: list[RunSummary]) -> None:
+    for reading, (title, colour, marker) in READINGS.items():
+        for row, summary in enumerate(group):
+            figure = figure_of(summary, reading, "uf1")
+            if figure is not None:
+                seeds = figure.per_seed
+                axes.plot([figure.low, figure.high], [row, row], color=colour, alpha=0.3)
+                axes.plot(seeds, [row] * len(seeds), marker, color=colour, alpha=0.4, ms=4)
+                axes.plot(figure.mean, row, marker, color=colour, label=title if row == 0 else None)
+    axes.set_yticks(range(len(group)), [_label(summary, question) for summary in group])
+    axes.set_ylim(len(group) - 0.5, -0.5)
+    axes.set_ylabel(question.replace("_", "\n"), rotation=0, va="center")
+    axes.yaxis.set_label_coords(-0.3, 0.5)
+    axes.grid(axis="x", alpha=0.3)
+
+
+def _setting(summary: RunSummary, question: str) -> Any:
+    """What a run's recipe or options have for a question; None where the network's own default holds."""
+    recipe, options = summary.manifest.identity.recipe, summary.manifest.identity.options
+    return {**(recipe.model_dump() if recipe else {}), **options}.get(question)
+
+
+def _by_setting(group: list[RunSummary], question: str) -> list[RunSummary]:
+    """Sort by the setting: the network's own default first, then numbers by size, or names."""
+    return sorted(group, key=lambda s: [] if (v := _setting(s, question)) is None else np.ravel(v).tolist())
+
+
+def _label(summary: RunSummary, question: str) -> str:
+    value = _setting(summary, question)
+    text = ", ".join(map(str, np.ravel(value))) if value is not None else "as it is"
+    return text if summary.manifest.changes or value is None else f"{text} (as it is)"
+
+
+def _named(summary: RunSummary) -> str:
     changes = summary.manifest.changes
     return ", ".join(f"{key}={value}" for key, value in changes.items()) or "as it is"
+
+
+def _against(summary: RunSummary, base: RunSummary, reading: str) -> str:
+    """The paired difference of UF1 over all databases."""
+    runs = (RunDirectory(Path(one.path)) for one in (summary, base))
+    test = compare_runs(*runs, selection=reading).tests[FULL]["uf1"]
+    return f"{test.difference:+.4f}, {test.low:+.3f} to {test.high:+.3f}, {test.p_value:.3f}"
 
 
 def curve(summaries: list[RunSummary], out: Path) -> None:
