@@ -10,7 +10,8 @@ import libcst as cst
 from mutmut.mutation.mutators import mutation_operators, operator_string
 
 # Text is no behaviour: string literals are left alone, and so is whatever is inside a message.
-SPEAKING = ("warn", "warning", "info", "debug", "echo", "Error", "Warning")  # how the names of such calls end
+# How the names of calls that carry one end.
+SPEAKING = ("warn", "warning", "info", "debug", "echo", "Error", "Warning", "Dropped")
 TYPING = ("cast", "TypeVar", "len", "isinstance")
 # Arguments that guard or describe and never change a result of right input.
 QUIET = ("strict", "encoding", "stacklevel", "description", "help")
@@ -69,10 +70,9 @@ def mutations(source: str, count: int | None = None, seed: int = 0) -> list[Muta
     module = cst.parse_module(source)
     walk = _Walk()
     module.visit(walk)
-    drawn = range(len(walk.found))
-    if count is not None and count < len(drawn):
-        drawn = sorted(random.Random(seed).sample(drawn, count))
-    made = (_made(source, module, *walk.found[i]) for i in drawn)
+    drawn = list(range(len(walk.found)))
+    random.Random(seed).shuffle(drawn)  # so that a larger sample holds the smaller ones
+    made = (_made(source, module, *walk.found[i]) for i in sorted(drawn[:count]))
     return [mutation for mutation in made if mutation is not None]
 
 

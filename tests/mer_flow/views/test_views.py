@@ -277,6 +277,20 @@ def test_a_store_of_many_batches_is_read_sample_by_sample(view: str, tmp_path: P
         np.testing.assert_array_equal(reader.read([i])[0], maps[i])
 
 
+def test_each_map_goes_with_its_label_where_ids_sort_otherwise_as_text(tmp_path: Path) -> None:
+    numbers = (10, 2, 11, 1, 20, 3)
+    rows = [
+        (sample_of("casme2", "s1", f"c{i}", EMOTIONS[i % 4]), np.full((3, 16, 16), float(i))) for i in numbers
+    ]
+    store = write_store(tmp_path / "store.h5", rows)
+    reader = ViewReader(store, "whole-16", "raw")
+    kept = [1, 2, 10, 20]  # in the store's order; i % 4 = 3 has no class in megc3
+    assert reader.sample_ids.tolist() == [f"casme2/s1/c{i}" for i in kept]
+    assert reader.labels.tolist() == [i % 4 for i in kept]
+    assert reader.read()[:, 0, 0, 0].tolist() == kept
+    assert reader.read([3, 0])[:, 0, 0, 0].tolist() == [20, 1]
+
+
 def test_errors_of_requests(two_databases: FlowStore, tmp_path: Path) -> None:
     for view, message in {
         "regoins-28": r"unknown view 'regoins-28'; did you mean 'regions-28'",
