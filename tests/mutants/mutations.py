@@ -77,6 +77,8 @@ def mutations(source: str, count: int | None = None, seed: int = 0) -> list[Muta
 
 
 def _made(source: str, module: cst.Module, where: str, old: cst.CSTNode, new: cst.CSTNode) -> Mutation | None:
+    if _drops_text(old, new):
+        return None
     code = module.deep_replace(old, new).code
     try:
         compile(code, "mutant", "exec")
@@ -89,6 +91,19 @@ def _made(source: str, module: cst.Module, where: str, old: cst.CSTNode, new: cs
     while before[first:] and after[first:] and before[-1] == after[-1]:
         del before[-1], after[-1]
     return Mutation(where, _joined(before[first:]), _joined(after[first:]), first + 1, code)
+
+
+def _drops_text(old: cst.CSTNode, new: cst.CSTNode) -> bool:
+    """Whether a call loses a message among its arguments."""
+    if not isinstance(old, cst.Call) or not isinstance(new, cst.Call):
+        return False
+    kept = {id(argument) for argument in new.args}
+    lost = [argument.value for argument in old.args if id(argument) not in kept]
+    return any(
+        isinstance(value, cst.FormattedString | cst.ConcatenatedString)
+        or (isinstance(value, cst.SimpleString) and " " in value.value)
+        for value in lost
+    )
 
 
 def _joined(lines: Iterable[str]) -> str:

@@ -20,6 +20,7 @@ def clipped(values, network):
     if not values:
         raise ValueError(f"no values: {len(values) + 1}")
     warnings.warn("few" if len(values) < 2 else "many", stacklevel=2)
+    tell(f"{LIMIT} at most", "a message", "name")
     return [min(v, LIMIT) for v in values]
 """
 
@@ -31,6 +32,11 @@ def test_behaviour_is_changed_and_speech_is_not() -> None:
     assert ("clipped", "if not values:", "if False:") in found
     assert ("clipped", "return [min(v, LIMIT) for v in values]", "return [min(v, ) for v in values]") in found
     assert not [key for key in found if "raise" in key[1] or "warn" in key[1]]
+    assert {after for _, before, after in found if "tell" in before} == {
+        "pass",
+        'tell(f"{LIMIT} at most", "a message", None)',
+        'tell(f"{LIMIT} at most", "a message", )',
+    }
 
 
 @pytest.mark.parametrize("mutation", mutations(SOURCE), ids=lambda m: m.after)
@@ -42,7 +48,7 @@ def test_a_mutant_is_one_changed_line_of_a_module_that_compiles(mutation) -> Non
 
 def test_a_sample_is_drawn_by_its_seed_and_keys_outlive_a_move() -> None:
     drawn = [m.key for m in mutations(SOURCE, count=4, seed=1)]
-    assert len(drawn) == 4
+    assert 2 <= len(drawn) <= 4  # a drawn one that only changes text does not count
     assert drawn == [m.key for m in mutations("\n\n" + SOURCE, count=4, seed=1)]
     assert set(drawn) < {m.key for m in mutations(SOURCE, count=6, seed=1)}
     assert any(drawn != [m.key for m in mutations(SOURCE, count=4, seed=seed)] for seed in range(2, 6))

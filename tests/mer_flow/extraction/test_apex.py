@@ -13,7 +13,14 @@ from tests.mer_flow.stores import sample_of
 
 from mer_flow.config import SPOTTERS, load_config
 from mer_flow.databases.clips import ClipTask
-from mer_flow.extraction.apex import difference_curves, divide_and_conquer, region_boxes, spot_apex, spot_clip
+from mer_flow.extraction.apex import (
+    difference_curves,
+    divide_and_conquer,
+    follow,
+    region_boxes,
+    spot_apex,
+    spot_clip,
+)
 from mer_flow.extraction.extractor import FoundFace, extract_pair, extractor
 from mer_flow.extraction.moments import LEAST, follow_stretch
 from mer_flow.samples import UNKNOWN_FRAME
@@ -118,6 +125,16 @@ def test_a_still_clip_has_some_apex() -> None:
 def test_divide_and_conquer_finds_every_single_peak(peak: int) -> None:
     curve = np.exp(-0.5 * ((np.arange(30) - peak) / 5.0) ** 2)
     assert divide_and_conquer(curve) == peak
+
+
+def test_the_three_regions_that_move_most_are_followed_smoothly() -> None:
+    steady = np.tile([1.0, 5.0, 2.0, 4.0, 3.0], (40, 1))
+    np.testing.assert_allclose(follow(steady), 4.0)
+    blow = np.zeros((40, 5))
+    blow[20, 2] = 3.0
+    window = np.hanning(11)[1:-1]  # a tenth of the clip on each side
+    np.testing.assert_allclose(follow(blow)[16:25], window / window.sum(), atol=1e-12)
+    assert not follow(blow)[:16].any() and not follow(blow)[25:].any()
 
 
 def test_divide_and_conquer_prefers_the_half_with_more_movement() -> None:
