@@ -41,6 +41,7 @@ LEFT_OUT = {
     "--sample samm/006/006_1_2": "a sample of the real SAMM",
     "explain --run": "trains folds again; test_explain.py does",
     "push_to_hub": "needs a network and an account",
+    "benchmarks/|study_figures": "half an hour of training, and what draws it; both read the real maps",
     "records_that_are_not_in": "an excerpt of a program",
 }
 #: What a line contains -> what is added to it, and why.
