@@ -230,6 +230,8 @@ def test_float32_is_kept_whole(tmp_path: Path) -> None:
         writer.finish()
     with FlowStore(path) as store:
         assert np.array_equal(store.read_flow("samm", 0), record(row(0)).flow.astype(np.float32))
+    with h5py.File(path) as file:
+        assert {file[f"samm/{name}"].compression_opts for name in ("flow", "notes", "samples/fps")} == {1}
 
 
 @pytest.mark.parametrize(
