@@ -90,6 +90,8 @@ def test_a_batch_s_loss_is_the_mean_over_its_samples_fold_by_fold():
     rows = torch.tensor([[1.0, 1.0, 1.0, 1.0], [1.0, 1.0, 0.0, 0.0]])
     assert batch_loss(values, labels, terms).tolist() == [4.0, 52.0]
     assert batch_loss(values, labels, terms, rows).tolist() == [4.0, 4.0]
+    alike = loss_terms(Recipe(class_weights=(2, 2, 2)), torch.ones(3))
+    assert batch_loss(2 * values[0], labels[0], alike) == 4.0
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])

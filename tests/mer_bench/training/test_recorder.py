@@ -41,10 +41,10 @@ def test_every_watched_sample_is_recorded_as_the_networks_are_then(make: Any, co
         Fold("b", np.arange(40, 400), np.arange(3)),
     ][:count]
     networks = make(list(range(count)))
-    recorder = Recorder(networks, TrainingData(maps, np.zeros(400, np.int64)), folds, 2, 3)
+    recorder = Recorder(networks, TrainingData(maps, np.zeros(400, np.int64)), folds, 3, 3)
     whole = torch.from_numpy(maps).expand(count, -1, -1, -1, -1)
     expected = []
-    for _ in range(2):
+    for _ in range(3):
         recorder.observe()
         expected.append(networks.predict(whole).numpy())
         with torch.no_grad():
