@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
-import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -15,23 +13,6 @@ _FILE = re.compile(r"^`([\w./-]+)`:\n\n```(?:toml|python)\n(.*?)^```$", re.MULTI
 _CONSOLE = re.compile(r"^```console\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 #: What a page tells a reader to type, in its order: a shell's lines, or Python.
 _TYPED = re.compile(r"^```(sh|python)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-
-
-#: Calls each argument as a command line, and writes what each left: command -> exit code, standard output.
-_ONE_BY_ONE = """
-import contextlib, importlib, io, json, shlex, sys
-modules = {"mer-flow": "mer_flow.cli", "mer-bench": "mer_bench.cli", "ahmsa": "ahmsa_model.cli"}
-outputs = {}
-for command in sys.argv[1:]:
-    sys.argv, code = shlex.split(command), 0
-    with contextlib.redirect_stdout(io.StringIO()) as out:
-        try:
-            importlib.import_module(modules[sys.argv[0]]).main()
-        except SystemExit as stop:
-            code = int(stop.code or 0)
-    outputs[command] = code, out.getvalue()
-json.dump(outputs, sys.stdout)
-"""
 
 
 class Page:
@@ -76,8 +57,7 @@ class Page:
     def run(self, folder: Path, failing: str = "") -> dict[str, str]:
         """Runs every command in a folder; those that contain `failing` must end with 1, the others with 0.
 
-        `pip install` comes first, into a folder of its own, without dependencies and without a network. Our
-        own commands follow one another in one fresh interpreter.
+        `pip install` goes into a folder of its own, without dependencies and without a network.
         """
         environment = {
             **os.environ,
@@ -90,25 +70,21 @@ class Page:
             "PIP_NO_BUILD_ISOLATION": "0",
             "PIP_DISABLE_PIP_VERSION_CHECK": "1",
         }
-        pip = [shlex.split(command) for command, _ in self.commands if command.startswith("pip ")]
-        ours = [command for command, _ in self.commands[len(pip) :]]
-        for words in pip:
-            subprocess.run([sys.executable, "-m", *words], cwd=folder, env=environment, check=True)
-        done = subprocess.run(
-            [sys.executable, "-c", _ONE_BY_ONE, *ours],
-            cwd=folder,
-            env=environment,
-            stdout=subprocess.PIPE,
-            text=True,
-            check=True,
-        )
-        outputs = json.loads(done.stdout)
-        assert len(outputs) == len(ours)
-        for command, promised in self.commands[len(pip) :]:
-            code, output = outputs[command]
-            assert code == (1 if failing and failing in command else 0), f"{command}\n{output}"
-            assert _promised(promised).search(output), f"{command}\n{output}"
-        return {command: output for command, (_, output) in outputs.items()}
+        outputs = {}
+        for command, output in self.commands:
+            done = subprocess.run(
+                command.replace("pip install", f"{sys.executable} -m pip install"),
+                shell=True,
+                cwd=folder,
+                env=environment,
+                capture_output=True,
+                text=True,
+            )
+            wanted = 1 if failing and failing in command else 0
+            assert done.returncode == wanted, f"{command}\n{done.stdout}{done.stderr}"
+            assert _promised(output).search(done.stdout), f"{command}\n{done.stdout}"
+            outputs[command] = done.stdout
+        return outputs
 
 
 def _promised(output: str) -> re.Pattern[str]:
