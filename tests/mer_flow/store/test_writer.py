@@ -238,7 +238,7 @@ def test_float32_is_kept_whole(tmp_path: Path) -> None:
     ("changes", "message"),
     [
         ({"flow": np.zeros((2, SIDE, SIDE))}, r"flow is float16 \(2, 16, 16\), expected .* \(3, 16, 16\)"),
-        ({"flow": np.full((3, SIDE, SIDE), np.nan)}, "not finite"),
+        ({"flow": np.full((3, SIDE, SIDE), np.nan)}, r"768 flow value\(s\) are not finite"),
         ({"flow": np.full((3, SIDE, SIDE), 7e4)}, "not finite as float16"),
         ({"regions": np.zeros((4, 2))}, r"regions is float32 \(4, 2\), expected float32 \(5, 2\)"),
         ({"landmarks": np.full((68, 2), np.inf)}, "landmarks value.* not finite"),
