@@ -10,7 +10,8 @@ import libcst as cst
 from mutmut.mutation.mutators import mutation_operators, operator_string
 
 # Text is no behaviour: string literals are left alone, and so is whatever is inside a message.
-SPEAKING = ("warn", "warning", "info", "debug", "echo", "Error", "Warning")  # how the names of such calls end
+# How the names of calls that carry one end.
+SPEAKING = ("warn", "warning", "info", "debug", "echo", "Error", "Warning", "Dropped")
 TYPING = ("cast", "TypeVar", "len", "isinstance")
 # Arguments that guard or describe and never change a result of right input.
 QUIET = ("strict", "encoding", "stacklevel", "description", "help")
@@ -69,14 +70,15 @@ def mutations(source: str, count: int | None = None, seed: int = 0) -> list[Muta
     module = cst.parse_module(source)
     walk = _Walk()
     module.visit(walk)
-    drawn = range(len(walk.found))
-    if count is not None and count < len(drawn):
-        drawn = sorted(random.Random(seed).sample(drawn, count))
-    made = (_made(source, module, *walk.found[i]) for i in drawn)
+    drawn = list(range(len(walk.found)))
+    random.Random(seed).shuffle(drawn)  # so that a larger sample holds the smaller ones
+    made = (_made(source, module, *walk.found[i]) for i in sorted(drawn[:count]))
     return [mutation for mutation in made if mutation is not None]
 
 
 def _made(source: str, module: cst.Module, where: str, old: cst.CSTNode, new: cst.CSTNode) -> Mutation | None:
+    if _drops_text(old, new):
+        return None
     code = module.deep_replace(old, new).code
     try:
         compile(code, "mutant", "exec")
@@ -89,6 +91,19 @@ def _made(source: str, module: cst.Module, where: str, old: cst.CSTNode, new: cs
     while before[first:] and after[first:] and before[-1] == after[-1]:
         del before[-1], after[-1]
     return Mutation(where, _joined(before[first:]), _joined(after[first:]), first + 1, code)
+
+
+def _drops_text(old: cst.CSTNode, new: cst.CSTNode) -> bool:
+    """Whether a call loses a message among its arguments."""
+    if not isinstance(old, cst.Call) or not isinstance(new, cst.Call):
+        return False
+    kept = {id(argument) for argument in new.args}
+    lost = [argument.value for argument in old.args if id(argument) not in kept]
+    return any(
+        isinstance(value, cst.FormattedString | cst.ConcatenatedString)
+        or (isinstance(value, cst.SimpleString) and " " in value.value)
+        for value in lost
+    )
 
 
 def _joined(lines: Iterable[str]) -> str:

@@ -25,6 +25,7 @@ import tempfile
 import time
 import tomllib
 from collections import Counter, deque
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,11 +42,10 @@ HEAVY = "pytest coverage hypothesis numpy scipy.ndimage pandas h5py torch cv2 sk
 
 @dataclass(frozen=True)
 class Module:
-    """A file of the core, its tests, and what a run without any bug showed."""
+    """A file of the core, and what a run of its tests without any bug showed."""
 
     path: str
     source: str
-    tests: list[str]
     tests_digest: str
     seconds: dict[str, float]
     """Test id -> its time without a bug."""
@@ -68,11 +68,13 @@ class Module:
 class _Watch:
     """Notes which test reaches which line, and how long it takes; a fixture counts for its file's tests."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, paths: list[Path]) -> None:
         import coverage
 
-        self.path, self.seconds = path, Counter[str]()
-        self.coverage = coverage.Coverage(data_file=None, include=[str(path)], config_file=False)
+        self.paths, self.seconds = paths, Counter[str]()
+        self.coverage = coverage.Coverage(
+            data_file=None, include=[str(path) for path in paths], config_file=False
+        )
         self.coverage.start()
 
     def pytest_runtest_logstart(self, nodeid: str) -> None:
@@ -84,10 +86,11 @@ class _Watch:
     def pytest_runtest_logreport(self, report: Any) -> None:
         self.seconds[report.nodeid] += report.duration
 
-    def seen(self) -> dict[str, Any]:
+    def seen(self, folder: Path) -> dict[str, Any]:
         self.coverage.stop()
-        lines = self.coverage.get_data().contexts_by_lineno(str(self.path))
-        return {"seconds": self.seconds, "reached": lines}
+        data = self.coverage.get_data()
+        reached = {str(p.relative_to(folder)): data.contexts_by_lineno(str(p)) for p in self.paths}
+        return {"seconds": self.seconds, "reached": reached}
 
 
 class _Choose:
@@ -112,7 +115,7 @@ def copy_of_the_tree(folder: Path) -> Path:
     return folder
 
 
-def fork(folder: Path, tests: list[str], cpu_seconds: float, plugin: _Choose | Path) -> int:
+def fork(folder: Path, tests: list[str], cpu_seconds: float, plugin: _Choose | list[Path]) -> int:
     """Start pytest on the copy in a fork; returns its process id, which is also its group's."""
     if pid := os.fork():
         return pid
@@ -131,30 +134,48 @@ def fork(folder: Path, tests: list[str], cpu_seconds: float, plugin: _Choose | P
         os.dup2(log, 1), os.dup2(log, 2)
         import pytest
 
-        watch = _Watch(plugin) if isinstance(plugin, Path) else plugin
+        watch = _Watch(plugin) if isinstance(plugin, list) else plugin
         options = ["-x", "-q", "-m", "not slow", "-p", "no:cacheprovider", "--basetemp=tmp"]
         code = int(pytest.main([*options, *tests], plugins=[watch]))
         if isinstance(watch, _Watch):
-            Path("seen.json").write_text(json.dumps(watch.seen()))
+            Path("seen.json").write_text(json.dumps(watch.seen(folder)))
     finally:
         os._exit(code)
 
 
-def look(path: str, tests: list[str], folder: Path) -> Module:
-    """Run a module's tests without a bug, or take the last run's findings if nothing changed since."""
-    source = (ROOT / path).read_text()
-    files = [file for test in tests for file in sorted((ROOT / test).rglob("*.py")) or [ROOT / test]]
-    digest = _digest(*(file.read_text() for file in files))
-    kept = BUILD / "seen" / f"{_digest(path, source, digest)}.json"
+def look(test: str, table: dict[str, list[str]], folder: Path) -> dict[str, Any]:
+    """Run a file of tests without a bug: seconds of each, and the lines they reach in what they guard."""
+    guarded = [path for path, tests in table.items() if test in tests]
+    texts = (_texts(folder / path) for path in (test, *guarded))
+    kept = BUILD / "seen" / f"{_digest(test, *guarded, *texts)}.json"
     if not kept.exists():
-        _, status = os.waitpid(fork(folder, [*tests, path], 3600, folder / path), 0)
-        if status:
-            raise SystemExit(
-                f"{path}: its tests fail without a bug:\n{(folder / 'log.txt').read_text()[-3000:]}"
-            )
+        _, status = os.waitpid(fork(folder, [test], 3600, [folder / path for path in guarded]), 0)
+        if os.waitstatus_to_exitcode(status) not in (0, 5):  # 5: a module without doctests
+            raise SystemExit(f"{test}: fails without a bug:\n{(folder / 'log.txt').read_text()[-3000:]}")
         kept.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(folder / "seen.json", kept)
-    return Module(path, source, [*tests, path], digest, **json.loads(kept.read_text()))
+    return json.loads(kept.read_text())
+
+
+def modules(table: dict[str, list[str]], only: str, folder: Path) -> Iterator[Module]:
+    """Each file of the core whose path contains `only`, with what a run of its tests without a bug shows."""
+    seen: dict[str, dict[str, Any]] = {}
+    for path, tests in table.items():
+        if only not in path:
+            continue
+        seconds, reached = dict[str, float](), dict[str, list[str]]()
+        for test in tests:
+            seen[test] = seen.get(test) or look(test, table, folder)
+            seconds |= seen[test]["seconds"]
+            for line, names in seen[test]["reached"][path].items():
+                reached.setdefault(line, []).extend(names)
+        digest = _digest(*(_texts(folder / test) for test in tests))
+        yield Module(path, (folder / path).read_text(), digest, seconds, reached)
+
+
+def _texts(file: Path) -> str:
+    beside = file.with_name("conftest.py")
+    return file.read_text() + (beside.read_text() if beside.exists() else "")
 
 
 def _digest(*texts: str) -> str:
@@ -266,7 +287,9 @@ def main(sample: str, only: str, seed: int, jobs: int) -> None:
 
     Example: python -m tests.mutants.run --only mer_flow/labels --sample all
     """
-    table = tomllib.loads((HERE / "modules.toml").read_text())
+    table = {
+        path: [*tests, path] for path, tests in tomllib.loads((HERE / "modules.toml").read_text()).items()
+    }
     equivalents = tomllib.loads((HERE / "equivalent.toml").read_text()).get("mutant", [])
     reasons = {(e["module"], e["where"], e["before"], e["after"]): e["reason"] for e in equivalents}
     for name in HEAVY.split():
@@ -276,12 +299,10 @@ def main(sample: str, only: str, seed: int, jobs: int) -> None:
     with tempfile.TemporaryDirectory(prefix="mutants-") as root:
         copies = [copy_of_the_tree(Path(root, str(i))) for i in range(jobs)]
         drawn: list[tuple[Module, Mutation]] = []
-        for path, tests in table.items():
-            if only in path:
-                module = look(path, tests, copies[0])
-                count = None if sample == "all" else int(sample)
-                drawn += [(module, mutation) for mutation in mutations(module.source, count, seed)]
-                click.echo(f"{path}: {len(module.seconds)} tests, {sum(module.seconds.values()):.0f} s")
+        count = None if sample == "all" else int(sample)
+        for module in modules(table, only, copies[0]):
+            drawn += [(module, mutation) for mutation in mutations(module.source, count, seed)]
+            click.echo(f"{module.path}: {len(module.seconds)} tests, {sum(module.seconds.values()):.0f} s")
         todo = (d for d in drawn if (d[0].path, *d[1].key) not in reasons and results.of(*d) is None)
         run_all(deque(todo), copies, results)
     text = report(drawn, reasons, results)
