@@ -3,6 +3,7 @@
 # make lint   ruff, mypy, import contracts   make bench   every benchmark's short form
 # make soak   the tests of faults with hundreds of kills and bit flips, for SOAK_SECONDS at most; then whether
 #             memory and descriptors stay flat over SOAK_MINUTES of builds and runs
+# make mutants   bugs planted one at a time in a copy of the core, MUTANTS per file (all: every one), ONLY=part/of/a/path
 # make docs   the pages as a site in site/      make lock    versions of this .venv into requirements-dev.lock
 PYTHON ?= python3
 VENV   ?= .venv
@@ -16,13 +17,15 @@ DEMO   ?= demo
 JOBS   ?= 2
 SOAK_SECONDS ?= 900
 SOAK_MINUTES ?= 5
+MUTANTS ?= 5
+ONLY   ?=
 export OMP_NUM_THREADS ?= 1
 
 STAMP := $(VENV)/.set-up
 PROJECTS := pyproject.toml $(wildcard packages/*/pyproject.toml)
 PIP := $(BIN)/python -m pip install --quiet $(if $(LOCK),--constraint $(LOCK))
 
-.PHONY: install demo test soak lint docs lock bench clean
+.PHONY: install demo test soak mutants lint docs lock bench clean
 .DEFAULT_GOAL := test
 
 $(STAMP): $(PROJECTS)
@@ -48,6 +51,9 @@ test: $(STAMP)
 soak: $(STAMP)
 	SOAK_SECONDS=$(SOAK_SECONDS) $(BIN)/python -m pytest -q -s tests/faults tests/mer_flow/store/test_kill.py
 	$(BIN)/python benchmarks/soak.py --minutes $(SOAK_MINUTES)
+
+mutants: $(STAMP)
+	$(BIN)/python -m tests.mutants.run --sample $(MUTANTS) --jobs $(JOBS) --only '$(ONLY)'
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -84,6 +84,29 @@ def test_meb_drops_a_clip_that_the_organisers_have():
     assert megc2019()[("casme2", "sub05", "EP12_03f")] == 2
 
 
+@pytest.mark.parametrize(
+    ("fps", "clip", "reason"),
+    [
+        (25.0, "s1_ne_01", "SMIC-HS"),  # VIS and NIR
+        (0.5, "s1_ne_01", "SMIC-HS"),
+        (100.0, "s1_ne_01_me2", "further micro-expression"),
+        (100.0, "s1_ne_01", None),
+        (0.0, "s1_ne_01", None),  # a rate that nobody knows decides nothing
+        (100.0, "me2_ne_01", None),
+    ],
+)
+def test_megc3_takes_the_first_expression_of_each_high_speed_recording(fps, clip, reason):
+    answer = get_scheme("megc3").label(sample("smic", "negative", clip, "s01", fps=fps))
+    assert answer == 0 if reason is None else reason in answer.reason
+
+
+def test_megc_keys_drop_the_zeros_of_samm_alone():
+    assert megc_key(sample("samm", clip="006_1_2", subject="006")) == ("samm", "6", "006_1_2")
+    assert megc_key(sample("samm", clip="c", subject="x06")) == ("samm", "x06", "c")
+    assert megc_key(sample("casme2", clip="s1_c", subject="006")) == ("casme2", "006", "s1_c")
+    assert megc_key(sample("smic", clip="s3_ne_01", subject="006")) == ("smic", "006", "s03_ne_01")
+
+
 CASME3 = ("happy", "disgust", "fear", "anger", "sad", "surprise", "others")
 
 

@@ -15,13 +15,17 @@ from mer_bench.models.majority import SPECS as MAJORITY
 from mer_bench.models.registry import Registered
 from mer_bench.models.spec import ModelSpec
 from mer_bench.models.ststnet import SPECS as STSTNET
+from mer_bench.report.entries import Entry
 from mer_bench.report.leaderboard import build_leaderboards
+from mer_bench.report.pairs import against_best
 from mer_bench.report.render import to_csv, to_latex, to_markdown
 from mer_bench.report.tables import Table
 from mer_bench.report.terminal import render_leaderboard
 from mer_bench.runs.data import BenchData
+from mer_bench.runs.directory import RunDirectory
 from mer_bench.runs.train import Prepared, prepare_data
-from mer_bench.scores.summary import RunSummary, summarise
+from mer_bench.scores.compare import compare_runs
+from mer_bench.scores.summary import RunSummary, complete_records, summarise
 from mer_bench.settings import Request, RunSettings
 
 HTNET = replace(
@@ -64,6 +68,35 @@ def board(summaries: list[RunSummary]) -> Table:
     return table
 
 
+def test_each_run_is_tested_against_the_best_single_one(summaries: list[RunSummary]) -> None:
+    entries = [
+        Entry(run, complete_records(run)) for run in (RunDirectory(Path(one.path)) for one in summaries)
+    ]
+    tested = against_best(entries)
+    majority, _, ststnet, htnet = (summary.path for summary in summaries)
+    # A control has other labels; the best is not tested against itself.
+    assert set(tested) == {majority, ststnet}
+    (table,) = build_leaderboards(summaries, tested=tested)
+    first, second, *_ = (row.values for row in table.rows)
+    assert "p_best" not in first and f"against {summaries[3].title}" in "".join(table.notes)
+    found = compare_runs(RunDirectory(Path(ststnet)), RunDirectory(Path(htnet))).tests["Full"]["uf1"]
+    assert second["gap.best"] == pytest.approx(found.difference) and found.difference < -0.05
+    assert second["gap.best.interval"] == pytest.approx((found.low, found.high))
+    assert second["p_best"] == found.p_value
+    record = next(row for row in csv.DictReader(io.StringIO(to_csv([table]))) if row["method"] == "STSTNet")
+    assert float(record["gap.best.low"]) == pytest.approx(found.low)
+    assert f"{found.difference:+.4f}" in to_markdown([table]) and "p" in render_leaderboard(table)
+
+
+def test_maps_are_named_where_runs_read_several_stores(summaries: list[RunSummary]) -> None:
+    (alike,) = build_leaderboards(summaries)
+    assert "maps" not in dict(alike.columns)
+    other = summaries[2].manifest.model_copy(update={"store": "/data/others.h5"})
+    (table,) = build_leaderboards([*summaries, replace(summaries[2], manifest=other)])
+    assert [row.values["maps"] for row in table.rows].count("others.h5") == 1
+    assert "maps" in dict(table.columns) and "others.h5" in render_leaderboard(table)
+
+
 def test_the_best_honest_figure_comes_first_and_a_control_last(board: Table) -> None:
     assert [row.values["method"] for row in board.rows] == [
         "HTNet",
@@ -95,7 +128,7 @@ def test_each_run_is_ranked_by_its_own_headline(
     )
     (board,) = build_leaderboards([last, tail])
     assert [row.values["headline"] for row in board.rows] == ["tail", "last"]
-    assert [heading for _, heading in board.columns if heading.startswith("UF1")] == [
+    assert [heading for _, heading in board.columns if heading.startswith("UF1 (")] == [
         *("UF1 (headline)", "UF1 (last)", "UF1 (tail)")
     ]
     first = board.rows[0].values

@@ -17,6 +17,7 @@ from mer_bench.runs.data import BenchData
 from mer_bench.runs.directory import RunDirectory
 from mer_bench.runs.train import prepare_data
 from mer_bench.scores.compare import common_headline, compare_runs
+from mer_bench.scores.summary import summarise
 from mer_bench.settings import Request, RunSettings
 from mer_bench.training.result import FoldResult
 
@@ -54,6 +55,19 @@ def test_a_better_run_is_found_better(make_run: Callable[..., RunDirectory]) -> 
     assert test.low > 0.2 and test.p_value < 0.01
     assert set(found.tests) == {"Full", "casme2", "samm", "smic"}
     assert all(p < 0.001 and only_a > only_b for only_a, only_b, p in found.mcnemar.values())
+
+
+def test_a_single_seed_stands_against_each_of_the_others(make_run: Callable[..., RunDirectory]) -> None:
+    one, several = make_run("one", 0.7, seeds=(4,)), make_run("several", 0.5, seeds=(0, 1, 2))
+    found = compare_runs(one, several, draws=300)
+    assert (found.seeds, found.against) == ((4,), (0, 1, 2)) and set(found.mcnemar) == {0, 1, 2}
+    turned = compare_runs(several, one, draws=300)
+    test, other = found.tests["Full"]["uf1"], turned.tests["Full"]["uf1"]
+    assert (test.difference, test.low) == pytest.approx((-other.difference, -other.high))
+    assert test.p_value == other.p_value
+    a, b = found.values["Full"]["uf1"]
+    assert a == summarise(one).selections["last"]["Full"].figures["uf1"].mean
+    assert b == pytest.approx(summarise(several).selections["last"]["Full"].figures["uf1"].mean)
 
 
 def test_a_run_equals_itself(make_run: Callable[..., RunDirectory]) -> None:
@@ -97,10 +111,11 @@ def test_what_cannot_be_compared_is_refused(
         (make_run("b", 0.6, protocol="hde"), "protocol cde against hde"),
         (make_run("b", 0.6, shuffle_labels=0), "other labels"),
         (make_run("b", 0.6, data=part), "20 samples are in one of them only"),
-        (make_run("b", 0.6, seeds=(4,)), "share none"),
     ):
         with pytest.raises(RunError, match=message):
             compare_runs(run, other, draws=100)
+    with pytest.raises(RunError, match=r"share no seed: \[0, 1\] and \[2, 3\]"):
+        compare_runs(make_run("s", 0.6, seeds=(0, 1)), make_run("t", 0.6, seeds=(2, 3)), draws=100)
     folds = make_run("c", 0.6, protocol="kfold")
     with pytest.raises(RunError, match="hold out different samples"):
         compare_runs(folds, make_run("d", 0.6, protocol="kfold", fold_seed=1), draws=100)

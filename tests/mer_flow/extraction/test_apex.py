@@ -13,12 +13,21 @@ from tests.mer_flow.stores import sample_of
 
 from mer_flow.config import SPOTTERS, load_config
 from mer_flow.databases.clips import ClipTask
-from mer_flow.extraction.apex import difference_curves, divide_and_conquer, region_boxes, spot_apex, spot_clip
+from mer_flow.extraction.apex import (
+    difference_curves,
+    divide_and_conquer,
+    follow,
+    region_boxes,
+    spot_apex,
+    spot_clip,
+)
 from mer_flow.extraction.extractor import FoundFace, extract_pair, extractor
+from mer_flow.extraction.moments import LEAST, follow_stretch
 from mer_flow.samples import UNKNOWN_FRAME
 from mer_flow.work.errors import FrameError, UsageError
 
 LENGTH, APEX = 24, 7
+SMALL = ["align.size=160"]
 
 
 def strength(i: int) -> float:
@@ -27,7 +36,7 @@ def strength(i: int) -> float:
     return float(0.5 - 0.5 * np.cos(np.pi * phase))
 
 
-def render(frame: np.ndarray, move: Callable, bump: Callable, drift: float) -> list[np.ndarray]:
+def film(frame: np.ndarray, move: Callable, bump: Callable, drift: float) -> list[np.ndarray]:
     rng = np.random.default_rng(0)
     field = bump(frame.shape, (268, 162), (0.0, -1.6), 16) + bump(frame.shape, (367, 165), (0.0, -1.6), 16)
     frames = []
@@ -36,7 +45,11 @@ def render(frame: np.ndarray, move: Callable, bump: Callable, drift: float) -> l
         head[0] += drift * i / (LENGTH - 1)
         shown = move(frame, strength(i) * field + head) + rng.normal(size=frame.shape)
         frames.append(np.clip(np.rint(shown), 0, 255).astype(np.uint8))
-    engine = extractor(load_config(sets=["align.size=160"]))
+    return frames
+
+
+def aligned(frames: list[np.ndarray]) -> list[np.ndarray]:
+    engine = extractor(load_config(sets=SMALL))
     return engine.align_clip(frames, engine.find_face(frames[0]))
 
 
@@ -46,13 +59,18 @@ def grey(face_frame: np.ndarray) -> np.ndarray:
 
 
 @pytest.fixture(scope="module")
-def still_head(grey: np.ndarray, move: Callable, bump: Callable) -> list[np.ndarray]:
-    return render(grey, move, bump, drift=0.0)
+def raised_brow(grey: np.ndarray, move: Callable, bump: Callable) -> list[np.ndarray]:
+    return film(grey, move, bump, drift=0.0)
+
+
+@pytest.fixture(scope="module")
+def still_head(raised_brow: list[np.ndarray]) -> list[np.ndarray]:
+    return aligned(raised_brow)
 
 
 @pytest.fixture(scope="module")
 def drifting_head(grey: np.ndarray, move: Callable, bump: Callable) -> list[np.ndarray]:
-    return render(grey, move, bump, drift=1.5)
+    return aligned(film(grey, move, bump, drift=1.5))
 
 
 def test_midpoint_is_the_middle(still_head: list[np.ndarray]) -> None:
@@ -109,6 +127,16 @@ def test_divide_and_conquer_finds_every_single_peak(peak: int) -> None:
     assert divide_and_conquer(curve) == peak
 
 
+def test_the_three_regions_that_move_most_are_followed_smoothly() -> None:
+    steady = np.tile([1.0, 5.0, 2.0, 4.0, 3.0], (40, 1))
+    np.testing.assert_allclose(follow(steady), 4.0)
+    blow = np.zeros((40, 5))
+    blow[20, 2] = 3.0
+    window = np.hanning(11)[1:-1]  # a tenth of the clip on each side
+    np.testing.assert_allclose(follow(blow)[16:25], window / window.sum(), atol=1e-12)
+    assert not follow(blow)[:16].any() and not follow(blow)[25:].any()
+
+
 def test_divide_and_conquer_prefers_the_half_with_more_movement() -> None:
     curve = np.zeros(32)
     curve[4] = 1.0
@@ -124,6 +152,30 @@ def test_a_spotted_apex_is_a_number_of_the_sheet(tmp_path: Path) -> None:
     engine = extractor(load_config())
     face = FoundFace(np.eye(2, 3), (0, 0, 3, 3), False, {})
     assert spot_clip(clip, ("midpoint",), engine, face) == {"midpoint": 106}
+
+
+@pytest.mark.parametrize("first", [0, 40])
+def test_a_stretch_counts_from_the_beginning_of_its_clip(first: int, raised_brow: list[np.ndarray]) -> None:
+    looks = {0, 5, LENGTH - 1}
+    stretch = follow_stretch(raised_brow, first, extractor(load_config(sets=SMALL)), looks)
+    assert stretch.first == first
+    assert abs(stretch.apex - first - APEX) <= 2 and abs(stretch.top - first - APEX) <= 2
+    assert [sighting.position - first for sighting in stretch.sightings] == sorted(looks)
+    assert stretch.strength == stretch.curve.max() > LEAST
+
+
+def test_frames_that_the_clip_lacks_do_not_move_a_spotted_apex(
+    raised_brow: list[np.ndarray], tmp_path: Path
+) -> None:
+    for i, frame in enumerate(raised_brow):
+        Image.fromarray(frame).save(tmp_path / f"{300 + 5 * i}.png")  # every fifth frame is there
+    sample = replace(sample_of("casme2", "s1", "c1", "disgust"), onset=305, apex=UNKNOWN_FRAME, offset=415)
+    clip = ClipTask(sample, tmp_path, False).open(0)
+    engine = extractor(load_config(sets=SMALL))
+    face = engine.find_face(clip.read_onset())
+    found = spot_clip(clip, ("midpoint", "flow-peak"), engine, face)
+    assert found["midpoint"] == 360
+    assert abs(found["flow-peak"] - (300 + 5 * APEX)) <= 10 and found["flow-peak"] % 5 == 0
 
 
 def test_wrong_requests() -> None:

@@ -191,6 +191,26 @@ def test_landmarks_that_contradict_dlib_are_caught(
     assert trusted.backend == "mediapipe-tasks" and trusted.fallback == ""
 
 
+@pytest.mark.parametrize("eye", [0, 1])
+def test_one_displaced_eye_is_enough_to_disagree(eye: int, aligned: tuple[np.ndarray, np.ndarray]) -> None:
+    class OneEyeOff:
+        """A backend that takes dlib's centres and puts one eye 0.2 eye distances too low."""
+
+        name, version = "one-eye-off", "1"
+
+        def centres(self, face: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
+            centres = get_region_backend("dlib").centres(face, landmarks)
+            centres[eye, 1] += 0.2 * np.linalg.norm(centres[0] - centres[1])
+            return centres
+
+    found = locate_regions(OneEyeOff(), *aligned, RegionsConfig())
+    assert found.eye_error == pytest.approx(0.2, abs=1e-4)
+    assert "one-eye-off puts an eye 0.20 inter-ocular distances from dlib's" in found.disagreement
+    np.testing.assert_array_equal(found.centres, OneEyeOff().centres(*aligned), "the mesh is believed")
+    with pytest.raises(FaceError, match="one-eye-off puts an eye"):
+        locate_regions(OneEyeOff(), *aligned, RegionsConfig(fallback="none"))
+
+
 @legacy
 def test_a_backend_that_fails_while_running_is_a_recorded_fallback(
     tmp_path: Path, aligned: tuple[np.ndarray, np.ndarray]

@@ -63,3 +63,20 @@ def test_smoothing_keeps_straight_fields_and_damps_noise() -> None:
         1 / (2 * np.sqrt(np.pi) * 2), rel=0.05
     )
     assert smooth(flow, 0.0) is flow
+
+
+@pytest.mark.parametrize(("sigma", "radius"), [(0.2, 1), (0.5, 2), (1.0, 3), (1.5, 5)])
+def test_smoothing_is_a_gaussian_cut_at_three_sigma_with_edges_repeated(sigma: float, radius: int) -> None:
+    ndimage = pytest.importorskip("scipy.ndimage")
+    flow = np.random.default_rng(0).normal(size=(2, 9, 12))
+    expected = flow
+    for axis in (1, 2):
+        expected = ndimage.gaussian_filter1d(expected, sigma, axis, mode="nearest", radius=radius)
+    np.testing.assert_allclose(smooth(flow, sigma), expected, atol=1e-12)
+
+
+def test_smoothing_keeps_the_type_and_rounds_once_per_axis() -> None:
+    flow = np.full((2, 9, 12), 0.1, np.float32)
+    smoothed = smooth(flow, 1.5)
+    assert smoothed.dtype == np.float32
+    np.testing.assert_array_equal(smoothed, flow)

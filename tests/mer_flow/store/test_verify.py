@@ -16,8 +16,9 @@ from tests.mer_flow.store.stores import PIPELINE, SIDE, row
 from mer_flow.cli import cli
 from mer_flow.samples import SampleTable
 from mer_flow.store.encode import SampleRecord, encode_sample
-from mer_flow.store.verify import verify_store
+from mer_flow.store.verify import damaged, verify_store
 from mer_flow.store.writer import StoreWriter
+from mer_flow.work.errors import StoreError
 
 
 @pytest.fixture(scope="module")
@@ -135,6 +136,42 @@ def test_what_is_planted_is_found(name: str, sound: Path, tmp_path: Path) -> Non
     assert found == expected, problems
 
 
+@pytest.mark.parametrize(
+    ("edit", "expected"),
+    [
+        (lambda file: None, set()),
+        (set_item("samm/flow", (1, 0, 3, 3), 1.5), {"samm/006/c_1"}),
+        (truncate("samm/landmarks", 2), {"samm"}),  # of no sample alone
+        (delete("samm/samples/emotion"), {"samm"}),
+    ],
+)
+def test_what_must_be_computed_anew(
+    edit: Callable[[h5py.File], None], expected: set[str], sound: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "flows.h5"
+    path.write_bytes(sound.read_bytes())
+    with h5py.File(path, "r+") as file:
+        edit(file)
+    assert damaged(path, "samm") == expected
+    assert damaged(path, "smic") == set(), "a database that is not there is not damaged"
+    path.write_bytes(b"")
+    with pytest.raises(StoreError, match="not a readable HDF5 file"):
+        damaged(path, "samm")
+
+
+def test_a_sample_committed_and_failed_twice_is_told_once_with_its_count(sound: Path, tmp_path: Path) -> None:
+    path = tmp_path / "flows.h5"
+    path.write_bytes(sound.read_bytes())
+    with h5py.File(path, "r+") as file:
+        for name in file["samm/failures"]:
+            values = np.repeat(file["samm/failures"][name][:], 2)
+            del file["samm/failures"][name]
+            file["samm/failures"][name] = values
+    assert [str(fault) for fault in verify_store(path)] == [
+        "duplicate: samm/006/c_3: its failure occurs 2 times"
+    ]
+
+
 def test_every_flipped_bit_of_the_arrays_is_found(sound: Path, tmp_path: Path) -> None:
     content = sound.read_bytes()
     rng = random.Random(0)
@@ -144,9 +181,9 @@ def test_every_flipped_bit_of_the_arrays_is_found(sound: Path, tmp_path: Path) -
             dataset = file["samm"][name]
             for _ in range(6):
                 chunk = dataset.id.get_chunk_info(rng.randrange(dataset.id.get_num_chunks()))
-                damaged = bytearray(content)
-                damaged[chunk.byte_offset + rng.randrange(chunk.size)] ^= 1 << rng.randrange(8)
-                path.write_bytes(damaged)
+                flipped = bytearray(content)
+                flipped[chunk.byte_offset + rng.randrange(chunk.size)] ^= 1 << rng.randrange(8)
+                path.write_bytes(flipped)
                 assert verify_store(path), f"a flipped bit in {name} went unnoticed"
 
 

@@ -214,11 +214,11 @@ def test_centred_moves_the_median_of_flow_and_the_least_strain_to_zero(view: str
 
 
 def test_centred_rms_gives_each_channel_one_strength_and_clips_it(tmp_path: Path) -> None:
-    flow = with_strain(2 + 3 * bump(30, 40, 5), 0.1 * bump(60, 40, 20))
+    flow = with_strain(2 + 3 * bump(30, 40, 5) - 3 * bump(80, 70, 5), 0.1 * bump(60, 40, 20))
     maps, plain = (at(flow, tmp_path, "whole-28", name) for name in ("centred-rms", "centred"))
     rms = np.sqrt(np.square(plain).mean((1, 2), keepdims=True))
     top = np.array([3.0, 3.0, 4.0])[:, None, None]
-    assert (plain / rms).max() > 4, "nothing to clip"
+    assert (plain / rms).max() > 4 and (plain / rms).min() < -4, "nothing to clip"
     assert np.allclose(maps, np.clip(plain / rms, -top, top), atol=1e-5)
     assert np.allclose(maps, at(7 * flow, tmp_path, "whole-28", "centred-rms"), atol=0.02)
     still = at(with_strain(0 * X + 5, 0 * X), tmp_path, "whole-28", "centred-rms")
@@ -275,6 +275,21 @@ def test_a_store_of_many_batches_is_read_sample_by_sample(view: str, tmp_path: P
     np.testing.assert_array_equal(reader.read(order), maps[order])
     for i in (0, BATCH - 1, BATCH, count - 1, count, 2 * count - 1):
         np.testing.assert_array_equal(reader.read([i])[0], maps[i])
+
+
+def test_each_map_goes_with_its_label_where_ids_sort_otherwise_as_text(tmp_path: Path) -> None:
+    numbers = (10, 2, 11, 1, 20, 3)
+    rows = [
+        (sample_of("casme2", "s1", f"c{i}", EMOTIONS[i % 4]), np.full((3, 16, 16), float(i))) for i in numbers
+    ]
+    store = write_store(tmp_path / "store.h5", rows)
+    reader = ViewReader(store, "whole-16", "raw")
+    kept = [1, 2, 10, 20]  # in the store's order; i % 4 = 3 has no class in megc3
+    assert reader.sample_ids.tolist() == [f"casme2/s1/c{i}" for i in kept]
+    assert reader.labels.tolist() == [i % 4 for i in kept]
+    assert reader.read()[:, 0, 0, 0].tolist() == kept
+    assert reader.read([3, 0])[:, 0, 0, 0].tolist() == [20, 1]
+    assert reader.read([]).shape == (0, 3, 16, 16)
 
 
 def test_errors_of_requests(two_databases: FlowStore, tmp_path: Path) -> None:

@@ -26,7 +26,8 @@ def compare_command(a: Path, b: Path, selection: str | None, draws: int, seed: i
 
     UF1 and UAR: paired bootstrap over subjects (95 % interval of the difference) and a permutation test that
     exchanges the two runs subject by subject. McNemar's test over samples comes last, as it takes one
-    person's clips for independent. Runs with other folds or labels are refused.
+    person's clips for independent. Runs with other folds or labels are refused. Seeds of both runs are
+    compared; a run of a single seed stands against each of the other's.
     """
     from mer_bench.report.tables import database_title
     from mer_bench.report.terminal import align
@@ -48,7 +49,9 @@ def compare_command(a: Path, b: Path, selection: str | None, draws: int, seed: i
         if run.manifest.derived:
             members = ", ".join(member.title for member in run.manifest.derived.members)
             click.echo(f"  {run.manifest.derived.how} of {members}")
-    click.echo(f"selection {found.selection}{leaks}, seeds {', '.join(map(str, found.seeds))}\n")
+    ours, theirs = (", ".join(map(str, seeds)) for seeds in (found.seeds, found.against))
+    seeds = ours if ours == theirs else f"{ours} against {theirs}"
+    click.echo(f"selection {found.selection}{leaks}, seeds {seeds}\n")
     rows = [["", "", "A", "B", "A - B", "95 %", "p"]]
     for pool, tests in found.tests.items():
         for metric, test in tests.items():

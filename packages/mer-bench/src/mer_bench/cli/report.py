@@ -66,12 +66,14 @@ def report_command(
       mer-bench report runs --html site --store flows.h5
     """
     from mer_bench.errors import RunError, UsageError
-    from mer_bench.report.leaderboard import build_leaderboards, ranked
+    from mer_bench.report.entries import Entry
+    from mer_bench.report.leaderboard import build_leaderboards
+    from mer_bench.report.pairs import against_best
     from mer_bench.report.render import RENDERERS
-    from mer_bench.report.tables import build_tables
+    from mer_bench.report.tables import build_tables, ranked
     from mer_bench.report.terminal import render_leaderboard, render_table
     from mer_bench.runs.directory import RunDirectory
-    from mer_bench.scores.summary import RunSummary, summarise
+    from mer_bench.scores.summary import complete_records
     from mer_bench.settings import parse_seeds
     from mer_flow.work.files import write_whole
 
@@ -81,22 +83,24 @@ def report_command(
             raise UsageError("--html goes without --format, --leaderboard, --out and --json")
         _write_site(runs, pages.html, pages.store, chosen, published)
         return
-    summaries: list[RunSummary] = []
-    left_out = []
+    entries, left_out = [], []
     for path in _named(runs):
         run = RunDirectory(path)
         try:
-            summaries.append(summarise(run, chosen))
+            entries.append(Entry(run, complete_records(run, chosen)))
         except RunError as error:
             left_out.append(str(error))
+    summaries = [entry.summary for entry in entries]
     if not summaries:
         raise RunError(f"no complete run to tabulate. {' '.join(left_out)}")
     if as_json:
         rows = ranked(summaries) if leaderboard else summaries
         text = json.dumps([summary.to_json() for summary in rows], indent=1)
     else:
-        build = build_leaderboards if leaderboard else build_tables
-        tables = build(summaries, published)
+        if leaderboard:
+            tables = build_leaderboards(summaries, published, against_best(entries))
+        else:
+            tables = build_tables(summaries, published)
         if out is None and form is None and sys.stdout.isatty():
             width = shutil.get_terminal_size().columns
             show = render_leaderboard if leaderboard else functools.partial(render_table, width=width)

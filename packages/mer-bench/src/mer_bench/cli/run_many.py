@@ -153,7 +153,8 @@ def _plan_text(board: Leaderboard) -> str:
 
 
 def _finish(finished: Sequence[Finished], refused: Sequence[Refused], doing: Doing) -> None:
-    from mer_bench.report.leaderboard import build_leaderboards, ranked
+    from mer_bench.report.leaderboard import build_leaderboards
+    from mer_bench.report.tables import ranked
     from mer_bench.report.terminal import render_leaderboard
     from mer_bench.scores.summary import summarise
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+from mer_bench.report.pairs import Pair
 from mer_bench.report.tables import (
     PAIR,
     Row,
@@ -13,6 +15,7 @@ from mer_bench.report.tables import (
     grouped,
     headlines_of,
     published_beside,
+    ranked,
     run_notes,
     table_title,
 )
@@ -21,28 +24,23 @@ from mer_bench.scores.published import SELECTS_ON_TEST, PublishedScore, scores_o
 from mer_bench.scores.selection import HEADLINES, SELECTION_TITLES
 from mer_bench.scores.summary import RunSummary, run_title
 
+#: UF1 minus that of the best single run.
+_BEST = "gap.best"
 _ORACLE = frozenset(f"oracle.{FULL}.{key}" for key, _ in PAIR)
 _PUBLISHED = frozenset(f"published_{key}" for key, _ in PAIR)
 
 
-def build_leaderboards(summaries: Sequence[RunSummary], published: bool = True) -> tuple[Table, ...]:
+def build_leaderboards(
+    summaries: Sequence[RunSummary], published: bool = True, tested: Mapping[str, Pair] | None = None
+) -> tuple[Table, ...]:
     """Build one leaderboard per group of runs that were tested on the same samples, the best first.
 
     Args:
         summaries: Complete runs.
         published: Give each model's published score.
+        tested: Path of a run to its test against the best single one (`pairs.against_best`).
     """
-    return tuple(_leaderboard(ranked(group), published) for group in grouped(summaries))
-
-
-def ranked(summaries: Sequence[RunSummary]) -> list[RunSummary]:
-    """Sort runs by UF1, then UAR, of their headlines on all databases; controls come last."""
-
-    def key(summary: RunSummary) -> tuple[bool, float, float, str]:
-        figures = summary.selections[summary.headline][FULL].figures
-        return summary.is_control, -figures["uf1"].mean, -figures["uar"].mean, summary.title
-
-    return sorted(summaries, key=key)
+    return tuple(_leaderboard(ranked(group), published, tested or {}) for group in grouped(summaries))
 
 
 def _pair(key: str, heading: str) -> list[tuple[str, str]]:
@@ -50,7 +48,7 @@ def _pair(key: str, heading: str) -> list[tuple[str, str]]:
     return [(key.format(metric), heading.format(shown)) for metric, shown in PAIR]
 
 
-def _leaderboard(summaries: Sequence[RunSummary], published: bool) -> Table:
+def _leaderboard(summaries: Sequence[RunSummary], published: bool, tested: Mapping[str, Pair]) -> Table:
     beside = published_beside(summaries, published)
     own = [
         ()
@@ -59,11 +57,15 @@ def _leaderboard(summaries: Sequence[RunSummary], published: bool) -> Table:
         for s in summaries
     ]
     columns = [("method", "model"), *((key, key) for key in ("variant", "recipe", "parameters"))]
+    stores = {_maps(summary) for summary in summaries if not summary.manifest.derived}
+    columns += [("maps", "maps")] if len(stores) > 1 else []
     columns += [("exactness", "specification"), ("seeds", "seeds")]
     shared, *others = headlines_of(summaries)
     columns += [("headline", "headline")] if others else []
     shared = "headline" if others else shared
-    columns += _pair(f"{FULL}.{{}}", f"{{}} ({shared})")
+    columns += [*_pair(f"{FULL}.{{}}", f"{{}} ({shared})"), (f"{FULL}.uf1.interval", "UF1 95 %")]
+    if any(summary.path in tested for summary in summaries):
+        columns += [(_BEST, "UF1 minus best single"), (f"{_BEST}.interval", "its 95 %"), ("p_best", "p")]
     for name in HEADLINES:
         columns += _pair(f"{name}.{FULL}.{{}}", f"{{}} ({name})") if name != shared else []
     if any("inner" in summary.selections for summary in summaries):
@@ -76,6 +78,8 @@ def _leaderboard(summaries: Sequence[RunSummary], published: bool) -> Table:
     columns += [("published_source", "published in")] if beside else []
     notes = [
         "UF1 and UAR are of predictions pooled over all folds; ± is the standard deviation over seeds.",
+        "The 95 % interval is a bootstrap over subjects.",
+        *_tested_notes(summaries, tested),
         *run_notes(summaries, beside),
         *(note for summary in summaries for note in _model_notes(summary)),
     ]
@@ -85,14 +89,32 @@ def _leaderboard(summaries: Sequence[RunSummary], published: bool) -> Table:
     return Table(
         table_title(summaries[0]),
         tuple(columns),
-        tuple(map(_row, summaries, own)),
+        tuple(_row(s, scores, tested.get(s.path)) for s, scores in zip(summaries, own, strict=True)),
         tuple(dict.fromkeys(notes)),
-        frozenset({"exactness", "gap.uar", "published_source"}),
+        frozenset({"exactness", "gap.uar", "published_source", f"{_BEST}.interval"}),
     )
 
 
-def _row(summary: RunSummary, scores: Sequence[PublishedScore]) -> Row:
+def _maps(summary: RunSummary) -> str:
+    """Name the stores that a run read; empty for one that is made of others."""
     manifest = summary.manifest
+    stores = (manifest.store, *(path for path, _ in manifest.joined_stores))
+    return "" if manifest.derived else " + ".join(Path(store).name for store in stores)
+
+
+def _tested_notes(summaries: Sequence[RunSummary], tested: Mapping[str, Pair]) -> list[str]:
+    best = next((s for s in summaries if not s.is_control and not s.manifest.derived), None)
+    if best is None or all(summary.path not in tested for summary in summaries):
+        return []
+    return [
+        f"minus best single: against {best.title}, the best run here that is not made of others; paired "
+        "bootstrap over subjects, and p from exchanging the two subject by subject. That run was found by "
+        "looking at this table, which flatters it."
+    ]
+
+
+def _row(summary: RunSummary, scores: Sequence[PublishedScore], test: Pair | None) -> Row:
+    manifest, headline = summary.manifest, summary.selections[summary.headline][FULL].figures["uf1"]
     values: dict[str, Any] = {
         "method": run_title(manifest, named=False),
         "selection": SELECTION_TITLES[summary.headline],
@@ -101,7 +123,9 @@ def _row(summary: RunSummary, scores: Sequence[PublishedScore]) -> Row:
         "recipe": summary.recipe or None,
         "parameters": manifest.parameters,
         "exactness": manifest.exactness,
+        "maps": _maps(summary) or None,
         "seeds": len(summary.seeds),
+        f"{FULL}.uf1.interval": (headline.low, headline.high),
         "source": "this run",
         "selects": {True: "yes (LEAKS)", False: "no", None: "unknown"}[manifest.selects_on_test],
     }
@@ -110,6 +134,9 @@ def _row(summary: RunSummary, scores: Sequence[PublishedScore]) -> Row:
             figures = {f"{pool}.{key}": found.figures[key] for key, _ in PAIR}
             values |= {f"{selection}.{key}": figure for key, figure in figures.items()}
             values |= figures if selection == summary.headline else {}
+    if test:
+        uf1 = test.uf1
+        values |= {_BEST: uf1.difference, f"{_BEST}.interval": (uf1.low, uf1.high), "p_best": uf1.p_value}
     if "oracle" in summary.selections:
         values |= {f"gap.{key}": summary.gap("oracle", FULL, key) for key, _ in PAIR}
     leaking = _ORACLE

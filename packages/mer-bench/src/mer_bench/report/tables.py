@@ -59,6 +59,16 @@ def grouped(summaries: Sequence[RunSummary]) -> list[list[RunSummary]]:
     return list(groups.values())
 
 
+def ranked(summaries: Sequence[RunSummary]) -> list[RunSummary]:
+    """Sort runs by UF1, then UAR, of their headlines on all databases; controls come last."""
+
+    def key(summary: RunSummary) -> tuple[bool, float, float, str]:
+        figures = summary.selections[summary.headline][FULL].figures
+        return summary.is_control, -figures["uf1"].mean, -figures["uar"].mean, summary.title
+
+    return sorted(summaries, key=key)
+
+
 def build_tables(summaries: Sequence[RunSummary], published: bool = True) -> tuple[Table, ...]:
     """Build one table per group of runs that were tested on the same samples.
 

@@ -123,7 +123,7 @@ def render_leaderboard(table: Table) -> str:
             rows.append([str(number), row.values["method"], *(text(row, key) for key, _ in columns)])
         return align(rows, left)
 
-    keys = ("variant", "recipe", "parameters", "seeds", "headline", f"{FULL}.uf1", f"{FULL}.uar")
+    keys = ("variant", "recipe", "maps", "parameters", "seeds", "headline", f"{FULL}.uf1", f"{FULL}.uar")
     first = [(key, headings[key].partition(" (")[0]) for key in keys if key in headings]
     first += [(f"inner.{FULL}.", "inner UF1 / UAR")] if f"inner.{FULL}.uf1" in headings else []
     first += [(f"oracle.{FULL}.", "oracle (LEAKS)"), ("gap.uf1", "gap UF1")]
@@ -132,6 +132,7 @@ def render_leaderboard(table: Table) -> str:
     beside = [name for name in HEADLINES if f"{name}.{FULL}.uf1" in headings]
     second = [(f"{name}.{FULL}.", f"{FULL} ({name})") for name in beside]
     second += [(f"{pool}.", database_title(pool)) for pool in pools]
+    second += [(key, headings[key]) for key in ("gap.best", "p_best") if key in headings]
     second += [("published_", "published")] if "published_uf1" in headings else []
     second += [("exactness", "specification"), ("selects", headings["selects"])]
     by = SELECTION_TITLES.get(headings[f"{FULL}.uf1"].partition("(")[2].rstrip(")"), "headline")

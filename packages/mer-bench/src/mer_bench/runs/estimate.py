@@ -14,7 +14,7 @@ import numpy as np
 from mer_bench.errors import UsageError
 from mer_bench.runs.directory import RunDirectory
 from mer_bench.runs.manifest import MANIFEST
-from mer_bench.runs.train import Prepared, try_network
+from mer_bench.runs.train import BUILD_LIMIT, Prepared, try_network
 from mer_flow.work.executor import usable_cores
 from mer_flow.work.plugins import contained
 
@@ -164,14 +164,23 @@ def _steps(recipe: Recipe) -> float:
 
 
 def _smallest(prepared: Prepared) -> str:
-    """Return the variant with the fewest parameters; the run's own where the others cannot be built."""
-    sizes = {prepared.manifest.variant: prepared.manifest.parameters or 0}
-    for name, options in prepared.job.spec.variants.items():
+    """Return the variant with the fewest parameters of those that can read the run's maps."""
+    import torch
+
+    spec, data, own = prepared.job.spec, prepared.data, prepared.manifest.variant
+    channels, height, _ = data.maps.shape[1:]
+    sizes = {own: prepared.manifest.parameters or 0}
+    for name, options in spec.variants.items():
         if name in sizes:
             continue
-        try:
-            network = try_network(prepared.job.spec, options, prepared.data)
-        except UsageError:
-            continue
-        sizes[name] = sum(p.numel() for p in network.parameters())
-    return min(sizes, key=sizes.__getitem__)
+        with suppress(Exception), contained(BUILD_LIMIT), torch.device("meta"):
+            network = spec.build(
+                num_classes=data.num_classes, in_channels=channels, map_size=height, **options
+            )
+            sizes[name] = sum(p.numel() for p in network.parameters())
+    for name in sorted(sizes, key=sizes.__getitem__):
+        with suppress(UsageError):
+            if name != own:
+                try_network(spec, spec.variants[name], data)
+            return name
+    return own

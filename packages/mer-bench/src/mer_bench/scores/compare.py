@@ -24,16 +24,18 @@ class Comparison:
         a: Title of run A.
         b: Title of run B.
         selection: Which epoch counts.
-        seeds: Seeds that both runs have; only these are compared.
+        seeds: Seeds of A that are compared: those of both runs, or where B has a single one, all.
+        against: Those of B, likewise.
         values: Pool to metric to `(A, B)`, means over seeds.
         tests: Pool to metric (`uf1`, `uar`) to its paired test.
-        mcnemar: Seed to `(only A right, only B right, p)` over all samples.
+        mcnemar: Seed, of the run that has several, to `(only A right, only B right, p)` over all samples.
     """
 
     a: str
     b: str
     selection: str
     seeds: tuple[int, ...]
+    against: tuple[int, ...]
     values: dict[str, dict[str, tuple[float, float]]]
     tests: dict[str, dict[str, PairedTest]]
     mcnemar: dict[int, tuple[int, int, float]]
@@ -97,6 +99,23 @@ def common_headline(runs: Sequence[RunDirectory]) -> str:
     return next(iter(found), "last")
 
 
+def compared_seeds(a: Sequence[int], b: Sequence[int]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Pair the seeds of two runs: those of both, and a single one, as a classifier's, with each of the other.
+
+    >>> compared_seeds([0, 1, 2], [2, 1]), compared_seeds([0, 1, 2], [0])
+    (((1, 2), (1, 2)), ((0, 1, 2), (0, 0, 0)))
+
+    Raises:
+        RunError: They share none.
+    """
+    if 1 in (len(a), len(b)):
+        return tuple(a) * len(b), tuple(b) * len(a)
+    both = tuple(sorted({*a} & {*b}))
+    if not both:
+        raise RunError(f"they share no seed: {list(a)} and {list(b)}")
+    return both, both
+
+
 def _test_folds(run: RunDirectory) -> dict[str, frozenset[str]]:
     ids = run.manifest.samples.sample_ids
     return {fold.name: frozenset(ids[i] for i in fold.test) for fold in run.manifest.folds}
@@ -104,10 +123,10 @@ def _test_folds(run: RunDirectory) -> dict[str, frozenset[str]]:
 
 def _predictions(run: RunDirectory, seeds: tuple[int, ...], selection: str) -> np.ndarray:
     """Return `(K, N)` int64 predictions, columns in the order of sample ids; -1 where none was tested."""
-    labels = run.column("labels")
+    labels, records = run.column("labels"), complete_records(run, sorted({*seeds}))
     predicted = np.full((len(seeds), len(labels)), -1)
-    for row, records in zip(predicted, complete_records(run, seeds).values(), strict=True):
-        chosen = select(records, labels, selection, run.manifest.settings.tail_epochs)
+    for row, seed in zip(predicted, seeds, strict=True):
+        chosen = select(records[seed], labels, selection, run.manifest.settings.tail_epochs)
         row[chosen.index] = chosen.predicted
     return predicted[:, np.argsort(run.column("sample_ids"))]
 
@@ -115,7 +134,7 @@ def _predictions(run: RunDirectory, seeds: tuple[int, ...], selection: str) -> n
 def compare_runs(
     a: RunDirectory, b: RunDirectory, *, selection: str | None = None, draws: int = 10000, seed: int = 0
 ) -> Comparison:
-    """Compare two complete runs over the seeds that both have.
+    """Compare two complete runs, over the seeds that `compared_seeds` says.
 
     The `selection` is by default the headline of both, else `last`, `tail`, `inner` or one that leaks; `seed`
     decides the `draws` resamples and exchanges of the paired tests.
@@ -125,12 +144,13 @@ def compare_runs(
     """
     refuse_incomparable(a, b)
     selection = selection or common_headline((a, b))
-    seeds = tuple(sorted(set(a.seeds) & set(b.seeds)))
-    if not seeds:
-        raise RunError(f"{a.path} has seeds {list(a.seeds)}, {b.path} has {list(b.seeds)}; they share none")
+    try:
+        seeds = compared_seeds(a.seeds, b.seeds)
+    except RunError as error:
+        raise RunError(f"{a.path} and {b.path} cannot be compared: {error}") from None
     order = np.argsort(a.column("sample_ids"))
     labels, subjects, databases = (a.column(name)[order] for name in ("labels", "subjects", "databases"))
-    predicted = [_predictions(run, seeds, selection) for run in (a, b)]
+    predicted = [_predictions(run, each, selection) for run, each in zip((a, b), seeds, strict=True)]
     tested = np.flatnonzero((predicted[0][0] >= 0) & (predicted[1][0] >= 0))
     values: dict[str, dict[str, tuple[float, float]]] = {}
     tests: dict[str, dict[str, PairedTest]] = {}
@@ -147,6 +167,10 @@ def compare_runs(
         for name in ("uf1", "uar"):
             test = paired_test(METRICS[name], one, other, draws=draws, seed=seed)
             tests.setdefault(pool, {})[name] = test
-    pairs = zip(seeds, *(each[:, tested] for each in predicted), strict=True)
+    pairs = zip(
+        max(seeds, key=lambda each: len({*each})), *(each[:, tested] for each in predicted), strict=True
+    )
     samples = {number: mcnemar(labels[tested], one, other) for number, one, other in pairs}
-    return Comparison(run_title(a.manifest), run_title(b.manifest), selection, seeds, values, tests, samples)
+    ours, theirs = (tuple(sorted({*each})) for each in seeds)
+    titles = run_title(a.manifest), run_title(b.manifest)
+    return Comparison(*titles, selection, ours, theirs, values, tests, samples)

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import importlib
 import io
+import multiprocessing
+import os
+import signal
 import sys
 from collections.abc import Mapping
+from types import FrameType
 from typing import Any
 
 import click
@@ -70,6 +74,11 @@ def run_command_line(
     for stream in (sys.stdout, sys.stderr):  # a path need not be UTF-8
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, _stop)
+        # Ended at once, we leave locks to multiprocessing's tracker, which would warn that it frees them.
+        filters = os.environ.get("PYTHONWARNINGS"), "ignore:resource_tracker:UserWarning"
+        os.environ["PYTHONWARNINGS"] = ",".join(filter(None, filters))
     try:
         # Outside standalone mode click returns the code of an `Exit` that a command raises.
         code = group.main(standalone_mode=False)
@@ -92,3 +101,25 @@ def run_command_line(
         click.echo(f"error: {error}", err=True)
         sys.exit(2 if isinstance(error, usage_errors) else 1)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _stop(number: int, frame: FrameType | None) -> None:
+    """Answer the first Ctrl-C at once, with what is still waited for; the second one ends at once."""
+    signal.signal(signal.SIGINT, _end)
+    others = len(multiprocessing.active_children())
+    if others:
+        processes = f"{others} worker process{'es' if others > 1 else ''}"
+        _answer(f"stopping: what is unfinished in {processes} is given up; press Ctrl-C again to end at once")
+    raise KeyboardInterrupt
+
+
+def _end(number: int, frame: FrameType | None) -> None:
+    for process in multiprocessing.active_children():
+        process.kill()
+    _answer("ended at once; what was recorded is kept, the same command continues")
+    os._exit(130)
+
+
+def _answer(line: str) -> None:
+    """Write to standard error; the signal may have come in the midst of another write."""
+    os.write(2, f"{line}\n".encode())

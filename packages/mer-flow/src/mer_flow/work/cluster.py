@@ -6,6 +6,7 @@ their results and alone writes; a worker needs our packages, one thread, and for
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import hashlib
 import importlib
@@ -16,14 +17,14 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import BrokenExecutor, Executor, Future
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from mer_flow.work.errors import ClusterError, MissingDependencyError, UsageError
-from mer_flow.work.executor import TaskReturnedError, usable_cores
+from mer_flow.work.executor import TaskReturnedError, interrupts_held, usable_cores
 from mer_flow.work.libraries import extra_command
 from mer_flow.work.malloc import keep_freed_memory
 from mer_flow.work.settings import read_toml
@@ -35,6 +36,8 @@ _ALLOWED_FAILURES = 1
 _CALM = {"distributed.worker.profile.enabled": False, "distributed.admin.tick.interval": "1s"}
 #: Seconds between two looks at who is there.
 _LOOK_EVERY = 1.0
+#: Seconds for a worker started here to end when what it does is given up; then it is killed.
+_END_WITHIN = 0.5
 
 
 @dataclass(frozen=True)
@@ -118,11 +121,23 @@ def _started(where: Where, workers: int) -> Iterator[Any]:
             cluster = _queued(where)
         else:
             own = {"host": "127.0.0.1", "dashboard_address": "127.0.0.1:0", "silence_logs": logging.CRITICAL}
-            cluster = _load("distributed").LocalCluster(workers, threads_per_worker=1, **own)
+            with interrupts_held():
+                cluster = _load("distributed").LocalCluster(workers, threads_per_worker=1, **own)
     try:
         yield cluster
+    except BaseException:
+        if where.cluster not in QUEUES:
+            cluster.sync(_end_workers, cluster.workers.values())
+        raise
     finally:
         cluster.close()
+
+
+async def _end_workers(nannies: Iterable[Any]) -> None:
+    """End workers whatever they are doing; Dask would let them finish for some seconds."""
+    # A killed process that a busy machine buries late is a TimeoutError.
+    closings = (nanny.close(timeout=_END_WITHIN) for nanny in nannies)
+    await asyncio.gather(*closings, return_exceptions=True)
 
 
 def _queued(where: Where) -> Any:

@@ -91,7 +91,7 @@ class LocalProcesses(Executor):
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         """Queue one call, starting a worker for it where one is still to be started."""
-        with _interrupts_held():
+        with interrupts_held():
             try:
                 return self._pool.submit(fn, *args, **kwargs)
             except BrokenExecutor:
@@ -280,8 +280,8 @@ def _end_with(parent: Any) -> None:
 
 
 @contextmanager
-def _interrupts_held() -> Iterator[None]:
-    """Hold Ctrl-C back; processes started meanwhile never see it, so that only their parent answers."""
+def interrupts_held() -> Iterator[None]:
+    """Hold Ctrl-C back; processes started in the block never see it, so that only their parent answers."""
     if not hasattr(signal, "pthread_sigmask"):  # Windows
         yield
         return

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from mer_bench.report.entries import Entry
 from mer_bench.report.leaderboard import build_leaderboards
-from mer_bench.report.site.entries import Entry
 from mer_bench.report.tables import grouped, published_beside, table_title
 from mer_bench.scores.metrics import FULL
 from mer_bench.scores.published import SELECTS_ON_TEST, PublishedScore

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from mer_bench.report.entries import Entry
 from mer_bench.report.site.board import Board
-from mer_bench.report.site.entries import Entry
 from mer_bench.report.tables import SHOWN, notes_of_run, notes_of_samples
 from mer_bench.scores.metrics import FULL
 from mer_bench.scores.selection import LEAKING, SELECTION_TITLES

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from mer_bench.report.entries import slugs
 from mer_bench.report.site.board import Board
-from mer_bench.report.site.entries import slugs
 from mer_bench.report.site.runs import answers_of
 from mer_flow.pictures.web.pages import Pages
 from mer_flow.pictures.web.sprites import Sprites, write_sprites

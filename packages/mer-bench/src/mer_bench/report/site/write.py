@@ -9,10 +9,10 @@ from pathlib import Path
 
 from mer_bench import __version__
 from mer_bench.errors import UsageError
+from mer_bench.report.entries import LeftOut, read_entries
+from mer_bench.report.pairs import DRAWS, paired
 from mer_bench.report.site.board import Board, build_boards
-from mer_bench.report.site.entries import LeftOut, read_entries
 from mer_bench.report.site.figures import draw_course
-from mer_bench.report.site.pairs import DRAWS, paired
 from mer_bench.report.site.runs import run_values
 from mer_bench.report.site.samples import Gallery, build_gallery, write_gallery
 from mer_bench.scores.predictions import predictions_from

@@ -1,4 +1,4 @@
-"""Paired tests of every run against every other of a site; what they share is drawn once."""
+"""Paired tests of runs against each other; what they share is drawn once."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from mer_bench.errors import RunError
-from mer_bench.report.site.entries import Entry
+from mer_bench.report.entries import Entry
+from mer_bench.report.tables import grouped, ranked
 from mer_bench.scores.bootstrap import PairedTest, PairedTests, subject_confusions
-from mer_bench.scores.compare import common_headline, refuse_incomparable
+from mer_bench.scores.compare import common_headline, compared_seeds, refuse_incomparable
 from mer_bench.scores.metrics import METRICS
 
 #: Resamples and exchanges, as `mer-bench compare` takes them.
@@ -50,6 +51,28 @@ def paired(entries: Sequence[Entry]) -> dict[str, dict[str, Pair | str]]:
     return found
 
 
+def against_best(entries: Sequence[Entry]) -> dict[str, Pair]:
+    """Test every run against the best single one of its group: no control, and not made of others.
+
+    Args:
+        entries: Complete runs.
+
+    Returns:
+        Path of a run to its test; without the best itself and what cannot be compared with it.
+    """
+    found: dict[str, Pair] = {}
+    for group in grouped([entry.summary for entry in entries]):
+        single = next((s for s in ranked(group) if not s.is_control and not s.manifest.derived), None)
+        if single is None:
+            continue
+        alike = [entry for entry in entries if entry.summary.group == single.group]
+        best = next(entry for entry in alike if entry.summary is single)
+        tests = _shared(alike)
+        answers = {entry.path: _pair(entry, best, tests) for entry in alike if entry is not best}
+        found |= {path: answer for path, answer in answers.items() if isinstance(answer, Pair)}
+    return found
+
+
 def _shared(entries: Sequence[Entry]) -> dict[str, PairedTests]:
     """Return the tests of each run, one object for all that can be compared."""
     groups: list[list[Entry]] = []
@@ -62,8 +85,8 @@ def _shared(entries: Sequence[Entry]) -> dict[str, PairedTests]:
             groups.append([entry])
     found: dict[str, PairedTests] = {}
     for group in groups:
-        tests = PairedTests({entry.key: _confusions(entry) for entry in group}, draws=DRAWS)
-        found |= {entry.key: tests for entry in group}
+        tests = PairedTests({entry.path: _confusions(entry) for entry in group}, draws=DRAWS)
+        found |= {entry.path: tests for entry in group}
     return found
 
 
@@ -84,16 +107,16 @@ def _fault(a: Entry, b: Entry) -> str:
 
 
 def _pair(a: Entry, b: Entry, tests: dict[str, PairedTests]) -> Pair | str:
-    if tests[a.key] is not tests[b.key]:
+    if tests[a.path] is not tests[b.path]:
         return _fault(a, b)
     try:
         common_headline((a.run, b.run))
     except RunError:
         return "they have different headlines"
-    ours, theirs = [*a.records], [*b.records]
-    both = [seed for seed in ours if seed in theirs]
-    if not both:
-        return f"they share no seed: {ours} and {theirs}"
-    rows = [ours.index(seed) for seed in both], [theirs.index(seed) for seed in both]
-    uf1, uar = (tests[a.key].test(METRICS[name], a.key, b.key, rows) for name in ("uf1", "uar"))
-    return Pair(len(both), uf1, uar)
+    try:
+        mine, other = compared_seeds([*a.records], [*b.records])
+    except RunError as error:
+        return str(error)
+    rows = [*map([*a.records].index, mine)], [*map([*b.records].index, other)]
+    uf1, uar = (tests[a.path].test(METRICS[name], a.path, b.path, rows) for name in ("uf1", "uar"))
+    return Pair(len(mine), uf1, uar)

@@ -13,7 +13,7 @@ import numpy as np
 from scipy.special import softmax
 
 from mer_bench.errors import MerBenchError
-from mer_bench.report.leaderboard import ranked
+from mer_bench.report.tables import ranked
 from mer_bench.runs.directory import RunDirectory
 from mer_bench.scores.course import Course, course_of
 from mer_bench.scores.selection import select
@@ -65,6 +65,11 @@ class Entry:
         self.run, self.records = run, records
         self.summary: RunSummary = summarise_records(run, records)
         self.key = self.label = ""
+
+    @property
+    def path(self) -> str:
+        """Its directory."""
+        return self.summary.path
 
     @property
     def is_control(self) -> bool:
