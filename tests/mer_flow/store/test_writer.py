@@ -204,7 +204,7 @@ def test_all_samples_failed(tmp_path: Path) -> None:
         assert len(store.samples("samm")) == 0
         assert store.failures("samm")[0].reason == "kein Gesicht: 臉"
         assert store.flow("samm")[:].shape == (0, 3, SIDE, SIDE)
-        assert store.regions("samm").shape == (0, 5, 2)
+        assert store.regions("samm").shape == (0, 5, 2) and store.regions("samm").dtype == np.float32
     assert verify_store(path) == []
 
 

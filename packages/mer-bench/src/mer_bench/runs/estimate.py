@@ -21,6 +21,8 @@ from mer_flow.work.plugins import contained
 if TYPE_CHECKING:
     from torch import nn
 
+    from mer_bench.recipe import Recipe
+
 #: Forward and backward pass together, in forward passes.
 _PASSES = 3.0
 #: Seconds a step costs beside its arithmetic: the optimiser's and Python's share.
@@ -147,14 +149,18 @@ def missing_folds(prepared: Prepared, out: Path, limit: int | None = None) -> in
 
 
 def shorter(prepared: Prepared) -> str:
-    """Name the model's smallest variant and shortest recipe as options, and a GPU."""
-    spec, manifest = prepared.job.spec, prepared.manifest
-    smallest, shortest = _smallest(prepared), min(spec.recipes, key=lambda name: spec.recipes[name].epochs)
-    recipe = prepared.job.network_recipe
+    """Name the model's smallest variant and the recipe of the fewest steps as options, and a GPU."""
+    spec, manifest, recipe = prepared.job.spec, prepared.manifest, prepared.job.network_recipe
+    smallest, shortest = _smallest(prepared), min(spec.recipes, key=lambda name: _steps(spec.recipes[name]))
     options = [f"--variant {smallest}"] if smallest != manifest.variant else []
-    options += [f"--recipe {shortest}"] if spec.recipes[shortest].epochs < recipe.epochs else []
+    options += [f"--recipe {shortest}"] if _steps(spec.recipes[shortest]) < _steps(recipe) else []
     less = " ".join(options) or f"--set epochs={max(recipe.epochs // 10, 1)} (now {recipe.epochs})"
     return f"shorter: {less}, or a GPU (--device cuda)"
+
+
+def _steps(recipe: Recipe) -> float:
+    """Return the optimiser's steps per training sample; a small network's time goes with them."""
+    return recipe.epochs / recipe.batch_size
 
 
 def _smallest(prepared: Prepared) -> str:
