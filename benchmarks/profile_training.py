@@ -127,10 +127,11 @@ def main(arguments: list[str] | None = None) -> str:
     parser.add_argument("--epochs", type=int, default=8, help="epochs profiled per model (default 8)")
     parser.add_argument("--top", type=int, default=12, help="operators listed (default 12)")
     parser.add_argument("--out", type=Path, help="write the profile here as well")
+    parser.add_argument("--quick", action="store_true", help="a fifth of the composite: does it run?")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
-    ceilings = measure_ceilings(CPU)
-    maps, labels, folds = composite()
+    ceilings = measure_ceilings(CPU, options.quick)
+    maps, labels, folds = composite(subjects=12, whole=False) if options.quick else composite()
     parts = [
         "# Profile of fold training",
         f"{describe()}, torch {torch.__version__}, one thread; a 1024³ float32 product at "

@@ -25,7 +25,9 @@ from tests.mer_flow.stores import sample_of, write_store
 from mer_flow.databases import clips, get_database
 from mer_flow.databases.frames import read_frame
 from mer_flow.databases.sheets import read_workbook
+from mer_flow.exchange.htnet_export import export_htnet
 from mer_flow.exchange.npz import import_npz
+from mer_flow.exchange.ststnet_export import export_folders
 from mer_flow.store.reader import FlowStore
 from mer_flow.store.verify import verify_store
 from mer_flow.synthetic import make_tree
@@ -367,6 +369,19 @@ def test_a_full_disk_during_export_names_the_file_and_nothing_else(tmp_path: Pat
     )
     assert not (tmp_path / "a.npz").exists() and not list(tmp_path.glob(".a*"))
     assert set(before) <= set(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["=1+1", "+a", "-a", "@a", "a,b"])
+@pytest.mark.parametrize("layout", ["flat", "loso", "htnet"])
+def test_a_label_list_holds_no_formula(layout: str, name: str, tmp_path: Path) -> None:
+    rows = [(sample_of("own", who, "c1", "negative"), np.zeros((3, 28, 28))) for who in (name, "b")]
+    write_store(tmp_path / "flows.h5", rows).close()
+    with FlowStore(tmp_path / "flows.h5") as store, pytest.raises(ExchangeError, match="takes for a formula"):
+        if layout == "htnet":
+            export_htnet(store, tmp_path / "out")
+        else:
+            export_folders(store, tmp_path / "out", layout=layout)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["flows.h5"]
 
 
 def test_sheet_errors_are_of_ours(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from tests.faults.kills import Campaign, command
+from tests.faults.kills import SOAK_SECONDS, Campaign, command
 from tests.mer_flow.stores import sample_of, write_store
 
 from mer_flow.databases import clips
@@ -105,7 +105,7 @@ def test_builds(tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     campaign = Campaign(one_build(tree), store_bytes)
     campaign.run(tmp_path, few=4, many=200, again=readable)
     print(f"build: {campaign.kills} kills, {campaign.points} points")
-    assert campaign.kills >= 4 and not campaign.wrong
+    assert (SOAK_SECONDS or campaign.kills >= 4) and not campaign.wrong
 
 
 def test_imports(maps: tuple[Path, Path], tmp_path: Path) -> None:
@@ -119,7 +119,7 @@ def test_imports(maps: tuple[Path, Path], tmp_path: Path) -> None:
     campaign = Campaign(prepare, store_bytes)
     campaign.run(tmp_path, few=8, many=60, again=readable)
     print(f"import: {campaign.kills} kills, {campaign.points} points")
-    assert campaign.kills >= 8 and not campaign.wrong
+    assert (SOAK_SECONDS or campaign.kills >= 8) and not campaign.wrong
 
 
 @pytest.mark.parametrize("layout", ["ststnet-loso", "flat", "npz", "parquet"])
@@ -141,4 +141,4 @@ def test_exports(layout: str, store: Path, tmp_path: Path) -> None:
     campaign = Campaign(prepare, digest)
     campaign.run(tmp_path, few=4, many=40)
     print(f"export {layout}: {campaign.kills} kills, {campaign.points} points")
-    assert campaign.kills >= 4 and not campaign.wrong
+    assert (SOAK_SECONDS or campaign.kills >= 4) and not campaign.wrong

@@ -76,8 +76,19 @@ def test_an_endless_file_is_one_line(call: Call, small_store: Path) -> None:
     assert code == 2 and "more than" in err
 
 
-def test_an_absurd_size_of_a_model_is_one_line(call: Call, small_store: Path) -> None:
-    for width in (10**9, 10**20):
-        words = ("--protocol", "cde", "--store", small_store, "--set", f"width={width}", "--dry-run")
-        code, _, err = call("run", "htnet", *words)
-        assert code == 2 and "cannot be built or run" in err and len(err.splitlines()) == 1
+@pytest.mark.parametrize(
+    ("model", "option", "message"),
+    [
+        ("htnet", "width=1000000000", "options.width must be at most 1048576"),
+        ("htnet", "width=1" + "0" * 20, "options.width must be at most 1048576"),
+        ("htnet", "blocks=1000000,1000000,1000000", "more than 2,000 weight tensors"),
+        ("causalnet", "blocks=1,1,1000000", "more than 2,000 weight tensors"),
+        ("htnet", "width=100000", "or 2,000,000,000 values"),
+    ],
+)
+def test_an_absurd_size_of_a_model_is_one_line(
+    call: Call, small_store: Path, model: str, option: str, message: str
+) -> None:
+    words = ("--protocol", "cde", "--store", small_store, "--set", option, "--dry-run")
+    code, out, err = call("run", model, *words)
+    assert code == 2 and message in err and len(err.splitlines()) == 1, out + err

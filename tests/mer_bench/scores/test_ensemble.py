@@ -93,6 +93,20 @@ def test_a_member_of_no_use_gets_no_weight_and_twins_share_theirs() -> None:
     np.testing.assert_allclose(fit_weights(twins, labels, "log-probability", np.full(2, 0.5)), [0.5, 0.5])
 
 
+def test_its_training_figures_are_the_members_own_of_the_last_epoch(
+    finished: Finished, tmp_path: Path
+) -> None:
+    courses = {"a": [0.5, 0.9, 0.4], "b": [0.1, 0.7, 0.2]}  # the best is not the last
+    runs = [finished(name, 1.0, epochs=3) for name in courses]
+    for run, course in zip(runs, courses.values(), strict=True):
+        figures = np.array(course, np.float32)
+        for kept in run.records(0):
+            run.write(replace(kept, train_accuracy=figures, train_loss=2 * figures))
+    for found in write(read_members([run.path for run in runs], "last"), tmp_path / "out").records(0):
+        assert found.train_accuracy.tolist() == pytest.approx([0.3])
+        assert found.train_loss.tolist() == pytest.approx([0.6])
+
+
 def test_an_ensemble_is_a_run_like_any_other(finished: Finished, tmp_path: Path) -> None:
     from sklearn.metrics import f1_score
 

@@ -58,6 +58,7 @@ def test_naive_takes_the_member_that_is_best_where_it_is_scored(record: Make) ->
     folds = [record("a", [0, 1], [[0, 0]]), record("b", [2, 3], [[0, 0]])]
     folds = [replace(fold, members=np.eye(3, dtype=np.float32)[picks[fold.fold]]) for fold in folds]
     assert select(folds, LABELS, "naive").predicted.tolist() == [0, 1, 2, 2]
+    assert select(folds[:1], LABELS, "naive").predicted.tolist() == [0, 1]
     with pytest.raises(RunError, match="mer-bench choose"):
         select([record("a", [0], [[0]])], LABELS, "naive")
 

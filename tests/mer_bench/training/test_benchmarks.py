@@ -45,7 +45,7 @@ def test_without_a_gpu_it_says_what_to_do():
 
 
 def test_the_profile_names_operators_and_floors(tmp_path):
-    done = run("profile_training.py", "--epochs", "1", "--out", tmp_path / "profile.md")
+    done = run("profile_training.py", "--quick", "--epochs", "1", "--out", tmp_path / "profile.md")
     assert done.returncode == 0, done.stderr
     text = (tmp_path / "profile.md").read_text()
     assert text.count("Floors: arithmetic ") == 3 and "| `aten::" in text

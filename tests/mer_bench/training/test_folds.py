@@ -220,6 +220,18 @@ def test_ststnet_trains_alike_in_both_engines():
         np.testing.assert_allclose(many[name].logits, record.logits, rtol=1e-4, atol=1e-4)
 
 
+def test_a_fold_s_network_that_is_kept_ends_where_its_record_does():
+    given, folds = data()
+    job = job_of(Dropping, Recipe(epochs=8, batch_size=16, lr=0.3, optimizer="sgd", momentum=0.9))
+    trained, record = train_whole(job, given, fold=folds[2]), run(job, folds[2:3])["s2"]
+    assert record.train_accuracy.max() > record.train_accuracy[-1]  # the best is not the last
+    assert record.train_loss.min() < record.train_loss[-1]
+    assert trained.train_accuracy == record.train_accuracy[-1]
+    assert trained.train_loss == record.train_loss[-1]
+    held_out = torch.from_numpy(given.maps[folds[2].test])
+    np.testing.assert_array_equal(trained.network(held_out).detach().numpy(), record.logits[-1])
+
+
 def test_a_network_is_trained_on_every_sample_and_kept():
     given, _ = data()
     calls = []

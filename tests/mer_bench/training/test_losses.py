@@ -84,6 +84,16 @@ def test_stacked_terms_are_each_fold_s_own():
             torch.testing.assert_close(together[fold], losses(Recipe(loss=loss), counts[fold]))
 
 
+def test_a_batch_s_loss_is_the_mean_over_its_samples_fold_by_fold():
+    values = torch.tensor([[1.0, 2.0, 6.0, 7.0], [3.0, 5.0, 100.0, 100.0]])
+    labels, terms = torch.zeros(2, 4, dtype=torch.int64), loss_terms(Recipe(), torch.ones(2, 3))
+    rows = torch.tensor([[1.0, 1.0, 1.0, 1.0], [1.0, 1.0, 0.0, 0.0]])
+    assert batch_loss(values, labels, terms).tolist() == [4.0, 52.0]
+    assert batch_loss(values, labels, terms, rows).tolist() == [4.0, 4.0]
+    alike = loss_terms(Recipe(class_weights=(2, 2, 2)), torch.ones(3))
+    assert batch_loss(2 * values[0], labels[0], alike) == 4.0
+
+
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 def test_class_weights_are_those_of_torch(smoothing):
     logits = torch.randn(2, 7, 3, generator=torch.Generator().manual_seed(1), requires_grad=True)

@@ -44,7 +44,8 @@ def test_without_shuffling_samples_come_class_by_class():
     labels = np.array([2, 0, 1, 0, 2, 1, 0])
     fold = Fold("a", np.array([0, 1, 2, 3, 5, 6]), np.array([4]))
     maps = np.arange(7, dtype=np.float32).reshape(7, 1, 1, 1)
-    samples = TrainingSamples(TrainingData(maps, labels), [fold], 3, OneNetwork(nn.Linear(1, 1), 0, Recipe()))
+    samples = TrainingSamples(TrainingData(maps, labels), [fold], 4, OneNetwork(nn.Linear(1, 1), 0, Recipe()))
+    assert samples.counts.tolist() == [[3, 2, 1, 0]]  # a class that it lacks keeps its place
     picked, found, _ = samples.pick(torch.arange(6)[None])
     assert picked.flatten().tolist() == [1, 3, 6, 2, 5, 0]  # the stored order within a class
     assert found.flatten().tolist() == [0, 0, 0, 1, 1, 2]

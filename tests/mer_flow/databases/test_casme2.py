@@ -160,7 +160,7 @@ def test_another_databases_sheet_is_recognised(casme2, samm_sheet, casme3_sheet,
         (b"PK\x03\x04 truncated", "cannot be read"),
         (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1 truncated", "cannot be read"),
         (b"\x00\x01\x02", "neither a workbook"),
-        (b"", "no known version"),
+        (b"", "no known version of CASME II's sheet"),
         (b"just,some\ntext,here\n", "No sheet has a header row"),
     ],
 )
@@ -229,7 +229,8 @@ def test_each_release_is_found_from_any_folder_above_the_subjects(
 
 
 @pytest.mark.parametrize(
-    ("name", "release"), [("img1.jpg", "raw"), ("img46.jpg", "selected"), ("reg_img46.jpg", "cropped")]
+    ("name", "release"),
+    [("img1.jpg", "raw"), ("img46.jpg", "selected"), ("REG_img46.jpg", "cropped"), ("Thumbs.db", "selected")],
 )
 def test_a_renamed_root_is_told_by_its_files(casme2, touch, tmp_path, name, release):
     touch(tmp_path / "faces", f"sub01/EP02_01f/{name}")

@@ -111,7 +111,7 @@ def test_sheets_that_are_not_samms(samm, casme2_sheet, workbook, tmp_path):
             workbook(tmp_path / "b.xlsx", {"x": [header, ("006", "006_1_2", 1, 1, 2, 3, 3, "Micro", 4)]})
         )
     header = (*COLUMNS[:4], "Offset Frame", "Estimated Emotion")
-    with pytest.raises(SheetError, match=r"lacks column\(s\) 'Apex Frame'"):
+    with pytest.raises(SheetError, match=r"version of SAMM's sheet.*lacks column\(s\) 'Apex Frame'"):
         samm.read_sheet(workbook(tmp_path / "c.xlsx", {"x": [header, ("006", "006_1_2", 1, 1, 3, "Fear")]}))
 
 

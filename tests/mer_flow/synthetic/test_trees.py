@@ -205,6 +205,11 @@ def test_interrupted_tree_is_made_again(trees, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["tree"]
 
 
+def test_no_library_complains_of_the_pictures(tmp_path, capfd):
+    make_tree(tmp_path / "smic", "smic", subjects=1, clips_per_subject=1, seed=SEED)
+    assert not capfd.readouterr().err
+
+
 def test_foreign_folders_are_left_alone(tmp_path):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "notes.txt").write_text("keep")

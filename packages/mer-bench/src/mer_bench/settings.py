@@ -136,6 +136,8 @@ class TrainingSettings(Settings):
     compile: bool = False
 
 
+#: Largest whole number among a builder's options.
+MAX_OPTION = 1 << 20
 #: Every setting that is not of a recipe or a model.
 SETTINGS = (*RunSettings.model_fields, *TrainingSettings.model_fields, *Where.model_fields)
 
@@ -406,6 +408,11 @@ def _typed(options: Mapping[str, Any], known: Mapping[str, Any]) -> dict[str, An
     """Read options of a builder as their types."""
     kinds: Any = {name: (_readable(known.get(name, object)), ...) for name in options}
     read = create_model("Options", __base__=_Options, **kinds)(**options)
+    for name in options:
+        given = getattr(read, name)
+        several = given if isinstance(given, (list, tuple)) else (given,)
+        if any(isinstance(value, int) and value > MAX_OPTION for value in several):
+            raise UsageError(f"options.{name} must be at most {MAX_OPTION}, got {given}")
     return {name: getattr(read, name) for name in options}
 
 

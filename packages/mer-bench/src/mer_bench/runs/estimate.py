@@ -14,12 +14,14 @@ import numpy as np
 from mer_bench.errors import UsageError
 from mer_bench.runs.directory import RunDirectory
 from mer_bench.runs.manifest import MANIFEST
-from mer_bench.runs.train import Prepared, try_network
+from mer_bench.runs.train import BUILD_LIMIT, Prepared, try_network
 from mer_flow.work.executor import usable_cores
 from mer_flow.work.plugins import contained
 
 if TYPE_CHECKING:
     from torch import nn
+
+    from mer_bench.recipe import Recipe
 
 #: Forward and backward pass together, in forward passes.
 _PASSES = 3.0
@@ -147,25 +149,38 @@ def missing_folds(prepared: Prepared, out: Path, limit: int | None = None) -> in
 
 
 def shorter(prepared: Prepared) -> str:
-    """Name the model's smallest variant and shortest recipe as options, and a GPU."""
-    spec, manifest = prepared.job.spec, prepared.manifest
-    smallest, shortest = _smallest(prepared), min(spec.recipes, key=lambda name: spec.recipes[name].epochs)
-    recipe = prepared.job.network_recipe
+    """Name the model's smallest variant and the recipe of the fewest steps as options, and a GPU."""
+    spec, manifest, recipe = prepared.job.spec, prepared.manifest, prepared.job.network_recipe
+    smallest, shortest = _smallest(prepared), min(spec.recipes, key=lambda name: _steps(spec.recipes[name]))
     options = [f"--variant {smallest}"] if smallest != manifest.variant else []
-    options += [f"--recipe {shortest}"] if spec.recipes[shortest].epochs < recipe.epochs else []
+    options += [f"--recipe {shortest}"] if _steps(spec.recipes[shortest]) < _steps(recipe) else []
     less = " ".join(options) or f"--set epochs={max(recipe.epochs // 10, 1)} (now {recipe.epochs})"
     return f"shorter: {less}, or a GPU (--device cuda)"
 
 
+def _steps(recipe: Recipe) -> float:
+    """Return the optimiser's steps per training sample; a small network's time goes with them."""
+    return recipe.epochs / recipe.batch_size
+
+
 def _smallest(prepared: Prepared) -> str:
-    """Return the variant with the fewest parameters; the run's own where the others cannot be built."""
-    sizes = {prepared.manifest.variant: prepared.manifest.parameters or 0}
-    for name, options in prepared.job.spec.variants.items():
+    """Return the variant with the fewest parameters of those that can read the run's maps."""
+    import torch
+
+    spec, data, own = prepared.job.spec, prepared.data, prepared.manifest.variant
+    channels, height, _ = data.maps.shape[1:]
+    sizes = {own: prepared.manifest.parameters or 0}
+    for name, options in spec.variants.items():
         if name in sizes:
             continue
-        try:
-            network = try_network(prepared.job.spec, options, prepared.data)
-        except UsageError:
-            continue
-        sizes[name] = sum(p.numel() for p in network.parameters())
-    return min(sizes, key=sizes.__getitem__)
+        with suppress(Exception), contained(BUILD_LIMIT), torch.device("meta"):
+            network = spec.build(
+                num_classes=data.num_classes, in_channels=channels, map_size=height, **options
+            )
+            sizes[name] = sum(p.numel() for p in network.parameters())
+    for name in sorted(sizes, key=sizes.__getitem__):
+        with suppress(UsageError):
+            if name != own:
+                try_network(spec, spec.variants[name], data)
+            return name
+    return own

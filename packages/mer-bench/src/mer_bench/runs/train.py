@@ -142,17 +142,23 @@ def try_network(spec: ModelSpec, options: Mapping[str, Any], data: BenchData) ->
     """
     import torch
 
+    from mer_bench.training.network import bounded
+
     channels, height, _ = data.maps.shape[1:]
     what = f"model '{spec.name}' with options {dict(options)} on maps {data.input}"
     error: Exception | None = None
     for device in ("meta", "cpu"):
         try:
             with contained(BUILD_LIMIT), torch.device(device), torch.random.fork_rng(devices=[]):
-                network = spec.build(
-                    num_classes=data.num_classes, in_channels=channels, map_size=height, **options
-                )
+                with bounded():
+                    network = spec.build(
+                        num_classes=data.num_classes, in_channels=channels, map_size=height, **options
+                    )
                 with torch.no_grad():
                     logits = network.eval()(torch.zeros(2, *data.maps.shape[1:]))
+        except UsageError as refused:
+            error = refused
+            break
         except Exception as caught:  # whatever a stranger's network raises
             error = caught
             continue

@@ -52,7 +52,7 @@ def confusion_matrix(labels: np.ndarray, predicted: np.ndarray, num_classes: int
 
 
 def _hits(confusion: np.ndarray) -> np.ndarray:
-    return np.diagonal(confusion, axis1=-2, axis2=-1).astype(float)
+    return np.diagonal(confusion, axis1=-2, axis2=-1)
 
 
 def _ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
@@ -61,17 +61,17 @@ def _ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
 
 def class_f1(confusion: np.ndarray) -> np.ndarray:
     """Return F1 per class, `(..., C)`."""
-    return _ratio(2 * _hits(confusion), confusion.sum(-1) + confusion.sum(-2).astype(float))
+    return _ratio(2 * _hits(confusion), confusion.sum(-1) + confusion.sum(-2))
 
 
 def class_recall(confusion: np.ndarray) -> np.ndarray:
     """Return recall per class, `(..., C)`."""
-    return _ratio(_hits(confusion), confusion.sum(-1).astype(float))
+    return _ratio(_hits(confusion), confusion.sum(-1))
 
 
 def class_precision(confusion: np.ndarray) -> np.ndarray:
     """Return precision per class, `(..., C)`."""
-    return _ratio(_hits(confusion), confusion.sum(-2).astype(float))
+    return _ratio(_hits(confusion), confusion.sum(-2))
 
 
 def uf1(confusion: np.ndarray) -> np.ndarray:
@@ -90,7 +90,7 @@ def uar(confusion: np.ndarray) -> np.ndarray:
 
 def accuracy(confusion: np.ndarray) -> np.ndarray:
     """Return the share of correct predictions, `(...)`."""
-    return _ratio(_hits(confusion).sum(-1), confusion.sum((-2, -1)).astype(float))
+    return _ratio(_hits(confusion).sum(-1), confusion.sum((-2, -1)))
 
 
 #: The metrics of a table.

@@ -8,11 +8,44 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.module import register_module_parameter_registration_hook
 
-from mer_bench.errors import TrainingError
+from mer_bench.errors import TrainingError, UsageError
 from mer_bench.models.spec import ModelSpec
 from mer_bench.training.layers import replace_layers
 from mer_bench.training.seeding import INITIALISATION, stream_key
+
+#: Weight tensors and values at most: several times those of any published model; 8 GB in float32.
+MOST_TENSORS, MOST_VALUES = 2_000, 2_000_000_000
+
+
+@contextmanager
+def bounded(most_tensors: int = MOST_TENSORS, most_values: int = MOST_VALUES) -> Iterator[None]:
+    """Stop a builder at its first weight beyond the bounds, rather than let it build for minutes.
+
+    Args:
+        most_tensors: Weights that it may register; a layer that is replaced registers twice.
+        most_values: Values in them.
+
+    Raises:
+        UsageError: It asks for more.
+    """
+    tensors = values = 0
+
+    def count(module: nn.Module, name: str, weight: nn.Parameter | None) -> None:
+        nonlocal tensors, values
+        tensors, values = tensors + 1, values + (weight.numel() if weight is not None else 0)
+        if tensors > most_tensors or values > most_values:
+            raise UsageError(
+                f"its options ask for more than {most_tensors:,} weight tensors or {most_values:,} values; "
+                "give smaller widths, depths or numbers of blocks"
+            )
+
+    hook = register_module_parameter_registration_hook(count)
+    try:
+        yield
+    finally:
+        hook.remove()
 
 
 @contextmanager

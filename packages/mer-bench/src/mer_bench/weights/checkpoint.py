@@ -11,7 +11,6 @@ import hashlib
 import inspect
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,15 +21,14 @@ from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as dump_tensors
 from torch import Tensor, nn
-from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from mer_bench import __version__
 from mer_bench.errors import CheckpointError, MerBenchError
 from mer_bench.models.registry import Registered, Registry
 from mer_bench.models.spec import ModelSpec
 from mer_bench.recipe import Recipe
-from mer_bench.settings import Request, RunSettings, resolve
-from mer_bench.training.network import build_network, fold_generators
+from mer_bench.settings import MAX_OPTION, Request, RunSettings, resolve
+from mer_bench.training.network import bounded, build_network, fold_generators
 from mer_flow.store.schema import canonical_json, differing_keys
 from mer_flow.work.files import write_whole
 from mer_flow.work.plugins import contained
@@ -41,8 +39,6 @@ FORMAT_VERSION = 2
 CONFIG_FILE, WEIGHTS_FILE, CARD_FILE = "config.json", "model.safetensors", "README.md"
 #: Largest config.json, in bytes; ours have a few kilobytes.
 MAX_CONFIG = 1 << 20
-#: Largest whole number among a builder's options.
-MAX_OPTION = 1 << 20
 #: Seed of a kept network before its weights are read; no fold has it.
 _SEED = 20_260_101
 
@@ -300,7 +296,7 @@ def _built(spec: ModelSpec, record: Record, tensors: Mapping[str, Tensor], folde
         given = {f"options.{name}": value for name, value in options.items()}
         typed = resolve(spec, Request(RunSettings(model=spec.name), given)).options
         build = (spec, typed, told["num_classes"], shape)
-        with contained(), _at_most(len(tensors), folder), torch.random.fork_rng(devices=[]):
+        with contained(), bounded(2 * len(tensors) + 8), torch.random.fork_rng(devices=[]):
             shell = build_network(*build, torch.device("meta"), stacked=False)  # type: ignore[arg-type]
         _check_tensors(shell.state_dict(), tensors, folder)
         cpu = torch.device("cpu")
@@ -315,27 +311,6 @@ def _built(spec: ModelSpec, record: Record, tensors: Mapping[str, Tensor], folde
             f"checkpoint {folder}: model '{spec.name}' cannot be built with its config "
             f"({type(error).__name__}: {error}); it was made with {_short(record.package)}"
         ) from error
-
-
-@contextmanager
-def _at_most(tensors: int, folder: Path) -> Iterator[None]:
-    """Stop a builder that makes more parameters than there are tensors; replaced layers register twice."""
-    made = 0
-
-    def count(*_: Any) -> None:
-        nonlocal made
-        made += 1
-        if made > 2 * tensors + 8:
-            raise CheckpointError(
-                f"checkpoint {folder}: its config asks for more parameters than its weights have "
-                f"({tensors} tensors); the two files belong to different networks"
-            )
-
-    hook = register_module_parameter_registration_hook(count)
-    try:
-        yield
-    finally:
-        hook.remove()
 
 
 def _check_tensors(expected: Mapping[str, Tensor], found: Mapping[str, Tensor], folder: Path) -> None:

@@ -14,9 +14,11 @@ from PIL import Image
 from mer_flow.exchange.label_list import bare_subject, list_line, map_stem, stem_key
 from mer_flow.exchange.layouts import TEST, TRAIN
 from mer_flow.exchange.selection import Selection
+from mer_flow.labels import megc_key
 from mer_flow.samples import Sample
 from mer_flow.store.reader import FlowStore
 from mer_flow.views import parse_view
+from mer_flow.work.cells import FORMULA_MARKS
 from mer_flow.work.errors import ExchangeError
 from mer_flow.work.files import new_folder
 
@@ -78,13 +80,26 @@ def read_maps(store: FlowStore, selection: Selection) -> tuple[ViewData, list[Sa
     """Read what an export of pictures writes: maps of 0 to 255, and the samples beside them.
 
     Raises:
-        ExchangeError: Names of files or folders clash.
+        ExchangeError: Names of files or folders clash, or no list of labels can hold them.
         ViewError: The store cannot give the view.
     """
     data, table = selection.read(store, "minmax-255"), store.table()
     samples = [table[str(sample_id)] for sample_id in data.sample_ids]
     _refuse_clashes(samples)
+    _refuse_formulas(samples)
     return data, samples
+
+
+def _refuse_formulas(samples: Iterable[Sample]) -> None:
+    """Refuse names that a spreadsheet would compute; scripts read lists as they are, none can be marked."""
+    for sample in samples:
+        for name in (bare_subject(sample), megc_key(sample)[2]):
+            if name.startswith(FORMULA_MARKS) or "," in name:
+                raise ExchangeError(
+                    f"{sample.sample_id}: the list of labels cannot hold the name '{name}', which a "
+                    "spreadsheet takes for a formula or which has a comma; give the subject or clip another "
+                    "name in the sheet"
+                )
 
 
 def map_name(sample: Sample) -> str:

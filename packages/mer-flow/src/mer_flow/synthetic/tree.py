@@ -217,7 +217,9 @@ def _write_image(path: Path, image: np.ndarray) -> None:
     import cv2
 
     shown = image if image.ndim == 2 else image[..., ::-1]
-    done, data = cv2.imencode(path.suffix, shown, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
+    # Newer releases of OpenCV complain of a quality given to a format that has none.
+    quality = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY] if path.suffix == ".jpg" else []
+    done, data = cv2.imencode(path.suffix, shown, quality)
     if not done:
         raise LayoutError(
             f"{path}: OpenCV cannot write {path.suffix} images; reinstall opencv-contrib-python"

@@ -135,7 +135,9 @@ def _started(where: Where, workers: int) -> Iterator[Any]:
 
 async def _end_workers(nannies: Iterable[Any]) -> None:
     """End workers whatever they are doing; Dask would let them finish for some seconds."""
-    await asyncio.gather(*(nanny.close(timeout=_END_WITHIN) for nanny in nannies))
+    # A killed process that a busy machine buries late is a TimeoutError.
+    closings = (nanny.close(timeout=_END_WITHIN) for nanny in nannies)
+    await asyncio.gather(*closings, return_exceptions=True)
 
 
 def _queued(where: Where) -> Any:
