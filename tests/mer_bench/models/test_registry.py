@@ -40,6 +40,21 @@ def test_nothing_is_imported_before_the_first_question() -> None:
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+def test_torch_is_there_before_a_plugin_s_time_runs() -> None:
+    """Stopped within its first import, torch cannot be imported again in that process."""
+    script = (
+        "import sys\n"
+        "from mer_bench.models.registry import Registry\n"
+        "class Point:\n"
+        "    name, value, dist = 'p', 'p:SPECS', None\n"
+        "    def load(self):\n"
+        "        return print('torch' in sys.modules) or ()\n"
+        "Registry([Point()]).names"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["True"]
+
+
 def test_an_unknown_name_is_suggested() -> None:
     with pytest.raises(UsageError, match="did you mean 'ststnet'"):
         Registry().get("ststnett")

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 
 from mer_bench.errors import RegistryError, UsageError
@@ -47,6 +48,8 @@ class Registry:
 
     @cached_property
     def _loaded(self) -> tuple[dict[str, list[Registered]], tuple[PluginFailure, ...]]:
+        # A limit that runs out inside torch's first import leaves it half imported, for every model after.
+        import_module("torch")
         points = entry_points(group=GROUP) if self._points is None else self._points
         models: dict[str, list[Registered]] = {}
         failures = []
