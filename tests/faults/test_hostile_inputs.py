@@ -371,6 +371,12 @@ def test_a_full_disk_during_export_names_the_file_and_nothing_else(tmp_path: Pat
     assert set(before) <= set(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("option", ["clips", "sequence-frames"])
+def test_no_store_keeps_a_billion_frames(tmp_path: Path, option: str) -> None:
+    where = ("--db", "casme2", "--root", tmp_path, "--store", tmp_path / "flows.h5")
+    one_line(run("build", *where, f"--keep-{option}".replace("keep-seq", "seq"), 999999999), "got 999999999")
+
+
 @pytest.mark.parametrize("name", ["=1+1", "+a", "-a", "@a", "a,b"])
 @pytest.mark.parametrize("layout", ["flat", "loso", "htnet"])
 def test_a_label_list_holds_no_formula(layout: str, name: str, tmp_path: Path) -> None:

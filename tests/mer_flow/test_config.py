@@ -72,6 +72,7 @@ def test_flags_win_over_set_and_set_over_the_file(tmp_path: Path) -> None:
         ("align.prefilter=maybe", "align.prefilter: expected bool, got 'maybe'"),
         ("regions.backend=mediapip", "did you mean 'mediapipe-"),
         ("align.size=4", "align.size must lie in [28, 2048], got 4"),
+        ("flow.warps=1000000000", "flow.warps must be at most 10,000, got 1,000,000,000"),
         ("apex.missing=flowpeak", "unknown value of apex.missing 'flowpeak'; did you mean 'flow-peak'"),
     ],
 )

@@ -39,6 +39,10 @@ _STAGES: dict[type[Exception], str] = {
 }  # fmt: skip
 
 
+#: Frames of a clip that a store keeps at most: a micro-expression at 200 frames a second has a hundred.
+MOST_FRAMES = 1000
+
+
 class Keep(Settings):
     """What a store keeps of each sample besides landmarks, and how.
 
@@ -55,11 +59,11 @@ class Keep(Settings):
 
     where = "keep"
     faces: bool = False
-    clips: int = Field(default=0, ge=0)
+    clips: int = Field(default=0, ge=0, le=MOST_FRAMES)
     dtype: Literal["float16", "float32"] = "float16"
     compression: int = Field(default=4, ge=0, le=9)
     sequence: Literal["", "consecutive", "onset"] = ""
-    sequence_frames: int = Field(default=16, ge=2)
+    sequence_frames: int = Field(default=16, ge=2, le=MOST_FRAMES)
     sequence_size: int = 112
 
     def encoding(self) -> EncodeOptions:

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from mer_flow.work.errors import UsageError
 from mer_flow.work.suggest import unknown
 
+#: No scheme needs more scales, warps or iterations; a typing error may ask for a year.
+MOST_STEPS = 10_000
 #: Flow backends by name.
 FLOW_BACKENDS = ("opencv-tvl1", "torch-tvl1")
 #: Short names that mean one of them.
@@ -54,6 +56,9 @@ class TVL1Params:
         for name in ("tau", "lambda_", "theta", "epsilon", *whole):
             if not getattr(self, name) > 0:
                 raise UsageError(f"flow.{name} must be positive, got {getattr(self, name)}")
+        for name in whole:
+            if getattr(self, name) > MOST_STEPS:
+                raise UsageError(f"flow.{name} must be at most {MOST_STEPS:,}, got {getattr(self, name):,}")
         if not 0 < self.scale_step < 1:
             raise UsageError(f"flow.scale_step must lie between 0 and 1, got {self.scale_step}")
         if self.median_filtering not in (1, 3, 5):
