@@ -19,7 +19,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import BrokenExecutor, Executor, Future
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -108,7 +108,10 @@ def _connected(distributed: Any, address: Any, where: Where) -> Iterator[Any]:
     try:
         yield client
     finally:
-        client.close(timeout=5)
+        with suppress(
+            OSError, TimeoutError
+        ):  # a scheduler that is gone, or a machine too busy to say goodbye
+            client.close(timeout=5)
 
 
 @contextmanager
@@ -130,7 +133,8 @@ def _started(where: Where, workers: int) -> Iterator[Any]:
             cluster.sync(_end_workers, cluster.workers.values())
         raise
     finally:
-        cluster.close()
+        with suppress(OSError, TimeoutError):
+            cluster.close()
 
 
 async def _end_workers(nannies: Iterable[Any]) -> None:
