@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
+from torch.nn.parameter import is_lazy
 
 from mer_bench.errors import TrainingError, UsageError
 from mer_bench.models.spec import ModelSpec
@@ -34,7 +35,8 @@ def bounded(most_tensors: int = MOST_TENSORS, most_values: int = MOST_VALUES) ->
 
     def count(module: nn.Module, name: str, weight: nn.Parameter | None) -> None:
         nonlocal tensors, values
-        tensors, values = tensors + 1, values + (weight.numel() if weight is not None else 0)
+        tensors += 1
+        values += 0 if weight is None or is_lazy(weight) else weight.numel()
         if tensors > most_tensors or values > most_values:
             raise UsageError(
                 f"its options ask for more than {most_tensors:,} weight tensors or {most_values:,} values; "
