@@ -40,24 +40,29 @@ def build(tree: Path, store: Path) -> list[str]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("times", [1, 2])
+@pytest.mark.parametrize("where", ["local", "dask"])
 def test_ctrl_c_ends_a_build_and_its_workers_and_keeps_what_was_committed(
-    times: int, tree: Path, tmp_path: Path
+    times: int, where: str, tree: Path, tmp_path: Path
 ) -> None:
+    pytest.importorskip("distributed")
     store = tmp_path / "flows.h5"
-    words = build(tree, store)
+    words = [*build(tree, store), "--executor", where]
     with subprocess.Popen(words, stderr=subprocess.PIPE, text=True, start_new_session=True) as process:
         assert process.stderr
         while process.poll() is None and not list(tmp_path.rglob("*.part")):
             time.sleep(0.01)
         os.killpg(process.pid, signal.SIGINT)  # as a terminal sends it, to workers too
         told = process.stderr.readline()
+        if told.startswith("dask: scheduler"):
+            told = process.stderr.readline()
         if times == 2:
             os.killpg(process.pid, signal.SIGINT)
         _, err = process.communicate(timeout=120)
     assert told.startswith("stopping: what is unfinished in 2 worker processes is given up"), told
     ends = {1: ["interrupted; what"], 2: ["ended at once; what", "interrupted; what"]}[times]
-    assert process.returncode == 130 and any(err.strip().startswith(end) for end in ends), err
-    assert len(err.strip().splitlines()) == 1 and alive(process.pid) == 0
+    assert process.returncode == 130 and any(end in err for end in ends) and alive(process.pid) == 0, err
+    # A Dask worker that hears the terminal's Ctrl-C itself may print how it ended.
+    assert where == "dask" or len(err.strip().splitlines()) == 1
     assert list(tmp_path.rglob("*.part")) and (times == 2 or not (tmp_path / "flows.h5.lock").exists())
     assert subprocess.run(build(tree, store), capture_output=True).returncode == 0
     assert verify_store(store) == [] and sorted(path.name for path in tmp_path.iterdir()) == ["flows.h5"]
