@@ -37,8 +37,6 @@ from mer_flow.work.settings import Settings
 _STAGES: dict[type[Exception], str] = {
     ApexError: "apex", FrameError: "frames", FaceError: "face", FlowError: "flow"
 }  # fmt: skip
-
-
 #: Frames of a clip that a store keeps at most: a micro-expression at 200 frames a second has a hundred.
 MOST_FRAMES = 1000
 

@@ -108,9 +108,8 @@ def _connected(distributed: Any, address: Any, where: Where) -> Iterator[Any]:
     try:
         yield client
     finally:
-        with suppress(
-            OSError, TimeoutError
-        ):  # a scheduler that is gone, or a machine too busy to say goodbye
+        # The scheduler may be gone, or the machine too busy to say goodbye in time.
+        with suppress(OSError, TimeoutError):
             client.close(timeout=5)
 
 
