@@ -176,7 +176,7 @@ def test_flow_along_a_clip_is_kept(
 def test_a_sequence_that_cannot_be_is_refused(casme2: Path, config: PipelineConfig, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="did you mean 'consecutive'"):
         Keep(sequence="consecutiv")  # type: ignore[arg-type]
-    with pytest.raises(UsageError, match=r"keep\.sequence_frames must be at least 2, got 1"):
+    with pytest.raises(UsageError, match=r"keep\.sequence_frames must lie in \[2, 1000\], got 1"):
         Keep(sequence="onset", sequence_frames=1)
     with pytest.raises(UsageError, match="4 to 64 px wide"):
         build(casme2, tmp_path / "flows.h5", config, Keep(sequence="onset", sequence_size=65))
