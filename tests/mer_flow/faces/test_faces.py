@@ -289,7 +289,9 @@ def test_a_mediapipe_without_solutions_is_named(monkeypatch: pytest.MonkeyPatch)
     import mediapipe
 
     monkeypatch.delattr(mediapipe, "solutions")
-    with pytest.raises(MissingDependencyError, match=r"removed in 0\.10\.30.*mediapipe-tasks"):
+    with pytest.raises(
+        MissingDependencyError, match=r"removed in 0\.10\.30.*store begun with it.*0\.10\.21.*mediapipe-tasks"
+    ):
         get_region_backend("mediapipe-legacy")
 
 

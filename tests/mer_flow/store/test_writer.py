@@ -92,10 +92,21 @@ def test_another_patch_version_extends_the_store_and_is_recorded(tmp_path: Path)
     assert verify_store(path) == []
     with pytest.raises(StoreMismatchError, match=r"1 differ.*flow_backend: 'cv2 4' there, 'cv2 5' now"):
         write(path, [row(3)], versions("2.1.0", "cv2 5.0.0"))
-    other = versions("2.1.0")
+
+
+def test_another_mediapipe_is_recorded_and_another_model_of_it_refused(tmp_path: Path) -> None:
+    path, later, other = tmp_path / "store.h5", versions("2.1.0"), versions("2.1.0")
+    write(path, [row(0)], versions("2.1.0"))
+    later["versions"]["region_backend"] = "mediapipe 1.2.3, model 64184e22"
+    assert write(path, [row(0), row(1)], later) == {ZERO}
+    with FlowStore(path) as store:
+        assert [build["region_backend"] for build in store.builds] == [
+            "mediapipe 0.10.30, model 64184e22",
+            "mediapipe 1.2.3, model 64184e22",
+        ]
     other["versions"]["region_backend"] = "mediapipe 0.10.30, model 0badf00d"
-    with pytest.raises(StoreMismatchError, match=r"1 differ.*region_backend"):
-        write(path, [row(3)], other)
+    with pytest.raises(StoreMismatchError, match=r"1 differ.*region_backend: 'mediapipe, model 64184e22'"):
+        write(path, [row(2)], other)
 
 
 def test_parts_of_other_versions_are_recorded(tmp_path: Path) -> None:

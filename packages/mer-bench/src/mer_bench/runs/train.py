@@ -13,11 +13,12 @@ from mer_bench.errors import TrainingError, UsageError
 from mer_bench.models.registry import Registered
 from mer_bench.models.spec import ModelSpec
 from mer_bench.protocols.folds import Fold, FoldSet
+from mer_bench.resolve import Resolved, resolve
 from mer_bench.runs.data import BenchData, DataCache, load_data
 from mer_bench.runs.directory import RunDirectory, RunStatus, writing
 from mer_bench.runs.manifest import RunManifest, build_manifest
 from mer_bench.runs.part import Part, Shard
-from mer_bench.settings import Request, Resolved, resolve
+from mer_bench.settings import Request
 from mer_bench.training.result import FoldResult
 from mer_flow.work.executor import local_executor, usable_cores
 from mer_flow.work.plugins import contained
