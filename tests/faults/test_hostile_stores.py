@@ -87,6 +87,16 @@ def unknown_object(file: h5py.File, folder: Path) -> None:
     file["samm/more"] = np.zeros(3)
 
 
+def group_for_dataset(file: h5py.File, folder: Path) -> None:
+    del file["samm/notes"]
+    file.create_group("samm/notes")
+
+
+def dataset_for_group(file: h5py.File, folder: Path) -> None:
+    del file["samm/failures"]
+    file["samm/failures"] = np.zeros(3)
+
+
 def column(name: str, value: bytes) -> Edit:
     def edit(file: h5py.File, folder: Path) -> None:
         texts = file[name][()].astype("S40")
@@ -121,6 +131,9 @@ PLANTED: dict[str, tuple[Edit, str]] = {
     "other axes": (claimed("samm/flow", (3, 8), "f2"), "samm/flow has 2 axes, expected 4"),
     "unknown filter": (claimed("samm/flow", (3, 3, 8, 8), "f2", compression="lzf"), "uses the filter 32000"),
     "unknown object": (unknown_object, "samm/more is no part of a store"),
+    "a group for a dataset": (group_for_dataset, "samm/notes is a group, expected a dataset"),
+    "a dataset for a group": (dataset_for_group, "samm/failures is a dataset, expected a group"),
+    "pipeline of 17 MiB": (attribute("pipeline", " " * (17 << 20)), "pipeline has 17825792 characters"),
     "pipeline is no JSON": (attribute("pipeline", "{"), "attribute pipeline is damaged"),
     "pipeline is a list": (attribute("pipeline", "[]"), "attribute pipeline is damaged (it is a list"),
     "pipeline without end": (attribute("pipeline", NESTED), "attribute pipeline is damaged"),

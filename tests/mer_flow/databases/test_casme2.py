@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from mer_flow.databases import get_database
@@ -186,9 +188,10 @@ def test_find_sheet_looks_at_content_and_prefers_a_published_version(
     casme2, casme2_sheet, workbook, tmp_path
 ):
     assert casme2.find_sheet(tmp_path) is None
-    with pytest.raises(SheetError, match="no annotation sheet below"):
+    with pytest.raises(SheetError, match=re.escape(f"no annotation sheet below {tmp_path}. Expected a")):
         casme2.read(tmp_path, None)
     workbook(tmp_path / "a list.xlsx", {"Sheet1": [("nothing", "here")]})
+    (tmp_path / "a truncated copy.xlsx").write_bytes(b"PK\x03\x04 truncated")
     (tmp_path / "~$open.xlsx").write_bytes(b"lock")
     (tmp_path / "deep").mkdir()
     casme2_sheet(tmp_path / "my selection.xlsx", ROWS)
@@ -196,6 +199,8 @@ def test_find_sheet_looks_at_content_and_prefers_a_published_version(
     whole = casme2_sheet(tmp_path / "deep" / "z.xlsx", rows)
     assert casme2.find_sheet(tmp_path) == whole
     assert casme2.read(tmp_path, None).version == "20140508/20190701"
+    nearer = casme2_sheet(tmp_path / "z.xlsx", rows)
+    assert casme2.find_sheet(tmp_path) == nearer
 
 
 def test_the_256_row_sheet_is_known_and_said(casme2, casme2_sheet, tmp_path):

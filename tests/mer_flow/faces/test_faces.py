@@ -238,16 +238,32 @@ def test_auto_is_the_bundled_mesh_here() -> None:
     assert resolve_backend("dlib")[0] == "dlib"
 
 
-def test_auto_with_a_later_mediapipe_needs_the_model_file(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("version", "expected", "why"),
+    [
+        ("0.9.3.0", "mediapipe-legacy", "carries its models"),
+        ("0.10.21", "mediapipe-legacy", "carries its models"),
+        ("0.10.22", "no-mesh", "mer-flow models fetch"),
+        ("0.11.0", "no-mesh", "mer-flow models fetch"),
+        ("1.2.2", "no-mesh", "mer-flow models fetch"),
+    ],
+)
+def test_auto_without_the_model_file_follows_the_version_of_mediapipe(
+    version: str, expected: str, why: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    info = tmp_path / "mediapipe-1.2.2.dist-info"
+    info = tmp_path / f"mediapipe-{version}.dist-info"
     info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: mediapipe\nVersion: 1.2.2\n")
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: mediapipe\nVersion: {version}\n")
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.setenv("MER_FLOW_CACHE", str(tmp_path / "cache"))
     name, reason = resolve_backend("auto")
-    assert name == "no-mesh" and "mer-flow models fetch" in reason
+    assert name == expected and why in reason
+
+
+def test_auto_without_mediapipe_stands_in_for_it_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "path", [])
+    name, reason = resolve_backend("auto")
+    assert name == "no-mesh" and "mediapipe is not installed" in reason
 
 
 def test_a_stand_in_for_the_mesh_is_a_recorded_fallback(aligned: tuple[np.ndarray, np.ndarray]) -> None:
