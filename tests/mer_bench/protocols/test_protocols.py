@@ -12,7 +12,7 @@ import pytest
 from mer_bench.errors import ProtocolError, UsageError
 from mer_bench.protocols.composite import MEGC2019, composite_deviations
 from mer_bench.protocols.folds import Fold, FoldSet, Population
-from mer_bench.protocols.splits import ProtocolOptions, get_protocol
+from mer_bench.protocols.splits import PROTOCOLS, ProtocolOptions, get_protocol
 
 Options = dict[str, Any]
 COVERING: list[tuple[str, Options]] = [
@@ -61,6 +61,31 @@ def test_a_protocol_splits_as_a_splitter_of_scikit_learn(
     maps = np.zeros((len(population.labels), 1))
     found = cross_validate(DummyClassifier(), maps, population.labels, cv=protocol.split(population))
     assert len(found["test_score"]) == len(folds)
+
+
+@pytest.mark.parametrize("inner", [False, True])
+@pytest.mark.parametrize(("name", "options"), ALL)
+def test_arrays_are_cut_as_the_population_that_they_are_of(
+    population: Population, name: str, options: Options, inner: bool
+) -> None:
+    protocol = get_protocol(name, ProtocolOptions(**options, inner=inner))
+    rows = np.isin(population.databases, protocol.databases(population.databases))
+    mine = replace(population, **{column: getattr(population, column)[rows] for column in COLUMNS})
+    named, maps = np.array(mine.classes)[mine.labels], np.zeros((len(mine.labels), 1))
+    found, wanted = list(protocol.split(maps, named, mine.subjects)), list(protocol.split(mine))
+    assert protocol.get_n_splits(maps, named, mine.subjects) == len(found) == len(wanted)
+    for pair, other in zip(found, wanted, strict=True):
+        assert [side.tolist() for side in pair] == [side.tolist() for side in other]
+
+
+def test_arrays_that_cannot_be_cut_are_refused(population: Population) -> None:
+    protocol = get_protocol("loso", ProtocolOptions(databases=("samm",)))
+    maps = np.zeros((len(population.labels), 1))
+    for y, groups in ((population.labels, None), (None, population.subjects)):
+        with pytest.raises(ProtocolError, match="give y and groups"):
+            list(protocol.split(maps, y, groups))
+    with pytest.raises(ProtocolError, match="reads samm, but groups are subjects of casme2, samm, smic"):
+        list(protocol.split(maps, population.labels, population.subjects))
 
 
 @pytest.mark.parametrize("inner", [False, True])
@@ -244,6 +269,12 @@ def test_a_fold_set_checks_itself(population: Population) -> None:
             FoldSet("test", population, folds, covers)
 
 
+def test_every_protocol_says_what_it_is() -> None:
+    assert sorted(PROTOCOLS) == ["cde", "cross-db", "hde", "kfold", "loso"]
+    titles, summaries = ({getattr(one, text) for one in PROTOCOLS.values()} for text in ("title", "summary"))
+    assert len(titles) == len(summaries) == len(PROTOCOLS) and all((*titles, *summaries))
+
+
 def test_unknown_protocol_and_scheme(population: Population) -> None:
     with pytest.raises(UsageError, match="did you mean 'cde'"):
         get_protocol("cdee")
@@ -280,6 +311,7 @@ def test_databases_needed(name: str, options: Options, expected: tuple[str, ...]
         ),
         ("loso", {"databases": ("samm", "smic")}, "exactly one --db, got samm, smic; of this store"),
         ("cross-db", {"train_databases": ("samm",)}, "--test-db"),
+        ("cross-db", {"test_databases": ("samm",)}, "needs --train-db"),
         ("cross-db", {"train_databases": ("samm",), "test_databases": ("samm",)}, "samm is on both sides"),
         (
             "cross-db",
