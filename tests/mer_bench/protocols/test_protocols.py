@@ -142,6 +142,29 @@ def test_kfold_is_stratified_as_far_as_subjects_allow(populate: Callable[..., Po
         assert np.abs(population.counts(fold.test) - share).max() <= 0.25 * share.max()
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_kfold_deals_subjects_of_one_class_evenly(seed: int) -> None:
+    """Subjects of one size, so that nothing but their classes can tell the folds apart."""
+    subjects = np.repeat([f"samm/s{s}" for s in range(8)], 3)
+    labels = np.repeat(np.arange(8) % 2, 3)
+    ids, databases = np.array([f"c{i:02d}" for i in range(24)]), np.full(24, "samm")
+    of_two = Population(ids, subjects, databases, labels, ("a", "b"), "")
+    for fold in cut("kfold", of_two, k=4, fold_seed=seed).folds:
+        assert of_two.counts(fold.test).tolist() == [3, 3]
+
+
+def test_folds_are_drawn_alike_in_every_version(population: Population) -> None:
+    """Who is tested together, reserved or kept: a run is resumed, and a figure repeated, by one draw."""
+    first = cut("kfold", population, k=4, fold_seed=3).folds[0]
+    assert sorted(set(population.subjects[first.test])) == ["casme2/s03", "samm/s02", "smic/s03"]
+    for options, part, drawn in (
+        ({"inner": True, "fold_seed": 3}, "inner", ["casme2/s03", "samm/s02"]),
+        ({"train_subjects": 3, "fold_seed": 3}, "train", ["samm/s00", "smic/s00", "smic/s01"]),
+    ):
+        fold = cut("cde", population, **options).folds[0]
+        assert sorted(set(population.subjects[getattr(fold, part)])) == drawn
+
+
 def test_kfold_fills_every_fold_even_with_one_subject_each(populate: Callable[..., Population]) -> None:
     population = populate(subjects=5, databases=("samm",))
     folds = cut("kfold", population, k=5).folds
@@ -240,7 +263,7 @@ def test_a_population_is_checked(population: Population) -> None:
     none: dict[str, Any] = {column: getattr(population, column)[:0] for column in COLUMNS}
     for changes, message in (
         ({"subjects": subjects}, r"'smic/s00' occurs in (samm and smic|smic and samm)"),
-        ({"sample_ids": ids}, "more than once"),
+        ({"sample_ids": ids}, "more than once: casme2/s00/c0$"),
         ({"labels": population.labels + 1}, r"expected 0\.\.2"),
         ({"labels": population.labels[1:]}, "differ in length"),
         (none, "no sample carries a label"),
