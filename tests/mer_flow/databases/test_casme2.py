@@ -175,6 +175,11 @@ def test_unreadable_sheets_say_why_and_what_to_do(casme2, tmp_path, content, mes
     assert str(path) in str(caught.value)
 
 
+def test_a_folder_given_as_the_sheet_is_called_one(casme2, tmp_path):
+    with pytest.raises(SheetError, match=re.escape(f"annotation sheet {tmp_path} is a folder; give the wor")):
+        casme2.read_sheet(tmp_path)
+
+
 def test_a_csv_copy_is_read(casme2, tmp_path):
     path = tmp_path / "copy.csv"
     path.write_text(
