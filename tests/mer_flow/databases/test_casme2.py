@@ -146,6 +146,22 @@ def test_a_missing_column_is_named_with_what_the_sheet_has(casme2, workbook, tmp
         casme2.read_sheet(path)
 
 
+@pytest.mark.parametrize(
+    ("header", "told"),
+    [
+        (
+            "Subject,Filename",
+            r"The nearest: sheet 'a', row 1, lacks .*'ApexFrame'.*it has: Subject, Filename\.",
+        ),
+        ("Subject,Name", r"No sheet has a header row with such columns; sheets: 'a' \(2 rows\)"),
+    ],
+)
+def test_two_columns_make_a_sheet_the_nearest_and_one_does_not(casme2, tmp_path, header, told):
+    (tmp_path / "a.csv").write_text(f"{header}\n1,EP01\n")
+    with pytest.raises(SheetError, match=told):
+        casme2.read_sheet(tmp_path / "a.csv")
+
+
 def test_another_databases_sheet_is_recognised(casme2, samm_sheet, casme3_sheet, tmp_path):
     samm = samm_sheet(tmp_path / "a.xlsx", [("006", "006_1_2", 10, 20, 30, "Anger", 1)])
     with pytest.raises(SheetError, match=r"a SAMM sheet, not a sheet of casme2\. Use --db samm"):
