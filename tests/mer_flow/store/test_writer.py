@@ -216,6 +216,10 @@ def test_all_samples_failed(tmp_path: Path) -> None:
         assert store.failures("samm")[0].reason == "kein Gesicht: 臉"
         assert store.flow("samm")[:].shape == (0, 3, SIDE, SIDE)
         assert store.regions("samm").shape == (0, 5, 2) and store.regions("samm").dtype == np.float32
+    with h5py.File(path) as file:
+        empty = file["samm/samples"]
+        assert h5py.check_string_dtype(empty["sample_id"].dtype).encoding == "utf-8"
+        assert (empty["onset"].dtype, empty["fps"].dtype) == (np.int64, np.float64)
     assert verify_store(path) == []
 
 
