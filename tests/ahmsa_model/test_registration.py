@@ -20,7 +20,8 @@ def test_the_recipes_are_the_papers_and_its_lineages():
 
 
 def test_the_robust_recipe_brings_its_dropout_and_its_input():
-    from mer_bench.settings import gather, resolve
+    from mer_bench.resolve import resolve
+    from mer_bench.settings import gather
 
     def resolved(*sets):
         return resolve(SPEC, gather(None, ["variant=small", *sets], {}))
@@ -43,7 +44,8 @@ def test_a_wrong_option_is_the_benchs_usage_error():
 
 
 def test_the_bench_types_every_option():
-    from mer_bench.settings import gather, resolve
+    from mer_bench.resolve import resolve
+    from mer_bench.settings import gather
 
     sets = ["variant=tiny", "blocks=1,1,2", "attention=block", "dropout=0.1", "positional_embedding=false"]
     options = resolve(SPEC, gather(None, sets, {})).options

@@ -23,7 +23,7 @@ from mer_bench.models.code import code_digest
 from mer_bench.models.given import given_model
 from mer_bench.models.registry import Registry
 from mer_bench.models.spelling import parse_entry
-from mer_bench.settings import option_types
+from mer_bench.resolve import option_types
 
 FILE = """
 from torch import nn

@@ -91,19 +91,22 @@ def test_differences_are_named_by_their_path_also_where_one_side_has_none() -> N
 
 
 @pytest.mark.parametrize(
-    ("made", "decides"),
+    ("backend", "made", "decides"),
     [
-        ("cv2 4.11.0", "cv2 4"),
-        ("mediapipe 0.10.30, model 64184e22", "mediapipe 0, model 64184e22"),
-        ("torch 2.13.0+cpu", "torch 2"),
-        ("dlib-68", "dlib-68"),
+        ("flow", "cv2 4.11.0", "cv2 4"),
+        ("flow", "torch 2.13.0+cpu", "torch 2"),
+        ("region", "mediapipe 0.10.30, model 64184e22", "mediapipe, model 64184e22"),
+        ("region", "mediapipe 0.10.21", "mediapipe"),
+        ("region", "dlib-68", "dlib-68"),
     ],
 )
-def test_of_a_version_the_major_number_decides(made: str, decides: str) -> None:
-    versions = {"flow_backend": made, "numpy": "2.1.0"}
+def test_of_a_version_the_flows_major_number_and_the_meshs_model_decide(
+    backend: str, made: str, decides: str
+) -> None:
+    versions = {f"{backend}_backend": made, "numpy": "2.1.0"}
     assert deciding({"flow": {"tau": 1}, "versions": versions}) == {
         "flow": {"tau": 1},
-        "versions": {"flow_backend": decides},
+        "versions": {f"{backend}_backend": decides},
     }
     assert deciding({"flow": {}}) == {"flow": {}, "versions": {}}
 

@@ -18,7 +18,7 @@ from mer_flow.samples import SampleTable
 from mer_flow.store.encode import EncodeOptions, SampleRecord, encode_sample
 from mer_flow.store.reader import FlowStore
 from mer_flow.store.verify import verify_store
-from mer_flow.store.writer import StoreWriter
+from mer_flow.store.writer import MANIFEST, StoreWriter
 from mer_flow.work.errors import StoreError, StoreMismatchError
 
 ZERO, ONE = row(0).sample_id, row(1).sample_id
@@ -92,10 +92,21 @@ def test_another_patch_version_extends_the_store_and_is_recorded(tmp_path: Path)
     assert verify_store(path) == []
     with pytest.raises(StoreMismatchError, match=r"1 differ.*flow_backend: 'cv2 4' there, 'cv2 5' now"):
         write(path, [row(3)], versions("2.1.0", "cv2 5.0.0"))
-    other = versions("2.1.0")
+
+
+def test_another_mediapipe_is_recorded_and_another_model_of_it_refused(tmp_path: Path) -> None:
+    path, later, other = tmp_path / "store.h5", versions("2.1.0"), versions("2.1.0")
+    write(path, [row(0)], versions("2.1.0"))
+    later["versions"]["region_backend"] = "mediapipe 1.2.3, model 64184e22"
+    assert write(path, [row(0), row(1)], later) == {ZERO}
+    with FlowStore(path) as store:
+        assert [build["region_backend"] for build in store.builds] == [
+            "mediapipe 0.10.30, model 64184e22",
+            "mediapipe 1.2.3, model 64184e22",
+        ]
     other["versions"]["region_backend"] = "mediapipe 0.10.30, model 0badf00d"
-    with pytest.raises(StoreMismatchError, match=r"1 differ.*region_backend"):
-        write(path, [row(3)], other)
+    with pytest.raises(StoreMismatchError, match=r"1 differ.*region_backend: 'mediapipe, model 64184e22'"):
+        write(path, [row(2)], other)
 
 
 def test_parts_of_other_versions_are_recorded(tmp_path: Path) -> None:
@@ -205,6 +216,10 @@ def test_all_samples_failed(tmp_path: Path) -> None:
         assert store.failures("samm")[0].reason == "kein Gesicht: 臉"
         assert store.flow("samm")[:].shape == (0, 3, SIDE, SIDE)
         assert store.regions("samm").shape == (0, 5, 2) and store.regions("samm").dtype == np.float32
+    with h5py.File(path) as file:
+        empty = file["samm/samples"]
+        assert h5py.check_string_dtype(empty["sample_id"].dtype).encoding == "utf-8"
+        assert (empty["onset"].dtype, empty["fps"].dtype) == (np.int64, np.float64)
     assert verify_store(path) == []
 
 
@@ -341,3 +356,16 @@ def test_a_damaged_part_is_named(tmp_path: Path, length: int) -> None:
         write(path, [row(0)])
     part.unlink()
     assert write(path, [row(0)]) == set()
+
+
+@pytest.mark.parametrize("content", [b"{", b"[1]", b"\xff", b"[" * 100_000])
+def test_a_damaged_manifest_of_an_unfinished_build_is_named(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "store.h5"
+    with StoreWriter(path, PIPELINE) as writer:
+        writer.begin("samm", SampleTable([row(0)]))
+        writer.commit(ZERO, encoded(0))
+    (manifest := next(tmp_path.rglob(MANIFEST))).write_bytes(content)
+    with pytest.raises(
+        StoreError, match=rf"{manifest} is damaged .*Delete {manifest.parent} and build again"
+    ):
+        write(path, [row(0)])

@@ -9,7 +9,7 @@ from typing import Any
 
 from mer_bench.models.registry import Registered
 from mer_bench.recipe import Recipe
-from mer_bench.settings import option_types
+from mer_bench.resolve import option_types
 
 #: Characters of a line where there is no terminal to ask.
 WIDTH = 100

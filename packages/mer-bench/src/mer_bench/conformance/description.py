@@ -13,8 +13,8 @@ from torch import Tensor
 
 from mer_bench.conformance.subject import Subject, count_trainable
 from mer_bench.errors import ConformanceError, MerBenchError
+from mer_bench.resolve import option_types
 from mer_bench.runs.train import try_network
-from mer_bench.settings import option_types
 from mer_bench.training.demands import meet_recipe
 from mer_bench.training.folds import check_job
 from mer_bench.training.optim import check_layer_depths

@@ -23,9 +23,10 @@ from mer_bench.models.registry import Registered
 from mer_bench.protocols.composite import composite_deviations
 from mer_bench.protocols.folds import Fold, FoldSet, Population
 from mer_bench.recipe import Recipe
+from mer_bench.resolve import Resolved
 from mer_bench.runs.data import BenchData
 from mer_bench.runs.origin import source_commit, versions
-from mer_bench.settings import Request, Resolved, RunSettings, TrainingSettings
+from mer_bench.settings import Request, RunSettings, TrainingSettings
 
 MANIFEST = "manifest.json"
 SCHEMA_VERSION = 2

@@ -13,13 +13,14 @@ from mer_bench.errors import MerBenchError, RegistryError, UsageError
 from mer_bench.models.registry import Registered, Registry
 from mer_bench.models.spec import ModelSpec
 from mer_bench.models.spelling import Entry, parse_entry
+from mer_bench.resolve import known_keys, resolve, takes
 from mer_bench.runs.data import DataCache
 from mer_bench.runs.directory import RunDirectory
 from mer_bench.runs.estimate import cpu_rate, estimate_seconds
 from mer_bench.runs.manifest import MANIFEST, RunManifest
 from mer_bench.runs.part import Part
 from mer_bench.runs.train import OnProgress, Outcome, execute, prepare
-from mer_bench.settings import SETTINGS, Layers, Request, known_keys, resolve, takes
+from mer_bench.settings import SETTINGS, Layers, Request
 from mer_flow.work.errors import MerFlowError
 from mer_flow.work.suggest import unknown
 

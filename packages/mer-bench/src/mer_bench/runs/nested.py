@@ -8,9 +8,10 @@ from mer_bench.errors import ProtocolError
 from mer_bench.models.registry import Registered
 from mer_bench.protocols.folds import Fold, FoldSet, Population
 from mer_bench.protocols.splits import ProtocolOptions, get_protocol
+from mer_bench.resolve import resolve
 from mer_bench.runs.manifest import build_manifest
 from mer_bench.runs.train import Prepared
-from mer_bench.settings import Request, resolve
+from mer_bench.settings import Request
 
 _BETWEEN = "|"
 

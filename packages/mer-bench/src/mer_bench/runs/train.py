@@ -13,11 +13,12 @@ from mer_bench.errors import TrainingError, UsageError
 from mer_bench.models.registry import Registered
 from mer_bench.models.spec import ModelSpec
 from mer_bench.protocols.folds import Fold, FoldSet
+from mer_bench.resolve import Resolved, resolve
 from mer_bench.runs.data import BenchData, DataCache, load_data
 from mer_bench.runs.directory import RunDirectory, RunStatus, writing
 from mer_bench.runs.manifest import RunManifest, build_manifest
 from mer_bench.runs.part import Part, Shard
-from mer_bench.settings import Request, Resolved, resolve
+from mer_bench.settings import Request
 from mer_bench.training.result import FoldResult
 from mer_flow.work.executor import local_executor, usable_cores
 from mer_flow.work.plugins import contained
@@ -161,7 +162,9 @@ def try_network(spec: ModelSpec, options: Mapping[str, Any], data: BenchData) ->
             break
         except Exception as caught:  # whatever a stranger's network raises
             error = caught
-            continue
+            if device == "meta" and _needs_values(caught):
+                continue
+            break
         shape = tuple(getattr(logits, "shape", ()))
         if shape != (2, data.num_classes):
             raise UsageError(
@@ -171,6 +174,11 @@ def try_network(spec: ModelSpec, options: Mapping[str, Any], data: BenchData) ->
         return tried
     said = str(error).partition("\n")[0]  # torch adds the frames of its own code
     raise UsageError(f"{what} of shape {data.maps.shape[1:]} cannot be built or run: {said}") from error
+
+
+def _needs_values(error: Exception) -> bool:
+    """Whether a network failed as tensors of the device `meta` have no values; torch's messages say so."""
+    return isinstance(error, NotImplementedError) or "meta" in str(error).lower()
 
 
 @dataclass

@@ -27,7 +27,8 @@ from mer_bench.errors import CheckpointError, MerBenchError
 from mer_bench.models.registry import Registered, Registry
 from mer_bench.models.spec import ModelSpec
 from mer_bench.recipe import Recipe
-from mer_bench.settings import MAX_OPTION, Request, RunSettings, resolve
+from mer_bench.resolve import MAX_OPTION, resolve
+from mer_bench.settings import Request, RunSettings
 from mer_bench.training.network import bounded, build_network, fold_generators
 from mer_flow.store.schema import canonical_json, differing_keys
 from mer_flow.work.files import write_whole

@@ -12,11 +12,12 @@ import torch
 
 from mer_bench.errors import RunError, UsageError
 from mer_bench.models.registry import Registered
+from mer_bench.resolve import Resolved, resolve
 from mer_bench.runs.data import BenchData, load_data
 from mer_bench.runs.origin import versions
 from mer_bench.runs.together import open_cluster
 from mer_bench.runs.train import job_of, try_model
-from mer_bench.settings import Request, Resolved, resolve
+from mer_bench.settings import Request
 from mer_bench.weights.card import model_card
 from mer_bench.weights.checkpoint import Metadata, read_checkpoint, record_of, write_checkpoint
 from mer_flow.store.schema import differing_keys

@@ -100,9 +100,9 @@ class LegacyMesh(_Mesh):
             faces = mediapipe.solutions.face_mesh
         except AttributeError as error:
             raise MissingDependencyError(
-                f"{self.version} has no mp.solutions (removed in 0.10.30); "
-                "use regions.backend=mediapipe-tasks after 'mer-flow models fetch', "
-                "or pip install 'mediapipe==0.10.21' on Python up to 3.12"
+                f"{self.version} has no mp.solutions (removed in 0.10.30), which regions.backend={self.name} "
+                "needs: extend a store begun with it where 'mediapipe==0.10.21' can be installed, on Python "
+                "up to 3.12; a new one can have regions.backend=mediapipe-tasks after 'mer-flow models fetch'"
             ) from error
         mesh = faces.FaceMesh(static_image_mode=True, max_num_faces=1, refine_landmarks=False)
 

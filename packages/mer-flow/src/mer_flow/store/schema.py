@@ -45,8 +45,12 @@ KEPT_BY = {
     "flow_sequence": "--keep-flow-sequence consecutive",
 }
 
-#: Versions that decide the maps, by their major number; the others are recorded and warned of.
-DECIDING = ("flow_backend", "region_backend")
+#: Versions that decide the maps, and what of them does: a flow backend's major number, and of a face mesh not
+#: MediaPipe's release but the model's digest. The others are recorded and warned of.
+DECIDING = {
+    "flow_backend": (r"\b(\d+)\.\d[\w.+]*", r"\1"),
+    "region_backend": (r"^mediapipe [^ ,]+", "mediapipe"),
+}
 
 #: Differing parameters that a message lists.
 SHOWN = 12
@@ -179,10 +183,8 @@ def deciding(pipeline: Mapping[str, Any]) -> dict[str, Any]:
     {'versions': {'flow_backend': 'cv2 4', 'region_backend': 'dlib-68'}}
     """
     versions = pipeline.get("versions", {})
-    major = {
-        name: re.sub(r"\b(\d+)\.\d[\w.+]*", r"\1", versions[name]) for name in DECIDING if name in versions
-    }
-    return {**pipeline, "versions": major}
+    kept = {name: re.sub(*how, versions[name]) for name, how in DECIDING.items() if name in versions}
+    return {**pipeline, "versions": kept}
 
 
 def refuse_other(stored: Mapping[str, Any], asked: Mapping[str, Any], where: str, remedy: str) -> None:

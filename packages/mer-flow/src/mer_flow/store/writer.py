@@ -16,29 +16,24 @@ import os
 import shutil
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-import h5py
-import numpy as np
-
-from mer_flow import __version__
-from mer_flow.samples import Sample, SampleTable
+from mer_flow.samples import SampleTable
 from mer_flow.store import schema
+from mer_flow.store.assemble import Entries, Held, assemble, held_in, in_order
 from mer_flow.store.encode import (
-    LIBVER,
     EncodeOptions,
     SampleRecord,
     chunked_types,
     encode_sample,
-    open_part,
     part_heads,
     read_head,
     with_head,
 )
 from mer_flow.store.reader import FlowStore, damage_explained
-from mer_flow.store.schema import CHUNKED, SMALL, Failure, canonical_json, create_group
+from mer_flow.store.schema import Failure, canonical_json
 from mer_flow.work.errors import LockHeldError, StoreBusyError, StoreError, StoreMismatchError
 from mer_flow.work.files import sync_folder, write_whole
 from mer_flow.work.lock import hold
@@ -50,22 +45,6 @@ MANIFEST = "manifest.json"
 #: Room that metadata may take beyond the chunks when the free space is checked.
 SLACK_BYTES = 4 << 20
 _SCHEMA = {"schema_version": schema.SCHEMA_VERSION}
-
-
-@dataclass(frozen=True, slots=True)
-class _Held:
-    """A committed sample, and where its arrays lie: in a part, or in a row of the present store."""
-
-    place: Path | int
-    types: dict[str, str]
-    sample: Sample
-    notes: str
-    row_digest: str
-    content_digest: str
-
-
-_Entries = dict[str, _Held | Failure]
-_Kind = TypeVar("_Kind", _Held, Failure)
 
 
 class StoreWriter:
@@ -101,7 +80,7 @@ class StoreWriter:
         self._parts = schema.parts_folder(self.path)
         self._lock: ExitStack | None = None
         self._rows: dict[str, dict[str, str]] = {}
-        self._entries: dict[str, _Entries] = {}
+        self._entries: dict[str, Entries] = {}
         self._changed = False
         self._versions: dict[str, Any] = dict(pipeline.get("versions", {}))
         self._builds: list[dict[str, Any]] = []
@@ -146,7 +125,7 @@ class StoreWriter:
             raise StoreError(f"'{database}' cannot name a database in a store")
         self._rows[database] = {sample.sample_id: schema.row_digest(sample) for sample in table}
         self._entries.setdefault(database, {})
-        return self._current(database, _Held)
+        return self._current(database, Held)
 
     def failed(self, database: str) -> set[str]:
         """Return the `sample_id`s whose recorded failure is of the present sheet row."""
@@ -155,7 +134,7 @@ class StoreWriter:
     def failures(self, database: str) -> list[tuple[str, str, str]]:
         """Return `(sample_id, stage, reason)` of every recorded failure, earlier builds included, sorted."""
         self._current(database, Failure)
-        found = _sorted(self._entries[database], Failure)
+        found = in_order(self._entries[database], Failure)
         return [(item.sample_id, item.stage, item.reason) for item in found]
 
     def commit(self, sample_id: str, payload: bytes) -> None:
@@ -177,7 +156,7 @@ class StoreWriter:
         self._check_fit(database, sample_id, types)
         head["row_digest"] = self._rows[database][sample_id]
         part = self._put(database, sample_id, with_head(head, stream.read()))
-        self._entries[database][sample_id] = _held(head, part)
+        self._entries[database][sample_id] = held_in(head, part)
 
     def fail(self, sample_id: str, stage: str, reason: str) -> None:
         """Record at which stage a sample failed and why; what an older sheet row gave is dropped.
@@ -190,7 +169,7 @@ class StoreWriter:
         # A path in it need not be UTF-8.
         told = reason.replace("\0", "").encode("utf-8", "backslashreplace").decode()
         failure = Failure(sample_id, stage, told, row)
-        if isinstance(present, _Held) and present.row_digest == row:
+        if isinstance(present, Held) and present.row_digest == row:
             raise StoreError(f"{sample_id} is committed already; it cannot fail")
         if present != failure:
             self._put(database, sample_id, with_head(asdict(failure)))
@@ -241,7 +220,7 @@ class StoreWriter:
             self._record_build(versions)
         for path, head in part_heads(self.path):
             sample_id = head["sample"]["sample_id"] if "sample" in head else head["sample_id"]
-            entry = _held(head, path) if "sample" in head else Failure(**head)
+            entry = held_in(head, path) if "sample" in head else Failure(**head)
             self._entries.setdefault(path.parent.name, {})[sample_id] = entry
             self._changed = True
 
@@ -253,19 +232,19 @@ class StoreWriter:
         return new
 
     def _load_database(self, store: FlowStore, database: str) -> None:
-        entries: _Entries = {item.sample_id: item for item in store.failures(database)}
+        entries: Entries = {item.sample_id: item for item in store.failures(database)}
         with damage_explained(self.path, f"the index of {database}"):
             group = store.group(database)
             types = chunked_types(group)
             texts = [schema.read_text(group[name]) for name in schema.TEXTS]
             for place, (sample, *row) in enumerate(zip(store.samples(database), *texts, strict=True)):
                 if sample.sample_id not in self._without:
-                    entries[sample.sample_id] = _Held(place, types, sample, *row)
+                    entries[sample.sample_id] = Held(place, types, sample, *row)
         self._entries[database] = entries
 
     def _check_fit(self, database: str, sample_id: str, types: dict[str, str]) -> None:
         side = self.map_kind.map_size
-        held = (item.types for item in self._entries[database].values() if isinstance(item, _Held))
+        held = (item.types for item in self._entries[database].values() if isinstance(item, Held))
         wanted = next(held, {**types, "flow": f"{self.options.dtype} {(3, side, side)}"})
         if types != wanted:
             own, others = (", ".join(f"{k} {v}" for k, v in carried.items()) for carried in (types, wanted))
@@ -288,7 +267,7 @@ class StoreWriter:
         self._changed = True
         return path
 
-    def _current(self, database: str, kind: type[_Held] | type[Failure]) -> set[str]:
+    def _current(self, database: str, kind: type[Held] | type[Failure]) -> set[str]:
         """Return the samples that are held, or failed, by their present rows."""
         self._require_lock()
         if database not in self._rows:
@@ -328,28 +307,14 @@ class StoreWriter:
             )
         try:
             with _explained("assembling the store", temporary):
-                self._write_to(temporary)
+                level = self.options.compression
+                assemble(temporary, self.pipeline, self._builds, self._entries, self.path, level)
                 with temporary.open("rb+") as file:
                     os.fsync(file.fileno())
                 temporary.replace(self.path)
                 sync_folder(self.path.parent)
         finally:
             temporary.unlink(missing_ok=True)
-
-    def _write_to(self, path: Path) -> None:
-        with ExitStack() as opened:
-            old = opened.enter_context(FlowStore(self.path)) if self.path.exists() else None
-            new = opened.enter_context(h5py.File(path, "w", libver=LIBVER))
-            new.attrs["schema_version"] = schema.SCHEMA_VERSION
-            schema.write_attribute(new, "created_with", f"mer-flow {__version__}")
-            schema.write_attribute(new, "pipeline", canonical_json(self.pipeline))
-            schema.write_attribute(new, "pipeline_hash", schema.pipeline_hash(self.pipeline))
-            if self._builds:
-                schema.write_attribute(new, "builds", canonical_json(self._builds))
-            for database in sorted(name for name, entries in self._entries.items() if entries):
-                present = old.group(database) if old and database in old.databases else None
-                group = create_group(new, database)
-                _write_database(group, self._entries[database], present, self.options.compression)
 
 
 def begun_pipeline(path: Path) -> dict[str, Any]:
@@ -371,60 +336,6 @@ def _manifest(parts: Path) -> dict[str, Any] | None:
     message = f"{path} is damaged ({{}}). Delete {parts} and build again."
     with schema.explained(message, ValueError, TypeError, RecursionError):
         return dict(json.loads(path.read_text(encoding="utf-8")))
-
-
-def _write_database(group: h5py.Group, entries: _Entries, present: h5py.Group | None, level: int) -> None:
-    held = _sorted(entries, _Held)
-    small = {name: np.full((len(held), *shape), np.nan, dtype) for name, (shape, dtype) in SMALL.items()}
-    for row, (arrays, at) in enumerate(_arrays(held, present)):
-        for name in CHUNKED:
-            if name in arrays:
-                _copy_chunk(arrays[name], at, group, row, len(held))
-        for name in SMALL:
-            if name in arrays:
-                small[name][row] = arrays[name][at]
-    samples = create_group(group, "samples")
-    schema.write_table(samples, Sample, [item.sample for item in held], level)
-    for name, array in small.items():
-        if not np.isnan(array).all():
-            schema.write_column(group, name, array, level)
-    for name in schema.TEXTS:
-        schema.write_column(group, name, [getattr(item, name) for item in held], level)
-    schema.write_table(create_group(group, "failures"), Failure, _sorted(entries, Failure), level)
-
-
-def _arrays(held: list[_Held], present: h5py.Group | None) -> Iterator[tuple[Mapping[str, Any], int]]:
-    """Yield the arrays that hold each sample, and where in them."""
-    stored: dict[str, Any] = {}
-    if present is not None and any(isinstance(item.place, int) for item in held):
-        stored = {name: present[name] for name in CHUNKED if name in present}
-        stored |= {name: present[name][()] for name in SMALL if name in present}
-    for item in held:
-        if isinstance(item.place, int):
-            yield stored, item.place
-        else:
-            with open_part(item.place) as image:
-                yield image, 0
-
-
-def _copy_chunk(source: h5py.Dataset, at: int, group: h5py.Group, row: int, count: int) -> None:
-    """Copy one sample's chunk without decoding it; its checksum travels with it."""
-    name, inner = source.name.rpartition("/")[2], source.shape[1:]
-    if name not in group:
-        level = source.compression_opts
-        schema.create_dataset(group, name, (count, *inner), source.dtype, (1, *inner), level)
-    corner = (0,) * len(inner)
-    mask, chunk = source.id.read_direct_chunk((at, *corner))
-    group[name].id.write_direct_chunk((row, *corner), chunk, mask)
-
-
-def _held(head: Mapping[str, Any], part: Path) -> _Held:
-    return _Held(part, head["types"], Sample(**head["sample"]), *(head[name] for name in schema.TEXTS))
-
-
-def _sorted(entries: _Entries, kind: type[_Kind]) -> list[_Kind]:
-    ordered = (entries[key] for key in sorted(entries, key=schema.sample_order))
-    return [entry for entry in ordered if isinstance(entry, kind)]
 
 
 def _locked(store: Path) -> ExitStack:
