@@ -146,6 +146,22 @@ def test_a_missing_column_is_named_with_what_the_sheet_has(casme2, workbook, tmp
         casme2.read_sheet(path)
 
 
+@pytest.mark.parametrize(
+    ("header", "told"),
+    [
+        (
+            "Subject,Filename",
+            r"The nearest: sheet 'a', row 1, lacks .*'ApexFrame'.*it has: Subject, Filename\.",
+        ),
+        ("Subject,Name", r"No sheet has a header row with such columns; sheets: 'a' \(2 rows\)"),
+    ],
+)
+def test_two_columns_make_a_sheet_the_nearest_and_one_does_not(casme2, tmp_path, header, told):
+    (tmp_path / "a.csv").write_text(f"{header}\n1,EP01\n")
+    with pytest.raises(SheetError, match=told):
+        casme2.read_sheet(tmp_path / "a.csv")
+
+
 def test_another_databases_sheet_is_recognised(casme2, samm_sheet, casme3_sheet, tmp_path):
     samm = samm_sheet(tmp_path / "a.xlsx", [("006", "006_1_2", 10, 20, 30, "Anger", 1)])
     with pytest.raises(SheetError, match=r"a SAMM sheet, not a sheet of casme2\. Use --db samm"):
@@ -173,6 +189,11 @@ def test_unreadable_sheets_say_why_and_what_to_do(casme2, tmp_path, content, mes
     with pytest.raises(SheetError, match=message) as caught:
         casme2.read_sheet(path)
     assert str(path) in str(caught.value)
+
+
+def test_a_folder_given_as_the_sheet_is_called_one(casme2, tmp_path):
+    with pytest.raises(SheetError, match=re.escape(f"annotation sheet {tmp_path} is a folder; give the wor")):
+        casme2.read_sheet(tmp_path)
 
 
 def test_a_csv_copy_is_read(casme2, tmp_path):
