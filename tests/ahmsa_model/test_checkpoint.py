@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+from collections import Counter
 
-import numpy as np
 import pytest
 import torch
 from huggingface_hub import ModelCard, RepoUrl
 from safetensors.torch import load_file, save
+from tests.faults.trials import Trials
 
 from ahmsa_model import AHMSANet, CheckpointError, CheckpointMetadata
 
@@ -223,27 +224,30 @@ def test_a_deep_or_long_config_is_refused(folder):
         from_pretrained(folder)
 
 
-def test_flipped_bits_are_refused_or_change_nothing(network, folder):
-    """The full count is in docs/reliability.md; a card says nothing that a prediction needs."""
-    maps = torch.randn(2, 3, 28, 28)
-    expected, rng = network.eval()(maps), np.random.default_rng(0)
-    refused = dict.fromkeys(("config.json", "model.safetensors", "README.md"), 0)
-    for name in refused:
-        path = folder / name
-        whole = path.read_bytes()
-        for place in rng.integers(0, 8 * len(whole), 30):
-            damaged = bytearray(whole)
-            damaged[place // 8] ^= 1 << place % 8
-            path.write_bytes(damaged)
-            try:
-                loaded = from_pretrained(folder)
-            except CheckpointError as error:
-                refused[name] += 1
-                assert "\n" not in str(error)
-            else:
-                assert torch.equal(loaded(maps), expected) and loaded.metadata == METADATA
-        path.write_bytes(whole)
-    assert refused["model.safetensors"] == 30 and refused["config.json"] >= 25 and refused["README.md"] == 0
+@pytest.mark.parametrize(
+    ("name", "many"), [("config.json", 400), ("model.safetensors", 400), ("README.md", 200)]
+)
+def test_flipped_bits_are_refused_or_change_nothing(name, many, network, folder, record_property):
+    maps, outcome = torch.randn(2, 3, 28, 28), Counter()
+    expected, path = network.eval()(maps), folder / name
+    whole = path.read_bytes()
+    trials = Trials(record_property, "bit of AHMSA's", few=20, many=many, share=0.03)
+    for bit in trials.among(range(8 * len(whole))):
+        damaged = bytearray(whole)
+        damaged[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(damaged)
+        try:
+            loaded = from_pretrained(folder)
+        except CheckpointError as error:
+            outcome["refused"] += 1
+            assert "\n" not in str(error)
+        else:
+            outcome["harmless"] += 1
+            assert torch.equal(loaded(maps), expected) and loaded.metadata == METADATA
+    trials.end(outcome.total(), outcome)
+    # White space of the config may become another; no prediction reads the card.
+    least = {"config.json": 0.8, "model.safetensors": 1.0, "README.md": 0.0}[name]
+    assert outcome["refused"] >= least * outcome.total() and (least or not outcome["refused"])
 
 
 def test_the_card_says_what_the_weights_are_and_survives(network, folder, tmp_path):

@@ -12,21 +12,20 @@ import io
 import os
 import pickle
 import random
+import shutil
 import signal
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
-from typing import Any, TypeVar
+from typing import Any
 
-_Thing = TypeVar("_Thing")
+from tests.faults.trials import Trials
 
-#: Seconds that `make soak` may take; 0 in the suite, where every campaign is short.
-SOAK_SECONDS = float(os.environ.get("SOAK_SECONDS", "0"))
 #: Seconds that workers have to notice that their parent is gone.
 GRACE = 10.0
 #: Seconds after which a child counts as hanging; it ends by SIGABRT.
@@ -37,7 +36,6 @@ MODULES = {"mer-flow": "mer_flow.cli", "mer-bench": "mer_bench.cli", "ahmsa": "a
 _SYSTEM = frozenset({"fsync", "fdatasync", "rename", "replace", "unlink", "remove", "rmdir", "mkdir", "link"})
 _STREAM = frozenset({"write", "writelines", "flush", "truncate", "close"})
 _HDF5 = frozenset({"create_dataset", "create_group", "__setitem__", "create", "flush", "close"})
-_BEGAN = time.monotonic()
 
 
 @dataclass(frozen=True)
@@ -47,7 +45,7 @@ class Ended:
     Attributes:
         signal: What killed it; 0 where it ended by itself.
         answer: What its work returned or raised; None where it was killed.
-        points: How many points it passed; 0 where it was killed.
+        points: How many points it passed; 0 where it was killed or they were not counted.
         orphans: Processes that it started and that were alive `GRACE` seconds after it.
         said: What it printed.
     """
@@ -74,7 +72,11 @@ def command(program: str, *words: object) -> Callable[[], int]:
 
 
 def in_child(
-    work: Callable[[], Any], point: int = 0, after: float = 0.0, scratch: Path | None = None
+    work: Callable[[], Any],
+    point: int = 0,
+    after: float = 0.0,
+    scratch: Path | None = None,
+    counted: bool = False,
 ) -> Ended:
     """Run work in a forked child, killed at its n-th point or after so many seconds; never for 0.
 
@@ -82,6 +84,7 @@ def in_child(
         work: Called without arguments in the child; what it returns is pickled.
         point: From 1.
         after: Seconds, from the beginning of the work; the kernel ends the child wherever it is.
+        counted: Count its points, which takes half as long again.
         scratch: Folder for the child's temporary files.
     """
     read, write = os.pipe()
@@ -97,7 +100,8 @@ def in_child(
             sys.stdout = sys.stderr = os.fdopen(2, "w", closefd=False)  # pytest holds other ones
             if scratch is not None:
                 os.environ["TMPDIR"] = tempfile.tempdir = str(scratch)
-            os.write(write, pickle.dumps(_worked(work, point, after)))
+            watched = counted or point > 0
+            os.write(write, pickle.dumps(_worked(work, point, after, watched)))
             os._exit(0)
         os.close(write)
         watch = threading.Timer(PATIENCE, os.kill, (child, signal.SIGABRT))
@@ -113,7 +117,7 @@ def in_child(
     return Ended(os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0, answer, points, orphans, said)
 
 
-def _worked(work: Callable[[], Any], point: int, after: float) -> tuple[Any, int]:
+def _worked(work: Callable[[], Any], point: int, after: float, watched: bool) -> tuple[Any, int]:
     count = 0
 
     def profile(frame: FrameType, kind: str, argument: Any) -> None:
@@ -126,8 +130,9 @@ def _worked(work: Callable[[], Any], point: int, after: float) -> tuple[Any, int
     if after:
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
         signal.setitimer(signal.ITIMER_REAL, after)
-    threading.setprofile(profile)
-    sys.setprofile(profile)
+    if watched:
+        threading.setprofile(profile)
+        sys.setprofile(profile)
     answer: Any
     try:
         answer = work()
@@ -170,17 +175,6 @@ def _session(process: Path) -> int:
     return 0 if fields[0] == "Z" else int(fields[3])
 
 
-def some(things: Iterable[_Thing], few: int, many: int = 0, seed: int = 0) -> Iterator[_Thing]:
-    """Yield some things to try, spread over all: `few`, under `make soak` `many` while its time lasts."""
-    everything, rng = list(things), random.Random(seed)
-    wanted = min(many if SOAK_SECONDS else few, len(everything))
-    for i in range(wanted):
-        if SOAK_SECONDS and time.monotonic() - _BEGAN > SOAK_SECONDS:
-            return
-        span = range(i * len(everything) // wanted, (i + 1) * len(everything) // wanted)
-        yield everything[rng.choice(span)]
-
-
 @dataclass
 class Campaign:
     """Work that is killed over and over, each time in a fresh folder, and then run again until it ends.
@@ -189,41 +183,44 @@ class Campaign:
         prepare: Puts into an empty folder what the work begins with, and returns the work.
         result: What must be the same however often it was killed, as a store's bytes.
         kills: Kills so far.
-        points: Points of an uninterrupted pass.
-        wrong: What went wrong, one line each: another result, a file that an uninterrupted pass does not
-            leave, an orphan, a failed second pass.
+        wrong: What went wrong, one line each.
+        orphans: Processes that outlived a kill.
+        left: Files that an uninterrupted pass does not leave, locks included, and files that are missing.
+        lost: Second passes that failed or had another result.
     """
 
     prepare: Callable[[Path], Callable[[], Any]]
     result: Callable[[Path], Any]
     kills: int = 0
-    points: int = 0
     wrong: list[str] = field(default_factory=list)
+    orphans: int = 0
+    left: int = 0
+    lost: int = 0
 
-    def run(
-        self, folder: Path, few: int, many: int, again: Callable[[Path], None] = lambda folder: None
-    ) -> None:
+    def run(self, folder: Path, trials: Trials, again: Callable[[Path], None] = lambda folder: None) -> None:
         """Kill the work at some of its points and, a quarter as often, at random times.
 
         Args:
             folder: For the trials, one folder each.
-            few: Kills at points in the suite.
-            many: Kills at points under `make soak`.
+            trials: How many kills at points.
             again: Called between the kill and the second pass, with the folder: what a reader sees meanwhile.
         """
+        whole, names, points = self._pass(folder / "counted", counted=True)
         began = time.monotonic()
-        whole, names, self.points = self._pass(folder / "whole")
+        self._pass(folder / "timed")
         seconds = time.monotonic() - began
-        for point in some(range(1, self.points + 1), few, many):
-            self._trial(folder, f"at point {point} of {self.points}", again, whole, names, point=point)
         rng = random.Random(1)
-        for nth in some(range(1000), max(1, few // 4), many // 4):
-            after = rng.uniform(0.01, 0.9) * seconds
-            self._trial(folder, f"{nth}: after {after:.3f} s", again, whole, names, after=after)
+        times = [rng.uniform(0.01, 0.9) * seconds for _ in range(400)]
+        for point in trials.among(range(1, points + 1)):
+            self._trial(folder, f"at point {point} of {points}", again, whole, names, point=point)
+        for after in trials.among(times, max(1, trials.wanted // 4)):
+            self._trial(folder, f"after {after:.3f} s", again, whole, names, after=after)
+        found = {"orphans": self.orphans, "files left": self.left, "lost": self.lost}
+        trials.end(self.kills, {"points": len(trials.mine(range(points))), **found}, self.wrong)
 
-    def _pass(self, folder: Path) -> tuple[Any, list[str], int]:
+    def _pass(self, folder: Path, counted: bool = False) -> tuple[Any, list[str], int]:
         (folder / "tmp").mkdir(parents=True)
-        ended = in_child(self.prepare(folder), scratch=folder / "tmp")
+        ended = in_child(self.prepare(folder), scratch=folder / "tmp", counted=counted)
         assert ended.answer in (0, None), f"{ended.answer!r}\n{ended.said}"
         assert ended.orphans == 0
         return self.result(folder), _names(folder), ended.points
@@ -245,14 +242,19 @@ class Campaign:
         again(own)
         second = in_child(work, scratch=own / "tmp")
         if ended.orphans:
+            self.orphans += ended.orphans
             self.wrong.append(f"{where}: {ended.orphans} orphan(s)")
         if second.signal or second.answer not in (0, None):
+            self.lost += 1
             self.wrong.append(f"{where}: run again: {second.answer!r} {second.said[-300:]}")
             return
         if self.result(own) != whole:
+            self.lost += 1
             self.wrong.append(f"{where}: another result")
         if left := sorted(set(_names(own)) ^ set(names)):
+            self.left += len(left)
             self.wrong.append(f"{where}: files differ: {left}")
+        shutil.rmtree(own)
 
 
 def _names(folder: Path) -> list[str]:

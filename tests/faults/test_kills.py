@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from tests.faults.kills import SOAK_SECONDS, Campaign, command
+from tests.faults.kills import Campaign, command
+from tests.faults.trials import PARTS, Trials
 from tests.mer_flow.stores import sample_of, write_store
 
 from mer_flow.databases import clips
@@ -98,17 +99,24 @@ def store_bytes(folder: Path) -> bytes:
     return (folder / "flows.h5").read_bytes()
 
 
-def test_builds(tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("part", PARTS)
+def test_builds(
+    part: int,
+    tree: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    record_property: Callable[[str, object], None],
+) -> None:
     # Samples are computed where the store is written: a spawned worker takes seconds to begin.
     monkeypatch.setattr(clips, "LocalProcesses", lambda workers: InThisProcess())
     one_build(tree)(tmp_path / "first")()  # loads what every child then has
-    campaign = Campaign(one_build(tree), store_bytes)
-    campaign.run(tmp_path, few=4, many=200, again=readable)
-    print(f"build: {campaign.kills} kills, {campaign.points} points")
-    assert (SOAK_SECONDS or campaign.kills >= 4) and not campaign.wrong
+    trials = Trials(record_property, "build killed", few=4, many=200, share=0.22, part=part)
+    Campaign(one_build(tree), store_bytes).run(tmp_path, trials, again=readable)
 
 
-def test_imports(maps: tuple[Path, Path], tmp_path: Path) -> None:
+def test_imports(
+    maps: tuple[Path, Path], tmp_path: Path, record_property: Callable[[str, object], None]
+) -> None:
     folder, labels = maps
 
     def prepare(into: Path) -> Callable[[], int]:
@@ -116,14 +124,14 @@ def test_imports(maps: tuple[Path, Path], tmp_path: Path) -> None:
             "mer-flow", "import", "ststnet", folder, "--store", into / "flows.h5", "--labels", labels
         )
 
-    campaign = Campaign(prepare, store_bytes)
-    campaign.run(tmp_path, few=8, many=60, again=readable)
-    print(f"import: {campaign.kills} kills, {campaign.points} points")
-    assert (SOAK_SECONDS or campaign.kills >= 8) and not campaign.wrong
+    trials = Trials(record_property, "import killed", few=8, many=60, share=0.04)
+    Campaign(prepare, store_bytes).run(tmp_path, trials, again=readable)
 
 
 @pytest.mark.parametrize("layout", ["ststnet-loso", "flat", "npz", "parquet"])
-def test_exports(layout: str, store: Path, tmp_path: Path) -> None:
+def test_exports(
+    layout: str, store: Path, tmp_path: Path, record_property: Callable[[str, object], None]
+) -> None:
     if layout == "parquet":
         pytest.importorskip("pyarrow.parquet")  # loaded here, not in every child
         pytest.importorskip("pandas")
@@ -138,7 +146,5 @@ def test_exports(layout: str, store: Path, tmp_path: Path) -> None:
 
         return work
 
-    campaign = Campaign(prepare, digest)
-    campaign.run(tmp_path, few=4, many=40)
-    print(f"export {layout}: {campaign.kills} kills, {campaign.points} points")
-    assert (SOAK_SECONDS or campaign.kills >= 4) and not campaign.wrong
+    trials = Trials(record_property, "export killed", few=4, many=20, share=0.015)
+    Campaign(prepare, digest).run(tmp_path, trials)

@@ -17,7 +17,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tests.faults.kills import SOAK_SECONDS, Campaign, command, in_child, some
+from tests.faults.kills import Campaign, command, in_child
+from tests.faults.trials import PARTS, Trials
 from tests.mer_flow.stores import sample_of, write_store
 
 from mer_bench.conformance.audit import audit_run
@@ -77,7 +78,9 @@ def flipped(path: Path, rng: random.Random) -> str:
     return f"{path.name}, bit {bit}"
 
 
-def test_bit_flips_are_told_or_harmless(store: Path, tmp_path: Path) -> None:
+def test_bit_flips_are_told_or_harmless(
+    store: Path, tmp_path: Path, record_property: Callable[[str, object], None]
+) -> None:
     command("mer-bench", *words_of(store, tmp_path / "runs"))()
     (whole,) = runs_below(tmp_path / "runs")
     manifest = whole / "manifest.json"
@@ -85,7 +88,8 @@ def test_bit_flips_are_told_or_harmless(store: Path, tmp_path: Path) -> None:
     before = json.dumps(summarise(RunDirectory(whole), draws=100).to_json())
     outcome: Counter[str] = Counter()
     wrong = []
-    for nth in some(range(100_000), few=120, many=1000):
+    trials = Trials(record_property, "bit of a run", few=120, many=1000, share=0.08)
+    for nth in trials.among(range(100_000)):
         rng = random.Random(nth)
         file = manifest if rng.random() < 0.5 else rng.choice(files[1:])
         kind, original = file.suffix[1:], file.read_bytes()
@@ -103,21 +107,19 @@ def test_bit_flips_are_told_or_harmless(store: Path, tmp_path: Path) -> None:
             if after != before:
                 wrong.append(f"{where}: another result, untold")
         file.write_bytes(original)
-    print(f"bit flips in a run: {dict(outcome)}")
-    assert not wrong
-    assert SOAK_SECONDS or (outcome["json refused"] and outcome["npz refused"])  # its time may be over
+    trials.end(outcome.total(), outcome, wrong)
+    assert outcome["json refused"] and outcome["npz refused"]
 
 
-def test_runs(store: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("part", PARTS)
+def test_runs(part: int, store: Path, tmp_path: Path, record_property: Callable[[str, object], None]) -> None:
     command("mer-bench", *words_of(store, tmp_path / "first" / "runs"))()  # loads what every child then has
 
     def prepare(folder: Path) -> Callable[[], int]:
         return command("mer-bench", *words_of(store, folder / "runs"))
 
-    campaign = Campaign(prepare, content)
-    campaign.run(tmp_path, few=6, many=200, again=sound)
-    print(f"run: {campaign.kills} kills, {campaign.points} points")
-    assert (SOAK_SECONDS or campaign.kills >= 6) and not campaign.wrong
+    trials = Trials(record_property, "run killed", few=6, many=200, share=0.25, part=part)
+    Campaign(prepare, content).run(tmp_path, trials, again=sound)
 
 
 @pytest.mark.slow

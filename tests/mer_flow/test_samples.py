@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from tests.mer_flow.stores import sample_of
 
-from mer_flow.samples import COLUMNS, MOST_FRAMES, Sample, SampleTable, row_fault
+from mer_flow.samples import COLUMNS, MOST_FRAMES, UNKNOWN_FRAME, Sample, SampleTable, row_fault
 from mer_flow.work.errors import SheetError
 
 ROW = sample_of("samm", "006", "006_1_2", "anger")
@@ -43,6 +43,8 @@ def test_columns_have_their_types_and_a_frame_has_them_all() -> None:
     frame = table.to_frame()
     assert tuple(frame.columns) == COLUMNS
     assert frame.sample_id.tolist() == list(IDS) and frame.offset.tolist() == [31] * 4
+    unknown = SampleTable([replace(ROW, apex=UNKNOWN_FRAME)]).column("apex")
+    assert unknown.dtype == np.int64 and unknown.tolist() == [-1]
 
 
 def test_an_id_that_occurs_twice_is_refused_by_name() -> None:
@@ -59,6 +61,7 @@ def test_an_id_that_occurs_twice_is_refused_by_name() -> None:
         ({}, ""),
         ({"onset": MOST_FRAMES, "offset": -MOST_FRAMES, "emotion": "", "clip": "É 1"}, ""),
         ({"sample_id": "casme2/006/a"}, "must begin with 'samm/', and sample_id does not"),
+        ({"sample_id": "a/b"}, "sample_id 'a/b' and subject 'samm/006' must begin with 'samm/'"),
         ({"subject": "006"}, "must begin with 'samm/', and subject does not"),
         ({"sample_id": "samm/006/."}, "it has a part '.'"),
         ({"sample_id": "samm/006/.."}, "it has a part '..'"),

@@ -135,7 +135,8 @@ def test_refuses_images(view):
     [
         ({"in_channels": 6}, "these maps have 6"),
         ({"blocks": 0}, "blocks >= 1"),
-        ({"bins": 1}, "bins >= 2"),
+        ({"bins": 1}, "2 to 360 bins"),
+        ({"bins": 361}, "2 to 360 bins"),
         ({"map_size": 9}, "from 10 px, got 9"),
         ({"cost": -1.0}, "cost must be above 0"),
     ],

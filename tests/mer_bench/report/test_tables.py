@@ -174,3 +174,18 @@ def test_many_warnings_are_cut_short_on_a_terminal_alone(bench_data: BenchData, 
     text = render_run(found)
     assert "warning 9." in text and "warning 10." not in text and "3 more warnings in" in text
     assert sum("warning" in note for note in build_tables([found])[0].notes) == 13
+
+
+def test_what_holds_for_many_runs_is_said_once(bench_data: BenchData, by_hand: Summarise) -> None:
+    found = by_hand(bench_data)
+    runs = [
+        replace(found, manifest=found.manifest.model_copy(update={"title": f"Net {n}", "warnings": (said,)}))
+        for n, said in enumerate(("few subjects", "few subjects", "no strain"))
+    ]
+    (table,) = build_tables(runs)
+    assert [note for note in table.notes if "few" in note or "strain" in note] == [
+        f"{runs[0].title}, {runs[1].title}: few subjects.",
+        f"{runs[2].title}: no strain.",
+    ]
+    (table,) = build_tables(runs[:2])
+    assert "all of them: few subjects." in table.notes

@@ -184,6 +184,31 @@ def test_a_network_that_cannot_read_the_maps_is_refused_before_training(prepared
         prepared_with(STSTNET[0], {"options.dropout": "7"})
 
 
+@pytest.mark.parametrize(
+    ("fault", "devices"),
+    [("maps.unflatten(1, (7, -1))", ["meta"]), ("maps.sum().item() / 0", ["meta", "cpu"])],
+)
+def test_memory_is_taken_only_to_try_a_network_that_needs_values(
+    fault: str, devices: list[str], prepared_with: Prepare
+) -> None:
+    from torch import nn
+
+    built: list[str] = []
+
+    class Faulty(nn.Module):
+        def __init__(self, num_classes: int, in_channels: int = 3, map_size: int = 28) -> None:
+            super().__init__()
+            self.head = nn.Linear(1, num_classes)
+            built.append(self.head.weight.device.type)
+
+        def forward(self, maps):
+            return eval(fault)
+
+    with pytest.raises(UsageError, match="cannot be built or run"):
+        prepared_with(ModelSpec(**{**vars(LINEAR), "build": Faulty}))
+    assert built == devices
+
+
 def test_logits_of_a_wrong_shape_are_refused(prepared_with: Prepare) -> None:
     def build(num_classes: int, in_channels: int = 3, map_size: int = 28):
         return build_linear(num_classes + 1, in_channels, map_size)

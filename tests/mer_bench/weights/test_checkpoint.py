@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save
+from tests.faults.trials import Trials
 
 from mer_bench.errors import CheckpointError
 from mer_bench.models.registry import Registry
@@ -168,21 +169,28 @@ def test_a_wrong_tensor_is_named(folder: Path, extra: bool, value: float, messag
         read_checkpoint(folder)
 
 
-def test_flipped_bits_are_refused_or_change_nothing(folder: Path) -> None:
-    maps, rng = torch.randn(2, 3, 28, 28), np.random.default_rng(0)
-    expected = read_checkpoint(folder).network(maps)
-    for name in ("config.json", "model.safetensors", "README.md"):
-        whole, refused = (folder / name).read_bytes(), 0
-        for place in rng.integers(0, 8 * len(whole), 30):
-            damaged = bytearray(whole)
-            damaged[place // 8] ^= 1 << place % 8
-            (folder / name).write_bytes(damaged)
-            try:
-                found = read_checkpoint(folder)
-            except CheckpointError as error:
-                refused += 1
-                assert "\n" not in str(error)
-            else:
-                assert torch.equal(found.network(maps), expected) and found.metadata == METADATA
-        (folder / name).write_bytes(whole)
-        assert refused >= {"config.json": 25, "model.safetensors": 30, "README.md": 0}[name]
+@pytest.mark.parametrize(
+    ("name", "many"), [("config.json", 400), ("model.safetensors", 400), ("README.md", 200)]
+)
+def test_flipped_bits_are_refused_or_change_nothing(
+    name: str, many: int, folder: Path, record_property: Callable[[str, object], None]
+) -> None:
+    maps, outcome = torch.randn(2, 3, 28, 28), Counter[str]()
+    expected, whole = read_checkpoint(folder).network(maps), (folder / name).read_bytes()
+    trials = Trials(record_property, "bit of a checkpoint", few=30, many=many, share=0.01)
+    for bit in trials.among(range(8 * len(whole))):
+        damaged = bytearray(whole)
+        damaged[bit // 8] ^= 1 << bit % 8
+        (folder / name).write_bytes(damaged)
+        try:
+            found = read_checkpoint(folder)
+        except CheckpointError as error:
+            outcome["refused"] += 1
+            assert "\n" not in str(error)
+        else:
+            outcome["harmless"] += 1
+            assert torch.equal(found.network(maps), expected) and found.metadata == METADATA
+    trials.end(outcome.total(), outcome)
+    # White space of the config may become another; no prediction reads the card.
+    least = {"config.json": 0.8, "model.safetensors": 1.0, "README.md": 0.0}[name]
+    assert outcome["refused"] >= least * outcome.total() and (least or not outcome["refused"])

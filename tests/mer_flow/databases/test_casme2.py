@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from mer_flow.databases import get_database
@@ -144,6 +146,22 @@ def test_a_missing_column_is_named_with_what_the_sheet_has(casme2, workbook, tmp
         casme2.read_sheet(path)
 
 
+@pytest.mark.parametrize(
+    ("header", "told"),
+    [
+        (
+            "Subject,Filename",
+            r"The nearest: sheet 'a', row 1, lacks .*'ApexFrame'.*it has: Subject, Filename\.",
+        ),
+        ("Subject,Name", r"No sheet has a header row with such columns; sheets: 'a' \(2 rows\)"),
+    ],
+)
+def test_two_columns_make_a_sheet_the_nearest_and_one_does_not(casme2, tmp_path, header, told):
+    (tmp_path / "a.csv").write_text(f"{header}\n1,EP01\n")
+    with pytest.raises(SheetError, match=told):
+        casme2.read_sheet(tmp_path / "a.csv")
+
+
 def test_another_databases_sheet_is_recognised(casme2, samm_sheet, casme3_sheet, tmp_path):
     samm = samm_sheet(tmp_path / "a.xlsx", [("006", "006_1_2", 10, 20, 30, "Anger", 1)])
     with pytest.raises(SheetError, match=r"a SAMM sheet, not a sheet of casme2\. Use --db samm"):
@@ -173,6 +191,11 @@ def test_unreadable_sheets_say_why_and_what_to_do(casme2, tmp_path, content, mes
     assert str(path) in str(caught.value)
 
 
+def test_a_folder_given_as_the_sheet_is_called_one(casme2, tmp_path):
+    with pytest.raises(SheetError, match=re.escape(f"annotation sheet {tmp_path} is a folder; give the wor")):
+        casme2.read_sheet(tmp_path)
+
+
 def test_a_csv_copy_is_read(casme2, tmp_path):
     path = tmp_path / "copy.csv"
     path.write_text(
@@ -186,9 +209,10 @@ def test_find_sheet_looks_at_content_and_prefers_a_published_version(
     casme2, casme2_sheet, workbook, tmp_path
 ):
     assert casme2.find_sheet(tmp_path) is None
-    with pytest.raises(SheetError, match="no annotation sheet below"):
+    with pytest.raises(SheetError, match=re.escape(f"no annotation sheet below {tmp_path}. Expected a")):
         casme2.read(tmp_path, None)
     workbook(tmp_path / "a list.xlsx", {"Sheet1": [("nothing", "here")]})
+    (tmp_path / "a truncated copy.xlsx").write_bytes(b"PK\x03\x04 truncated")
     (tmp_path / "~$open.xlsx").write_bytes(b"lock")
     (tmp_path / "deep").mkdir()
     casme2_sheet(tmp_path / "my selection.xlsx", ROWS)
@@ -196,6 +220,8 @@ def test_find_sheet_looks_at_content_and_prefers_a_published_version(
     whole = casme2_sheet(tmp_path / "deep" / "z.xlsx", rows)
     assert casme2.find_sheet(tmp_path) == whole
     assert casme2.read(tmp_path, None).version == "20140508/20190701"
+    nearer = casme2_sheet(tmp_path / "z.xlsx", rows)
+    assert casme2.find_sheet(tmp_path) == nearer
 
 
 def test_the_256_row_sheet_is_known_and_said(casme2, casme2_sheet, tmp_path):

@@ -203,9 +203,36 @@ def test_undivided_videos_and_depth_only_videos(casme3, casme3_sheet, touch, tmp
     assert locator.folder(table[0]) == tmp_path / "part_A/spNO.1/a"
     assert locator.folder(table[2]) is None
     assert locator.folder(table[3]) == tmp_path / "part_A/spNO.168/A/Color"
-    with pytest.raises(LayoutError, match="found: x"):
+    assert casme3.locate(tmp_path / "part_A").folders == locator.folders  # from right above the subjects
+    with pytest.raises(LayoutError, match=r"frames such as part_A/spNO\.1/a/color/166\.jpg or .* found: x"):
         touch(tmp_path / "other", "x/1.jpg")
         casme3.locate(tmp_path / "other")
+
+
+def test_of_equal_letters_the_folder_with_the_sample_s_frames_is_taken(
+    casme3, casme3_sheet, touch, tmp_path, monkeypatch
+):
+    rows = [("spNO.1", "a", 20, 25, 30, "4", "I", "sad"), ("spNO.1", "a", 50, 0, 60, "4", "I", "sad")]
+    table = casme3.read_sheet(casme3_sheet(tmp_path / "a.xlsx", rows)).table
+    touch(
+        tmp_path,
+        "ME_A/spNO.1/a/depth/20.png",
+        *(f"ME_A/spNO.1/a2/color/{n}.jpg" for n in range(20, 31)),
+        *(f"ME_A/spNO.1/a3/color/{n}.jpg" for n in range(50, 61)),
+    )
+    monkeypatch.chdir(tmp_path / "ME_A/spNO.1/a2/color")  # where Python looks for the files of no folder
+    locator = casme3.locate(tmp_path)
+    assert [locator.folder(s) for s in table] == [
+        tmp_path / "ME_A/spNO.1/a2/color",
+        tmp_path / "ME_A/spNO.1/a3/color",
+    ]
+
+
+@pytest.mark.parametrize("root", ["", "CASME3", "CASME3/Part_A", "CASME3/Part_A/ME_A"])
+def test_the_selected_release_is_told_from_any_folder_above_the_subjects(casme3, touch, tmp_path, root):
+    touch(tmp_path, "CASME3/Part_A/ME_A/spNO.1/a/color/20.jpg")
+    locator = casme3.locate(tmp_path / root)
+    assert (locator.release, list(locator.folders)) == ("selected", ["1/a"])
 
 
 def test_the_published_v2_sheet(casme3, shared_data):

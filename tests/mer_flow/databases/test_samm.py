@@ -28,7 +28,7 @@ def test_the_header_is_found_by_content(samm, samm_sheet, tmp_path, preamble):
     first = reading.table["samm/006/006_1_2"]
     assert (first.subject, first.onset, first.apex, first.offset) == ("samm/006", 100, 120, 140)
     assert (first.emotion, first.action_units, first.objective_class) == ("anger", "4A or 5", 3)
-    assert reading.rows == 4
+    assert (reading.form, reading.rows) == ("micro-only", 4)
     assert reading.corrections[0].row == preamble + 3  # as a spreadsheet shows it
 
 

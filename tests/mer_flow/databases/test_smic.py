@@ -33,6 +33,7 @@ def resaved(path):
 
 def test_several_micro_expressions_per_row(smic, smic_sheet, tmp_path):
     reading = smic.read_sheet(smic_sheet(tmp_path / "any name.xlsx", ROWS))
+    assert (reading.form, reading.rows) == ("smic-e-hs", len(ROWS))
     spans = {s.sample_id.removeprefix("smic/"): (s.onset, s.offset) for s in reading.table}
     assert spans == {
         "s01/s1_ne_01": (34208, 34237),
@@ -55,6 +56,36 @@ def test_several_micro_expressions_per_row(smic, smic_sheet, tmp_path):
         ("s18/s18_sur_03 (micro-expression 3)", "TotalMF3 is '-1199000'"),
     ]
     assert not any("apex" in warning for warning in reading.warnings)  # SMIC never has one
+
+
+@pytest.mark.parametrize(
+    "second",
+    [
+        pytest.param((0, 5), id="not there"),
+        pytest.param((60100, 0), id="of no length"),
+        pytest.param((60000, 20), id="the first again"),
+        pytest.param((60100, 25), id="with a row of its own"),
+    ],
+)
+def test_a_third_micro_expression_outlives_a_second_that_is_none(smic, smic_sheet, tmp_path, second):
+    rows = [(4, "s4_ne_04", "negative", (60000, 20), second, (60200, 30))]
+    rows.append((4, "s4_ne_05", "negative", (60100, 25)))
+    table = smic.read_sheet(smic_sheet(tmp_path / "a.xlsx", rows)).table
+    assert {s.clip: (s.onset, s.offset) for s in table} == {
+        "s4_ne_04": (60000, 60019),
+        "s4_ne_05": (60100, 60124),
+        "s4_ne_06": (60200, 60229),
+    }
+
+
+def test_a_subject_that_is_not_the_name_s_is_told(smic, smic_sheet, tmp_path):
+    rows = [(5, "s5_po_01", "positive", (10, 20)), ("S05", "s5_po_02", "positive", (50, 20))]
+    rows += [(6, "s5_po_03", "positive", (90, 20)), (None, "s5_po_04", "positive", (130, 20))]
+    reading = smic.read_sheet(smic_sheet(tmp_path / "a.xlsx", rows))
+    assert reading.table.subjects == ("smic/s05",)
+    assert [warning for warning in reading.warnings if "differ" in warning] == [
+        "row 4: Subject '6' and Filename 's5_po_03' differ; the name is trusted"
+    ]
 
 
 def test_the_name_is_trusted_over_the_emotion(smic, smic_sheet, tmp_path):
@@ -172,6 +203,13 @@ def test_a_clip_in_the_wrong_emotion_folder_keeps_its_name(smic, touch, tmp_path
     reading = smic.read(tmp_path, None)
     assert reading.table[0].emotion == "surprise"
     assert [(c.row, c.old, c.new) for c in reading.corrections] == [(0, "negative", "surprise")]
+
+
+def test_without_folders_of_emotions_the_names_say_them_and_nothing_is_corrected(smic, touch, tmp_path):
+    touch(tmp_path, "SMIC_all_raw/HS/s1/micro/s1_po_01/image000100.bmp")
+    reading = smic.read(tmp_path, None)
+    assert [(s.clip, s.emotion) for s in reading.table] == [("s1_po_01", "positive")]
+    assert reading.corrections == ()
 
 
 def test_long_clips_hold_the_micro_expressions_without_a_folder(smic, smic_sheet, touch, tmp_path):

@@ -87,6 +87,25 @@ def test_outside_share() -> None:
     assert outside_share((100, 100), half, config) == pytest.approx(0.5, abs=0.03)
 
 
+@pytest.mark.parametrize(
+    ("shape", "shift", "columns"),
+    [
+        ((98, 98), (0, 0), 0),  # its last points lie on the edges of the last pixels
+        ((98, 97), (0, 0), 1),
+        ((97, 98, 3), (0, 0), 1),
+        ((200, 60), (0, 0), 10),
+        ((98, 98), (2, 2), 0),  # its first points lie on the edges of the first pixels
+        ((98, 98), (3, 0), 1),
+        ((98, 98), (0, 3), 1),
+    ],
+)
+def test_a_frame_reaches_half_a_pixel_beyond_its_outer_pixels(
+    shape: tuple[int, ...], shift: tuple[float, float], columns: int
+) -> None:
+    matrix = np.column_stack([np.eye(2), shift])
+    assert outside_share(shape, matrix, AlignConfig(size=100)) == columns / 25
+
+
 def test_grey_and_colour() -> None:
     grey = np.arange(12, dtype=np.uint8).reshape(3, 4)
     assert to_grey(grey) is grey

@@ -6,6 +6,7 @@ import hashlib
 import subprocess
 import sys
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from mer_flow.faces.align import eye_matrix, transform, warp
 from mer_flow.faces.detect import detect_face
 from mer_flow.faces.landmarks import eye_centres, face_mask, find_landmarks
 from mer_flow.faces.mesh import TasksMesh
-from mer_flow.faces.model_files import ModelFile
+from mer_flow.faces.model_files import FACE_LANDMARKER, ModelFile
 from mer_flow.faces.regions import REGION_NAMES, get_region_backend, locate_regions, resolve_backend
 from mer_flow.work.errors import FaceError, MissingDependencyError, ModelFileError, UsageError
 from mer_flow.work.libraries import load_cv2, mediapipe_version
@@ -238,16 +239,59 @@ def test_auto_is_the_bundled_mesh_here() -> None:
     assert resolve_backend("dlib")[0] == "dlib"
 
 
-def test_auto_with_a_later_mediapipe_needs_the_model_file(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    info = tmp_path / "mediapipe-1.2.2.dist-info"
+def other_mediapipe(version: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Installs the metadata of another MediaPipe, with an empty cache of models."""
+    info = folder / f"mediapipe-{version}.dist-info"
     info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: mediapipe\nVersion: 1.2.2\n")
-    monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.setenv("MER_FLOW_CACHE", str(tmp_path / "cache"))
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: mediapipe\nVersion: {version}\n")
+    monkeypatch.syspath_prepend(str(folder))
+    monkeypatch.setenv("MER_FLOW_CACHE", str(folder / "cache"))
+
+
+@pytest.mark.parametrize(
+    ("version", "expected", "why"),
+    [
+        ("0.9.3.0", "mediapipe-legacy", "carries its models"),
+        ("0.10.21", "mediapipe-legacy", "carries its models"),
+        ("0.10.22", "no-mesh", "mer-flow models fetch"),
+        ("0.11.0", "no-mesh", "mer-flow models fetch"),
+        ("1.2.2", "no-mesh", "mer-flow models fetch"),
+    ],
+)
+def test_auto_without_the_model_file_follows_the_version_of_mediapipe(
+    version: str, expected: str, why: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other_mediapipe(version, tmp_path, monkeypatch)
     name, reason = resolve_backend("auto")
-    assert name == "no-mesh" and "mer-flow models fetch" in reason
+    assert name == expected and why in reason
+
+
+@pytest.mark.parametrize(
+    ("version", "content", "expected"),
+    [
+        ("0.10.29", b"a landmarker", "no-mesh"),
+        ("0.10.30", b"a landmarker", "mediapipe-tasks"),
+        ("1.2.2", b"a landmarker", "mediapipe-tasks"),
+        ("1.2.2", b"a Landmarker", "no-mesh"),
+    ],
+)
+def test_auto_takes_a_right_model_file_from_mediapipe_0_10_30_on(
+    version: str, content: bytes, expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other_mediapipe(version, tmp_path, monkeypatch)
+    right = hashlib.sha256(b"a landmarker").hexdigest()
+    # Named anew each time, since a file is verified once per process.
+    model = replace(FACE_LANDMARKER, name=tmp_path.name, size=len(content), sha256=right)
+    monkeypatch.setattr("mer_flow.faces.regions.FACE_LANDMARKER", model)
+    (tmp_path / "cache").mkdir()
+    (tmp_path / "cache" / model.file_name).write_bytes(content)
+    assert resolve_backend("auto")[0] == expected
+
+
+def test_auto_without_mediapipe_stands_in_for_it_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "path", [])
+    name, reason = resolve_backend("auto")
+    assert name == "no-mesh" and "mediapipe is not installed" in reason
 
 
 def test_a_stand_in_for_the_mesh_is_a_recorded_fallback(aligned: tuple[np.ndarray, np.ndarray]) -> None:

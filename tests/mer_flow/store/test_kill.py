@@ -14,7 +14,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.faults.kills import in_child, some
+from tests.faults.kills import in_child
+from tests.faults.trials import Trials
 from tests.mer_flow.store.stores import PIPELINE, SIDE, record, row
 
 from mer_flow.samples import Sample, SampleTable
@@ -67,13 +68,16 @@ def reference(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     return path.read_bytes()
 
 
-def test_killed_anywhere_then_resumed_gives_the_same_bytes(tmp_path: Path, reference: bytes) -> None:
+def test_killed_anywhere_then_resumed_gives_the_same_bytes(
+    tmp_path: Path, reference: bytes, record_property: Callable[[str, object], None]
+) -> None:
     first = tmp_path / "first.h5"
     build(first, "casme2")
     counted = tmp_path / "counted.h5"
     counted.write_bytes(first.read_bytes())
-    points = in_child(partial(build, counted, "samm")).points
-    for point in some(range(1, points + 1), few=24, many=200):
+    points = in_child(partial(build, counted, "samm"), counted=True).points
+    trials, kills = Trials(record_property, "writer killed", few=24, many=200, share=0.04), 0
+    for point in trials.among(range(1, points + 1)):
         folder = tmp_path / f"at{point}"
         folder.mkdir()
         path, log = folder / "store.h5", folder / "log"
@@ -85,6 +89,7 @@ def test_killed_anywhere_then_resumed_gives_the_same_bytes(tmp_path: Path, refer
                 file.write(sample_id + "\n")
 
         assert in_child(partial(build, path, "samm", record), point).signal == signal.SIGKILL
+        kills += 1
         with FlowStore(path) as store:  # a reader sees the old store or the new one, never half of one
             assert store.databases in (("casme2",), ("casme2", "samm"))
             assert len(store.flow("casme2")[:]) == 3
@@ -93,6 +98,7 @@ def test_killed_anywhere_then_resumed_gives_the_same_bytes(tmp_path: Path, refer
         )
         assert path.read_bytes() == reference, f"kill at point {point} of {points}"
         assert sorted(p.name for p in folder.iterdir()) == ["log", "store.h5"]
+    trials.end(kills, {"points": points})
 
 
 def test_killed_again_and_again(tmp_path: Path, reference: bytes) -> None:

@@ -70,6 +70,14 @@ def truncate(name: str, rows: int) -> Callable[[h5py.File], None]:
     return edit
 
 
+def exchange(name: str, shape: tuple[int, ...], dtype: str) -> Callable[[h5py.File], None]:
+    def edit(file: h5py.File) -> None:
+        del file[name]
+        file.create_dataset(name, shape, dtype, chunks=(1, *shape[1:]), fletcher32=True)
+
+    return edit
+
+
 def set_attribute(name: str, value: object) -> Callable[[h5py.File], None]:
     def edit(file: h5py.File) -> None:
         file.attrs[name] = value
@@ -108,6 +116,9 @@ PLANTED = {
     "no emotions": (delete("samm/samples/emotion"), {("unreadable", "samm")}),
     "no failures": (delete("samm/failures"), {("unreadable", "samm/failures")}),
     "short flow": (truncate("samm/flow", 2), {("shape", "samm/flow"), ("schema", "samm/flow")}),
+    "flow of another side": (exchange("samm/flow", (3, 3, 8, 8), "f2"), {("shape", "samm/flow")}),
+    "flow of whole numbers": (exchange("samm/flow", (3, 3, SIDE, SIDE), "i2"), {("shape", "samm/flow")}),
+    "regions in float64": (exchange("samm/regions", (3, 5, 2), "f8"), {("shape", "samm/regions")}),
     "short landmarks": (truncate("samm/landmarks", 2), {("shape", "samm/landmarks")}),
     "short notes": (truncate("samm/notes", 2), {("shape", "samm/notes")}),
     "short emotions": (truncate("samm/samples/emotion", 2), {("unreadable", "samm")}),

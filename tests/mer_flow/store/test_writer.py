@@ -18,7 +18,7 @@ from mer_flow.samples import SampleTable
 from mer_flow.store.encode import EncodeOptions, SampleRecord, encode_sample
 from mer_flow.store.reader import FlowStore
 from mer_flow.store.verify import verify_store
-from mer_flow.store.writer import StoreWriter
+from mer_flow.store.writer import MANIFEST, StoreWriter
 from mer_flow.work.errors import StoreError, StoreMismatchError
 
 ZERO, ONE = row(0).sample_id, row(1).sample_id
@@ -216,6 +216,10 @@ def test_all_samples_failed(tmp_path: Path) -> None:
         assert store.failures("samm")[0].reason == "kein Gesicht: 臉"
         assert store.flow("samm")[:].shape == (0, 3, SIDE, SIDE)
         assert store.regions("samm").shape == (0, 5, 2) and store.regions("samm").dtype == np.float32
+    with h5py.File(path) as file:
+        empty = file["samm/samples"]
+        assert h5py.check_string_dtype(empty["sample_id"].dtype).encoding == "utf-8"
+        assert (empty["onset"].dtype, empty["fps"].dtype) == (np.int64, np.float64)
     assert verify_store(path) == []
 
 
@@ -352,3 +356,16 @@ def test_a_damaged_part_is_named(tmp_path: Path, length: int) -> None:
         write(path, [row(0)])
     part.unlink()
     assert write(path, [row(0)]) == set()
+
+
+@pytest.mark.parametrize("content", [b"{", b"[1]", b"\xff", b"[" * 100_000])
+def test_a_damaged_manifest_of_an_unfinished_build_is_named(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "store.h5"
+    with StoreWriter(path, PIPELINE) as writer:
+        writer.begin("samm", SampleTable([row(0)]))
+        writer.commit(ZERO, encoded(0))
+    (manifest := next(tmp_path.rglob(MANIFEST))).write_bytes(content)
+    with pytest.raises(
+        StoreError, match=rf"{manifest} is damaged .*Delete {manifest.parent} and build again"
+    ):
+        write(path, [row(0)])

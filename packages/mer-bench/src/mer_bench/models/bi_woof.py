@@ -72,8 +72,8 @@ class BiWOOF(LinearSVM):
         super().__init__(cost)
         if in_channels != 3:
             raise UsageError(f"Bi-WOOF reads u, v and strain, 3 channels; these maps have {in_channels}")
-        if blocks < 1 or bins < 2:
-            raise UsageError(f"Bi-WOOF needs blocks >= 1 and bins >= 2, got {blocks} and {bins}")
+        if blocks < 1 or not 2 <= bins <= 360:
+            raise UsageError(f"Bi-WOOF needs blocks >= 1 and 2 to 360 bins, got {blocks} and {bins}")
         if map_size < 2 * blocks:
             raise UsageError(
                 f"Bi-WOOF cuts maps into {blocks} x {blocks} blocks of at least 2 px: it takes maps from "

@@ -142,6 +142,11 @@ class Tower(nn.Module):
                 f"htnet with patches of {patch_size}×{patch_size} takes maps whose side is a multiple of "
                 f"{step} ({step}, {2 * step} …), got {map_size}"
             )
+        if not 1 <= heads <= width or min(blocks) < 0:
+            raise UsageError(
+                f"htnet of width {width} takes 1 to {width} heads and no negative number of blocks; got "
+                f"{heads} heads and blocks {blocks}"
+            )
         self.patch_size = patch_size
         grid = map_size // patch_size
         side = grid // _BLOCKS

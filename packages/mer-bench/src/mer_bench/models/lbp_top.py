@@ -150,7 +150,7 @@ class LBPTOPOptions(Options):
         cost: Of the SVM.
     """
 
-    frames: int = 10
+    frames: int = Field(default=10, le=1000)
     blocks: int = Field(default=5, ge=1)
     radii: tuple[int, ...] = (1, 1, 4)
     neighbours: int = Field(default=4, ge=2, le=8)

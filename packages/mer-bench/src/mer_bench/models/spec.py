@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from pydantic import field_validator
+
 from mer_bench.errors import UsageError
 from mer_bench.recipe import Recipe
 from mer_flow.work.settings import Settings
@@ -16,10 +18,21 @@ _NAME = re.compile(r"\w[\w.+-]{0,99}", re.ASCII)
 
 
 class Options(Settings):
-    """Base of the options of a builder that has many of them, which its attribute `config` names."""
+    """Base of the options of a builder that has many of them, which its attribute `config` names.
+
+    Whole numbers are counts and sizes: none may be negative.
+    """
 
     what = "option"
     error = UsageError
+
+    @field_validator("*")
+    @classmethod
+    def _not_negative(cls, value: Any) -> Any:
+        several = value if isinstance(value, tuple) else (value,)
+        if any(isinstance(one, int) and one < 0 for one in several):
+            raise ValueError(f"expected no negative number, got {value}")
+        return value
 
 
 @dataclass(frozen=True)

@@ -159,8 +159,8 @@ def _model_notes(summary: RunSummary) -> list[str]:
         notes.append(
             f"{title} ran with {ours:,} parameters, by its input or options, not {default.parameters:,}."
             if default.name == manifest.variant
-            else f"{title} ran as variant {manifest.variant} with {ours:,} parameters; "
-            f"its default, {default.name}, has {default.parameters:,}."
+            else f"{title} ran as variant {manifest.variant}; its default, {default.name}, has "
+            f"{default.parameters:,} parameters."
         )
     return notes
 

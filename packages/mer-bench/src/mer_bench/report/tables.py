@@ -173,11 +173,27 @@ def run_notes(summaries: Sequence[RunSummary], beside: Sequence[PublishedScore])
             "published figures that were made so; gap is what a selection gains over "
             f"the headline fixed before a run ({' or '.join(headlines_of(summaries))})."
         )
+    shared: dict[str, list[str]] = {}
     for summary in summaries:
-        notes += [f"{summary.title}: {note}" for note in notes_of_run(summary)]
+        for note in notes_of_run(summary):
+            shared.setdefault(note, []).append(summary.title)
+    notes += [f"{_together(titles, len(summaries))}: {note}" for note, titles in shared.items()]
+    for summary in summaries:
         notes += notes_of_samples(summary)
     databases = {database for score in beside for database in score.databases}
     return notes + [note for database, note in DATABASE_NOTES.items() if database in databases]
+
+
+def _together(titles: Sequence[str], of: int) -> str:
+    """Name the runs that a note is of.
+
+    >>> _together(["HTNet"], 1), _together(["HTNet", "SSSNet"], 2), _together(list("ABCDEF"), 9)
+    ('HTNet', 'all of them', 'A, B, C and 3 more')
+    """
+    if len(titles) == of > 1:
+        return "all of them"
+    more = [f"{len(titles) - 3} more"] if len(titles) > 4 else []
+    return " and ".join([", ".join(titles[: 3 if more else None]), *more])
 
 
 def notes_of_run(summary: RunSummary, limit: int | None = None) -> list[str]:

@@ -162,7 +162,9 @@ def try_network(spec: ModelSpec, options: Mapping[str, Any], data: BenchData) ->
             break
         except Exception as caught:  # whatever a stranger's network raises
             error = caught
-            continue
+            if device == "meta" and _needs_values(caught):
+                continue
+            break
         shape = tuple(getattr(logits, "shape", ()))
         if shape != (2, data.num_classes):
             raise UsageError(
@@ -172,6 +174,11 @@ def try_network(spec: ModelSpec, options: Mapping[str, Any], data: BenchData) ->
         return tried
     said = str(error).partition("\n")[0]  # torch adds the frames of its own code
     raise UsageError(f"{what} of shape {data.maps.shape[1:]} cannot be built or run: {said}") from error
+
+
+def _needs_values(error: Exception) -> bool:
+    """Whether a network failed as tensors of the device `meta` have no values; torch's messages say so."""
+    return isinstance(error, NotImplementedError) or "meta" in str(error).lower()
 
 
 @dataclass

@@ -22,21 +22,27 @@ MOST_TENSORS, MOST_VALUES = 2_000, 2_000_000_000
 
 @contextmanager
 def bounded(most_tensors: int = MOST_TENSORS, most_values: int = MOST_VALUES) -> Iterator[None]:
-    """Stop a builder at its first weight beyond the bounds, rather than let it build for minutes.
+    """Stop a builder at its first weight beyond the bounds, or without values, before it builds for minutes.
 
     Args:
         most_tensors: Weights that it may register; a layer that is replaced registers twice.
         most_values: Values in them.
 
     Raises:
-        UsageError: It asks for more.
+        UsageError: It asks for more, or for a weight without values, as of a layer of width 0.
     """
     tensors = values = 0
 
     def count(module: nn.Module, name: str, weight: nn.Parameter | None) -> None:
         nonlocal tensors, values
         tensors += 1
-        values += 0 if weight is None or is_lazy(weight) else weight.numel()
+        if weight is not None and not is_lazy(weight):
+            values += weight.numel()
+            if not weight.numel():
+                raise UsageError(
+                    f"its options ask for a {type(module).__name__} without values, {tuple(weight.shape)}; a "
+                    "width is too small, or it has fewer channels than heads, groups or parts"
+                )
         if tensors > most_tensors or values > most_values:
             raise UsageError(
                 f"its options ask for more than {most_tensors:,} weight tensors or {most_values:,} values; "

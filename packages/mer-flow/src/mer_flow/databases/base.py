@@ -164,7 +164,8 @@ class Database(ABC):
     def find_sheet(self, root: Path) -> Path | None:
         """Find the best annotation sheet below a root by content; `None` if there is none.
 
-        Several published versions are ranked by the manifest (a newer one wins), unknown ones come last.
+        Several published versions are ranked by the manifest (a newer one wins), unknown ones come last; of
+        equal ones the nearest is taken.
         """
         best: tuple[int, int, Path] | None = None
         files: dict[str, Path] = {}

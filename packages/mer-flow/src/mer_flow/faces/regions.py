@@ -154,7 +154,12 @@ def backend_version(name: str) -> str:
 
 
 def eyes_apart(centres: np.ndarray, eyes: np.ndarray) -> float:
-    """Return how far the eyes of (5, 2) centres lie from others, (2, 2): the larger one, in eye distances."""
+    """Return how far the eyes of (5, 2) centres lie from others, (2, 2): the larger one, in eye distances.
+
+    >>> eyes = np.array([[60.0, 50.0], [20.0, 50.0]])
+    >>> eyes_apart(eyes + [[0, 4], [3, 0]], eyes)
+    0.1
+    """
     between = max(float(np.linalg.norm(eyes[0] - eyes[1])), 1e-6)
     return float(np.linalg.norm(centres[:2] - eyes, axis=1).max()) / between
 

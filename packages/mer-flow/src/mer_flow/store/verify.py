@@ -89,7 +89,7 @@ class _Check:
     def file(self, store: FlowStore) -> None:
         kind = store.map_kind
         seen: Counter[str] = Counter()
-        for name in self.read("unreadable", "", lambda: store.databases) or ():
+        for name in store.databases:
             group = self.read("unreadable", name, store.group, name)
             samples = self.read("unreadable", name, _table, group, "samples", Sample) if group else None
             if group is None or samples is None:

@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mer_bench.errors import UsageError
+
 
 class SelfAttention(nn.Module):
     """Multi-head scaled dot-product attention among tokens.
@@ -16,6 +18,8 @@ class SelfAttention(nn.Module):
 
     def __init__(self, width: int, heads: int, dropout: float = 0.0, key_bias: bool = True) -> None:
         super().__init__()
+        if heads < 1 or width % heads:
+            raise UsageError(f"{heads} attention heads do not divide the width {width}")
         self.heads = heads
         self.qkv = nn.Linear(width, 3 * width, bias=key_bias)
         self.query_bias = None if key_bias else nn.Parameter(torch.zeros(width))
