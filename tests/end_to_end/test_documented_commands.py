@@ -19,6 +19,7 @@ from pathlib import Path
 
 import click
 import pytest
+from click.testing import CliRunner
 from tests.end_to_end.conftest import MODULES
 from tests.end_to_end.given import make_given, settings
 from tests.pages import Page
@@ -148,10 +149,8 @@ def given(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     folder = tmp_path_factory.mktemp("given")
 
     def call(program: str, *arguments: object) -> tuple[int, str, str]:
-        done = subprocess.run(
-            [sys.executable, "-m", MODULES[program], *map(str, arguments)], capture_output=True, text=True
-        )
-        return done.returncode, done.stdout, done.stderr
+        done = CliRunner().invoke(import_module(MODULES[program]).cli, list(map(str, arguments)))
+        return done.exit_code, done.stdout, done.stderr
 
     make_given(folder, call)
     yield folder
