@@ -27,6 +27,7 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("one_core")
 def test_hsta_learns_the_synthetic_database(call: Call, tree: Path, tmp_path: Path) -> None:
     """Sheets, clips, training on subject-disjoint folds, and a score well above chance."""
     store, runs = tmp_path / "clips.h5", tmp_path / "runs"
