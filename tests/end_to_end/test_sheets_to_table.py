@@ -17,6 +17,7 @@ Call = Callable[..., tuple[int, str, str]]
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("one_core")
 def test_from_sheets_to_a_table_above_chance(call: Call, tmp_path: Path) -> None:
     def done(*words: object) -> str:
         code, out, err = call(*words)
@@ -28,9 +29,7 @@ def test_from_sheets_to_a_table_above_chance(call: Call, tmp_path: Path) -> None
         make_tree(tmp_path / database, database, subjects=3, clips_per_subject=3)
         settings = [part for setting in FAST for part in ("--set", setting)]
         where = ("--db", database, "--root", tmp_path / database, "--store", store)
-        # As many processes as there are cores, once: the others would start as many anew.
-        workers = ("--workers", 1) if store.exists() else ()
-        done("mer-flow", "build", *where, *workers, "--quiet", *settings)
+        done("mer-flow", "build", *where, "--quiet", *settings)
 
     info = json.loads(done("mer-flow", "info", store, "--json"))
     assert info["samples"] == 27

@@ -146,7 +146,7 @@ FAULTS: dict[str, tuple[Callable[[pd.DataFrame], pd.DataFrame], str]] = {
     ),
     "no sample": (
         lambda f: f.drop(columns="sample"),
-        "there is no column 'sample'; it has subject, data",
+        r"there is no column 'sample'; it has subject, data.*\. Expected a header with sample, and predicted",
     ),
     "half a seed": (set_at("seed", 1, 0.5), r"column seed: 1 row\(s\) hold no whole number: casme2/s00/c1"),
     "a seed too many": (set_at("seed", 1, 3), r"predictions, seed 0: 1 of 54 samples have no prediction"),

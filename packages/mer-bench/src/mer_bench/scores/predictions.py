@@ -169,7 +169,10 @@ def score(
         origin, frame = "predictions", predictions
     run = RunSettings(protocol=protocol, **settings)
     if "sample" not in frame:
-        raise DataError(f"{origin}: there is no column 'sample'; it has {', '.join(map(str, frame.columns))}")
+        raise DataError(
+            f"{origin}: there is no column 'sample'; it has {', '.join(map(str, frame.columns))}. Expected a "
+            "header with sample, and predicted or p_CLASS of every class; seed where there are several"
+        )
     if "trained_on" in frame and frame["trained_on"].any():
         raise DataError(
             f"{origin}: {frame['trained_on'].sum()} row(s) are of subjects that the network was trained on "

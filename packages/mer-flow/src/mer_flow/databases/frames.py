@@ -197,5 +197,5 @@ def read_frame(path: Path) -> np.ndarray:
         what = "unknown format" if isinstance(error, UnidentifiedImageError) else error
         raise FrameError(
             f"frame {path} ({len(data)} bytes) is truncated or no image: {what}; "
-            "copy it again from the release"
+            "give a whole picture (PNG, JPEG, BMP), as by copying it again from the release"
         ) from error
