@@ -65,6 +65,8 @@ def test_flags_win_over_set_and_set_over_the_file(tmp_path: Path) -> None:
         ("tau=0.2", "unknown setting 'tau'; did you mean 'flow.tau'"),
         ("flow.tau", "expected key=value"),
         ("flow.tau=fast", "flow.tau: expected float, got 'fast'"),
+        ("flow.tau=1e999", "flow.tau must be finite, got 1e999"),
+        ("flow.epsilon=nan", "flow.epsilon must be finite, got nan"),
         ("flow.nscales=2.5", "flow.nscales: expected int, got '2.5'"),
         ("flow.scale_step=1.5", "flow.scale_step must lie between 0 and 1, got 1.5"),
         ("flow.border=clmap", "unknown value of flow.border 'clmap'; did you mean 'clamp'"),

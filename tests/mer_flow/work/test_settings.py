@@ -14,7 +14,7 @@ from mer_flow.work.settings import Settings, layered, parse_sets, read_toml
 
 class Inner(Settings):
     where = "inner"
-    rate: float = Field(default=0.1, gt=0, allow_inf_nan=False)
+    rate: float = Field(default=0.1, gt=0)
     share: float = Field(default=0.5, ge=0, lt=1)
 
 

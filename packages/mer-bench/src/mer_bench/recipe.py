@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from mer_bench.errors import UsageError
 from mer_flow.work.settings import Settings
@@ -80,7 +80,6 @@ class Recipe(Settings):
             0 rare classes gain; below 0 frequent ones, as where training was logit-adjusted too strongly.
     """
 
-    model_config = ConfigDict(allow_inf_nan=False)
     where = "recipe"
     error = UsageError
 

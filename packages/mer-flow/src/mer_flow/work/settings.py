@@ -44,7 +44,7 @@ class Settings(BaseModel):
     mer_flow.work.errors.UsageError: unknown setting 'align.sise'; did you mean 'align.size'? Known: ...
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=(), allow_inf_nan=False)
 
     where: ClassVar[str] = ""
     what: ClassVar[str] = "setting"
