@@ -28,7 +28,7 @@ _PASSES = 3.0
 #: Seconds a step costs beside its arithmetic: the optimiser's and Python's share.
 _PER_STEP = 2e-3
 #: Seconds in which a worker process starts on an idle core: Python, PyTorch and this package are loaded.
-_START = 3.0
+_START = 5.0
 #: An epoch that takes longer than this, in seconds, is not tried: its arithmetic tells enough.
 _TRIED = 1.0
 #: A training on a CPU above this, in seconds, is not begun without a yes.
