@@ -26,6 +26,16 @@ def shared_data() -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def one_core() -> Iterator[None]:
+    """Leaves this process one core, so that work is not spread: workers take longer to start than a task."""
+    cores = os.sched_getaffinity(0)
+    place = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    os.sched_setaffinity(0, {sorted(cores)[place % len(cores)]})
+    yield
+    os.sched_setaffinity(0, cores)
+
+
 @pytest.fixture(scope="session")
 def repository() -> Path:
     """The root of the checkout."""

@@ -192,6 +192,19 @@ def test_the_picture_shows_the_probabilities(built):
         assert min(lengths) == pytest.approx(PANEL * min(s for s in shares if s > 0), abs=2)
 
 
+def test_the_picture_has_every_warning_whole(built):
+    from ahmsa_model.pictures.prediction import NOTE, draw_prediction
+
+    result = predict_pair(built.checkpoint, built.onset, built.apex)
+    said = ("short", " ".join(["a warning of many words"] * 8), "the last")
+    one, many = (
+        draw_prediction(dataclasses.replace(result, warnings=warnings)) for warnings in (said[:1], said)
+    )
+    assert many.height == one.height + 3 * NOTE  # the long one takes two lines
+    foot = np.asarray(many.convert("L"))[-5 * NOTE :]
+    assert foot[-2 * NOTE :].min() < 128 and (foot[:, -16:] == 255).all()
+
+
 def test_a_picture_that_cannot_be_written_is_named(built, tmp_path):
     from ahmsa_model.pictures.prediction import save_picture
 

@@ -19,6 +19,7 @@ from pathlib import Path
 
 import click
 import pytest
+from click.testing import CliRunner
 from tests.end_to_end.conftest import MODULES
 from tests.end_to_end.given import make_given, settings
 from tests.pages import Page
@@ -139,23 +140,18 @@ def test_no_exception_is_left_over() -> None:
 
 
 @pytest.fixture(scope="module")
-def given(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def given(one_core: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of given things, made on one core, as all that follows here."""
     for module in ("cv2", "dlib", "skimage", "xlsxwriter"):
         pytest.importorskip(module)
-    cores = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {min(cores)})  # one worker, which is this process: no start of others
     folder = tmp_path_factory.mktemp("given")
 
     def call(program: str, *arguments: object) -> tuple[int, str, str]:
-        done = subprocess.run(
-            [sys.executable, "-m", MODULES[program], *map(str, arguments)], capture_output=True, text=True
-        )
-        return done.returncode, done.stdout, done.stderr
+        done = CliRunner().invoke(import_module(MODULES[program]).cli, list(map(str, arguments)))
+        return done.exit_code, done.stdout, done.stderr
 
     make_given(folder, call)
-    yield folder
-    os.sched_setaffinity(0, cores)
+    return folder
 
 
 RUN = {name: page for name, page in PAGES.items() if page.typed and name not in FOLLOWED_ELSEWHERE}

@@ -23,10 +23,11 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for module in ("cv2", "dlib", "skimage", "xlsxwriter"):
         pytest.importorskip(module)
     root = tmp_path_factory.mktemp("tree") / "casme2"
-    return make_tree(root, "casme2", subjects=6, clips_per_subject=6, seed=0)
+    return make_tree(root, "casme2", subjects=6, clips_per_subject=4, seed=0)
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("one_core")
 def test_hsta_learns_the_synthetic_database(call: Call, tree: Path, tmp_path: Path) -> None:
     """Sheets, clips, training on subject-disjoint folds, and a score well above chance."""
     store, runs = tmp_path / "clips.h5", tmp_path / "runs"
@@ -53,7 +54,8 @@ def test_hsta_learns_the_synthetic_database(call: Call, tree: Path, tmp_path: Pa
     done = json.loads(out)
     assert done["complete"]
     figures = done["summary"]["selections"]["last"]["Full"]["figures"]
-    # Chance is 0.33; labels dealt at random gave 0.36, three seeds 0.83 on average (sd 0.08).
+    # Chance is 0.33. Of 36 clips, labels dealt at random gave 0.36, three seeds 0.83 on average (sd 0.08);
+    # of these 24, seed 0 gives 0.75.
     assert figures["uar"]["mean"] > 0.55
 
     for model, options in (

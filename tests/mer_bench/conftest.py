@@ -120,7 +120,7 @@ def small_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def write_store() -> Callable[..., Path]:
-    """Writes a store as `small_store` is: `write_store(path, seed=7, leave_out=("smic/s00/c1",))`.
+    """Writes a store as `small_store` is: `write_store(path, seed=7, leave_out=("smic/s00/c1",), clips=6)`.
 
     `import_of` is what its pipeline says of an import.
     """
@@ -128,7 +128,11 @@ def write_store() -> Callable[..., Path]:
 
 
 def write_small_store(
-    path: Path, seed: int = 0, leave_out: Sequence[str] = (), import_of: dict[str, object] | None = None
+    path: Path,
+    seed: int = 0,
+    leave_out: Sequence[str] = (),
+    import_of: dict[str, object] | None = None,
+    clips: int = 6,
 ) -> Path:
     from mer_flow.samples import Sample, SampleTable
     from mer_flow.store.writer import SampleRecord, StoreWriter, encode_sample
@@ -143,7 +147,7 @@ def write_small_store(
                     f"{database}/s{s:02d}/c{c}", database, f"{database}/s{s:02d}", f"c{c}", 1, 5, 9, "sheet",
                     CLASSES[(c + s) % 3], "", 0, 200.0,
                 )
-                for s in range(3) for c in range(6)
+                for s in range(3) for c in range(clips)
             ]  # fmt: skip
             samples = [sample for sample in samples if sample.sample_id not in leave_out]
             if not samples:

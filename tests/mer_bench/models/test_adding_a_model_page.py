@@ -22,6 +22,7 @@ def test_every_block_of_the_page_is_followed() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("one_core")
 def test_the_page_works_as_it_stands(small_store: Path, tmp_path: Path) -> None:
     PAGE.write(tmp_path)
     shutil.copy(small_store, tmp_path / "maps.h5")

@@ -12,7 +12,7 @@ import pytest
 from mer_bench.errors import ProtocolError, UsageError
 from mer_bench.protocols.composite import MEGC2019, composite_deviations
 from mer_bench.protocols.folds import Fold, FoldSet, Population
-from mer_bench.protocols.splits import ProtocolOptions, get_protocol
+from mer_bench.protocols.splits import PROTOCOLS, ProtocolOptions, get_protocol
 
 Options = dict[str, Any]
 COVERING: list[tuple[str, Options]] = [
@@ -61,6 +61,31 @@ def test_a_protocol_splits_as_a_splitter_of_scikit_learn(
     maps = np.zeros((len(population.labels), 1))
     found = cross_validate(DummyClassifier(), maps, population.labels, cv=protocol.split(population))
     assert len(found["test_score"]) == len(folds)
+
+
+@pytest.mark.parametrize("inner", [False, True])
+@pytest.mark.parametrize(("name", "options"), ALL)
+def test_arrays_are_cut_as_the_population_that_they_are_of(
+    population: Population, name: str, options: Options, inner: bool
+) -> None:
+    protocol = get_protocol(name, ProtocolOptions(**options, inner=inner))
+    rows = np.isin(population.databases, protocol.databases(population.databases))
+    mine = replace(population, **{column: getattr(population, column)[rows] for column in COLUMNS})
+    named, maps = np.array(mine.classes)[mine.labels], np.zeros((len(mine.labels), 1))
+    found, wanted = list(protocol.split(maps, named, mine.subjects)), list(protocol.split(mine))
+    assert protocol.get_n_splits(maps, named, mine.subjects) == len(found) == len(wanted)
+    for pair, other in zip(found, wanted, strict=True):
+        assert [side.tolist() for side in pair] == [side.tolist() for side in other]
+
+
+def test_arrays_that_cannot_be_cut_are_refused(population: Population) -> None:
+    protocol = get_protocol("loso", ProtocolOptions(databases=("samm",)))
+    maps = np.zeros((len(population.labels), 1))
+    for y, groups in ((population.labels, None), (None, population.subjects)):
+        with pytest.raises(ProtocolError, match="give y and groups"):
+            list(protocol.split(maps, y, groups))
+    with pytest.raises(ProtocolError, match="reads samm, but groups are subjects of casme2, samm, smic"):
+        list(protocol.split(maps, population.labels, population.subjects))
 
 
 @pytest.mark.parametrize("inner", [False, True])
@@ -115,6 +140,29 @@ def test_kfold_is_stratified_as_far_as_subjects_allow(populate: Callable[..., Po
     share = population.counts() / 5
     for fold in cut("kfold", population, k=5).folds:
         assert np.abs(population.counts(fold.test) - share).max() <= 0.25 * share.max()
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_kfold_deals_subjects_of_one_class_evenly(seed: int) -> None:
+    """Subjects of one size, so that nothing but their classes can tell the folds apart."""
+    subjects = np.repeat([f"samm/s{s}" for s in range(8)], 3)
+    labels = np.repeat(np.arange(8) % 2, 3)
+    ids, databases = np.array([f"c{i:02d}" for i in range(24)]), np.full(24, "samm")
+    of_two = Population(ids, subjects, databases, labels, ("a", "b"), "")
+    for fold in cut("kfold", of_two, k=4, fold_seed=seed).folds:
+        assert of_two.counts(fold.test).tolist() == [3, 3]
+
+
+def test_folds_are_drawn_alike_in_every_version(population: Population) -> None:
+    """Who is tested together, reserved or kept: a run is resumed, and a figure repeated, by one draw."""
+    first = cut("kfold", population, k=4, fold_seed=3).folds[0]
+    assert sorted(set(population.subjects[first.test])) == ["casme2/s03", "samm/s02", "smic/s03"]
+    for options, part, drawn in (
+        ({"inner": True, "fold_seed": 3}, "inner", ["casme2/s03", "samm/s02"]),
+        ({"train_subjects": 3, "fold_seed": 3}, "train", ["samm/s00", "smic/s00", "smic/s01"]),
+    ):
+        fold = cut("cde", population, **options).folds[0]
+        assert sorted(set(population.subjects[getattr(fold, part)])) == drawn
 
 
 def test_kfold_fills_every_fold_even_with_one_subject_each(populate: Callable[..., Population]) -> None:
@@ -215,7 +263,7 @@ def test_a_population_is_checked(population: Population) -> None:
     none: dict[str, Any] = {column: getattr(population, column)[:0] for column in COLUMNS}
     for changes, message in (
         ({"subjects": subjects}, r"'smic/s00' occurs in (samm and smic|smic and samm)"),
-        ({"sample_ids": ids}, "more than once"),
+        ({"sample_ids": ids}, "more than once: casme2/s00/c0$"),
         ({"labels": population.labels + 1}, r"expected 0\.\.2"),
         ({"labels": population.labels[1:]}, "differ in length"),
         (none, "no sample carries a label"),
@@ -242,6 +290,12 @@ def test_a_fold_set_checks_itself(population: Population) -> None:
     ):
         with pytest.raises(ProtocolError, match=message):
             FoldSet("test", population, folds, covers)
+
+
+def test_every_protocol_says_what_it_is() -> None:
+    assert sorted(PROTOCOLS) == ["cde", "cross-db", "hde", "kfold", "loso"]
+    titles, summaries = ({getattr(one, text) for one in PROTOCOLS.values()} for text in ("title", "summary"))
+    assert len(titles) == len(summaries) == len(PROTOCOLS) and all((*titles, *summaries))
 
 
 def test_unknown_protocol_and_scheme(population: Population) -> None:
@@ -280,6 +334,7 @@ def test_databases_needed(name: str, options: Options, expected: tuple[str, ...]
         ),
         ("loso", {"databases": ("samm", "smic")}, "exactly one --db, got samm, smic; of this store"),
         ("cross-db", {"train_databases": ("samm",)}, "--test-db"),
+        ("cross-db", {"test_databases": ("samm",)}, "needs --train-db"),
         ("cross-db", {"train_databases": ("samm",), "test_databases": ("samm",)}, "samm is on both sides"),
         (
             "cross-db",

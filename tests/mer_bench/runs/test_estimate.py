@@ -14,7 +14,14 @@ from mer_bench.models.spelling import Entry
 from mer_bench.models.ststnet import SPECS as STSTNET
 from mer_bench.runs.data import BenchData, DataCache
 from mer_bench.runs.directory import RunDirectory
-from mer_bench.runs.estimate import crowding, estimate_seconds, flops_per_sample, missing_folds, timed_epoch
+from mer_bench.runs.estimate import (
+    crowding,
+    estimate_seconds,
+    flops_per_sample,
+    missing_folds,
+    startup,
+    timed_epoch,
+)
 from mer_bench.runs.many import Finished, Planned
 from mer_bench.runs.train import Outcome, Prepared
 from mer_bench.settings import Request, RunSettings
@@ -62,6 +69,7 @@ def test_workers_crowd_one_another_and_what_else_runs(monkeypatch: pytest.Monkey
     for load, workers, expected in ((0, 1, 1), (0, 2, 1), (0, 4, 2), (2, 1, 1), (2, 2, 4 / 3), (6, 2, 8 / 7)):
         monkeypatch.setattr("os.getloadavg", lambda load=load: (load, 0, 0))
         assert crowding(workers) == pytest.approx(expected)
+    assert [startup(workers) for workers in (1, 2, 6)] == [0, 20, 30]  # a load of 6 on two cores
 
 
 def test_folds_that_are_done_or_beyond_the_limit_are_not_estimated(

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from mer_bench.errors import ProtocolError, RunError, UsageError
-from mer_bench.models.registry import Registered
+from mer_bench.models.registry import Registered, Registry
 from mer_bench.models.spec import ModelSpec
 from mer_bench.protocols.folds import Population
 from mer_bench.protocols.splits import get_protocol
@@ -27,7 +27,7 @@ from mer_bench.scores.choice import inner_scores, jackknife_scores, one_of, othe
 from mer_bench.scores.members import read_members
 from mer_bench.scores.metrics import accuracy, confusion_matrix, uf1
 from mer_bench.scores.summary import summarise
-from mer_bench.settings import Request, RunSettings
+from mer_bench.settings import Request, RunSettings, TrainingSettings
 from mer_bench.training.folds import run_folds
 from mer_bench.training.job import TrainingData
 from mer_bench.training.result import FoldResult
@@ -231,6 +231,18 @@ def test_inner_folds_keep_every_held_out_subject_out(population: Population) -> 
     assert inner_folds(outer, 4, 1).digest() != inner.digest() == inner_folds(outer, 4).digest()
     with pytest.raises(ProtocolError, match=r"inner folds of 'casme2/s00': .* lower --inner-k"):
         inner_folds(outer, 12)
+
+
+def test_inner_folds_are_a_run_of_the_same_network(bench_data: BenchData) -> None:
+    registered = Registry().find("ststnet")
+    settings = RunSettings(model="ststnet", protocol="cde", view="whole-28", normalisation="scaled")
+    request = Request(settings, {"epochs": 2}, TrainingSettings(device="cpu"))
+    prepared = prepare_data(registered, request, bench_data)
+    inner = prepare_inner(prepared, registered, request, 2)
+    found, wanted = inner.manifest, prepared.manifest
+    assert found.parameters == wanted.parameters > 0 and found.identity.recipe == wanted.identity.recipe
+    assert [fold.name for fold in found.folds] == list(inner.folds.names)
+    assert len(found.folds) == 2 * len(wanted.folds)
 
 
 def test_a_name_that_is_no_name_is_refused(finished: Finished, tmp_path: Path) -> None:

@@ -179,6 +179,9 @@ def test_weights_are_fitted_on_the_other_folds_alone(
     with pytest.raises(RunError, match="single fold"):
         ensemble_weights(read_members([single.path, twin.path], "last"), "probability", fitted=True)
     assert ensemble_weights(read_members([single.path, twin.path], "last"), "probability")[0].shape == (1, 2)
+    # Of two folds, either is the other's.
+    halves = [finished(name, protocol="kfold", k=2).path for name in "ef"]
+    assert ensemble_weights(read_members(halves, "last"), "probability", fitted=True)[0].shape == (2, 2)
 
 
 def test_rows_are_matched_by_sample(finished: Finished, bench_data: BenchData, tmp_path: Path) -> None:

@@ -19,17 +19,19 @@ from mer_bench.training.optim import (
 
 @pytest.mark.parametrize("optimizer", ["adam", "adamw", "sgd"])
 def test_stacked_parameters_move_as_each_would_alone(optimizer):
-    recipe = Recipe(optimizer=optimizer, lr=0.1, weight_decay=0.05, nesterov=True)
+    # Nothing is as torch has it where nothing is said.
+    told = {"momentum": 0.7} if optimizer == "sgd" else {"beta1": 0.8, "beta2": 0.95, "eps": 1e-2}
+    recipe = Recipe(optimizer=optimizer, lr=0.1, weight_decay=0.05, nesterov=True, **told)
     generator = torch.Generator().manual_seed(0)
     start, gradients = torch.randn(3, 4, generator=generator), torch.randn(5, 3, 4, generator=generator)
     stacked = start.clone().requires_grad_()
     alone = [row.clone().requires_grad_() for row in start]
     reference = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}.get(optimizer)
     if reference:
-        references = [reference([p], lr=0.1, weight_decay=0.05) for p in alone]
+        references = [reference([p], lr=0.1, betas=(0.8, 0.95), eps=1e-2, weight_decay=0.05) for p in alone]
     else:
         references = [
-            torch.optim.SGD([p], lr=0.1, momentum=0.9, weight_decay=0.05, nesterov=True) for p in alone
+            torch.optim.SGD([p], lr=0.1, momentum=0.7, weight_decay=0.05, nesterov=True) for p in alone
         ]
     ours = build_optimizer(recipe, [stacked])
     for g in gradients:

@@ -57,6 +57,11 @@ def test_the_prior_is_taken_off_above_zero_and_put_on_below() -> None:
     ).all()
 
 
+def test_maps_are_read_where_they_lie() -> None:
+    read = Reading(Recipe(prior=0.5, flip_average=True), VIEW, COUNTS.to("meta"))
+    assert read(lambda maps: maps.flatten(2)[..., :3], MAPS.to("meta")).device.type == "meta"
+
+
 def test_both_together_adjust_before_they_average() -> None:
     both = Reading(Recipe(prior=1.0, flip_average=True), VIEW, COUNTS)(linear, MAPS)
     adjusted = Reading(Recipe(prior=1.0), VIEW, COUNTS)

@@ -40,6 +40,14 @@ def test_positions_lead_to_training_samples_alone(network):
     assert TrainingSamples(given, folds[:1], 3, networks).pick(torch.arange(16)[None])[2] is None
 
 
+def test_samples_lie_where_the_networks_are():
+    given, folds = data()
+    networks = OneNetwork(nn.Linear(1, 1, device="meta"), 0, Recipe())
+    samples = TrainingSamples(given, folds[:2], 3, networks)
+    picked = samples.pick(torch.zeros(2, 4, dtype=torch.int64, device="meta"))
+    assert {each.device.type for each in (*picked, samples.lengths, samples.counts)} == {"meta"}
+
+
 def test_without_shuffling_samples_come_class_by_class():
     labels = np.array([2, 0, 1, 0, 2, 1, 0])
     fold = Fold("a", np.array([0, 1, 2, 3, 5, 6]), np.array([4]))

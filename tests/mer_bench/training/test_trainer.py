@@ -147,6 +147,27 @@ def test_the_first_step_of_a_penalised_network_is_that_of_a_loop_by_hand() -> No
         torch.testing.assert_close(ours, theirs - 0.1 * theirs.grad)
 
 
+@pytest.mark.parametrize("changes", [{"mixup": 0.4}, {"supcon": 0.5}])
+def test_a_penalty_is_added_to_a_blend_s_loss_and_to_a_contrast(changes: dict[str, float]) -> None:
+    """From the same weights and draws: what the penalty adds to the losses, and its gradient to the step."""
+    recipe, seen = RECIPE.changed(optimizer="sgd", momentum=0.0, lr=0.1, **changes), list[Tensor]()
+    after = []
+    for build in (Plain, Penalised):
+        trainer, network = trainer_of(build, recipe)
+        network.register_forward_pre_hook(lambda _, given: seen.append(given[0].detach()))
+        (total,), _ = trainer.step(torch.arange(16)[None])
+        after.append((float(total), [p.detach() for p in network.parameters()]))
+    torch.manual_seed(0)
+    twin = Penalised().train()
+    _, penalty = twin(seen[-1])
+    penalty.mean().backward()
+    (without, plain), (with_it, penalised) = after
+    assert with_it - without == pytest.approx(float(penalty.detach().sum()), rel=1e-4)
+    for ours, theirs, start in zip(penalised, plain, twin.parameters(), strict=True):
+        step = torch.zeros_like(start) if start.grad is None else -0.1 * start.grad
+        torch.testing.assert_close(ours - theirs, step, rtol=1e-4, atol=1e-6)
+
+
 def test_running_buffers_see_each_sample_once_and_progress_counts_epochs() -> None:
     trainer, network = trainer_of(Centred, RECIPE.changed(epochs=4))
     given, folds = data()
@@ -193,6 +214,24 @@ def test_a_balanced_epoch_reaches_the_network_balanced() -> None:
     counts = network.counts
     assert counts.sum() == 200 * 18
     torch.testing.assert_close(counts / counts.sum(), torch.full((3,), 1 / 3), atol=0.03, rtol=0)
+
+
+def test_batches_are_cut_from_the_stored_order_unless_they_are_shuffled() -> None:
+    seen = list[Tensor]()
+
+    class Spy(Plain):
+        def forward(self, maps: Tensor) -> Any:
+            seen.append((maps[:, 0, 0, 0] * 10).round())
+            return super().forward(maps)
+
+    given, folds = data()
+    stored = folds[4].train[np.argsort(given.labels[folds[4].train], kind="stable")].tolist()
+    for shuffle in (False, True):
+        seen.clear()
+        trainer, _ = trainer_of(Spy, RECIPE.changed(shuffle=shuffle))
+        trainer.epoch()
+        order = torch.cat(seen).tolist()
+        assert sorted(order) == sorted(stored) and (order == stored) != shuffle
 
 
 def test_drop_last_leaves_out_the_short_batch_only() -> None:

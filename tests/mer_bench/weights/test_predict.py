@@ -18,7 +18,7 @@ from mer_bench.scores.predictions import score
 from mer_bench.settings import Request, RunSettings, TrainingSettings
 from mer_bench.weights.checkpoint import read_checkpoint, write_checkpoint
 from mer_bench.weights.fit import fit
-from mer_bench.weights.predict import predict, read_inputs
+from mer_bench.weights.predict import BATCH, predict, read_inputs
 from mer_flow.views import read_view
 from mer_flow.work.errors import MerFlowError
 
@@ -34,11 +34,13 @@ def folder(small_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_probabilities_are_those_of_the_network_as_its_recipe_reads_it(
-    folder: Path, small_store: Path
+    folder: Path, tmp_path: Path, write_store: Callable[..., Path]
 ) -> None:
+    store = write_store(tmp_path / "many.h5", clips=11)
     kept = read_checkpoint(folder)
-    found = predict(kept, small_store)
-    view = read_view(str(small_store), "whole-28", "scaled")
+    found = predict(kept, store)
+    view = read_view(str(store), "whole-28", "scaled")
+    assert len(view) > BATCH, "more than one batch"
     order = np.argsort(view.sample_ids)
     maps = torch.from_numpy(view.maps[order])
     mirrored = maps.flip(-1) * torch.tensor([-1.0, 1.0, 1.0]).view(3, 1, 1)
@@ -49,6 +51,18 @@ def test_probabilities_are_those_of_the_network_as_its_recipe_reads_it(
     np.testing.assert_allclose(found.probabilities, ((both[0] + both[1]) / 2).numpy(), atol=1e-5)
     assert found.sample_ids.tolist() == view.sample_ids[order].tolist()
     assert found.labels.tolist() == view.labels[order].tolist() and found.notes == ()
+
+
+def test_a_network_without_a_recipe_is_read_as_it_is(folder: Path, small_store: Path, tmp_path: Path) -> None:
+    kept = read_checkpoint(folder)
+    about = kept.metadata.changed(training={})
+    write_checkpoint(tmp_path, kept.network, kept.record.changed(metadata=about), "")
+    found = predict(read_checkpoint(tmp_path), small_store)
+    view = read_view(str(small_store), "whole-28", "scaled")
+    with torch.no_grad():
+        said = torch.softmax(kept.network(torch.from_numpy(view.maps[np.argsort(view.sample_ids)])), 1)
+    np.testing.assert_allclose(found.probabilities, said.numpy(), atol=1e-5)
+    assert not found.trained_on.any()
 
 
 def test_only_subjects_that_were_not_trained_on_are_scored(folder: Path, small_store: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -80,3 +81,15 @@ def test_a_long_list_of_valid_names_is_cut_short() -> None:
     message = str(unknown("sample", "c_0401x", [f"c_{i:04d}" for i in range(442)]))
     assert "did you mean 'c_0401'" in message and "and 382 more" in message
     assert len(message) < 700
+
+
+def test_the_answer_to_ctrl_c_takes_the_place_of_the_live_line() -> None:
+    pty = pytest.importorskip("pty")
+    terminal, stream = pty.openpty()
+    script = (
+        "from mer_flow.cli.group import _answer; print('build: 3/9', end='', flush=True); _answer('stopping')"
+    )
+    subprocess.run([sys.executable, "-c", script], stdout=stream, stderr=stream, check=True)
+    os.close(stream)
+    assert os.read(terminal, 99) == b"build: 3/9\r\x1b[Kstopping\r\n"
+    os.close(terminal)

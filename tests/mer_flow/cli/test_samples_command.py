@@ -100,6 +100,24 @@ def test_the_root_may_come_from_the_environment(sheet, monkeypatch):
     assert json.loads(run("--db", "casme3", "--json").output)["sheet"] == str(sheet)
 
 
+def test_the_database_of_a_sheet_is_recognised(sheet, tmp_path):
+    found = run("--sheet", sheet)
+    assert found.stdout == run("--db", "casme3", "--sheet", sheet).stdout
+    assert found.stderr.startswith(f"{sheet} is a CAS(ME)^3") and found.stderr.endswith(": --db casme3\n")
+    other = tmp_path / "list.csv"
+    other.write_text("database,subject,clip,label\n")
+    with pytest.raises(SheetError, match=r"list\.csv has the columns of no database.* --db with .*casme2, "):
+        run("--sheet", other)
+    both = "Subject,Filename,Onset Frame,Apex Frame,Offset Frame,Estimated Emotion,Duration\n"
+    other.write_text(both)  # SAMM's sheet without the column by which it differs from CASME II's
+    with pytest.raises(SheetError, match=r"several databases; give --db with one of casme2, samm$"):
+        run("--sheet", other)
+    other.write_text("Subject,Filename,Objective Class\n")
+    with pytest.raises(SheetError, match="CASME II's file of objective classes: it has no frame numbers"):
+        run("--sheet", other)
+    assert "give --sheet FILE, whose columns tell the database, or --db NAME" in run().stderr
+
+
 def test_errors_name_the_remedy(sheet, monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
     monkeypatch.delenv("MER_FLOW_SAMM_ROOT", raising=False)
@@ -123,4 +141,4 @@ def test_exit_codes_and_messages_of_the_program(sheet):
     done = subprocess.run([*command, "--scheme", "x", "--sheet", str(sheet)], capture_output=True, text=True)
     assert done.returncode == 2
     done = subprocess.run([*command, "--help"], capture_output=True, text=True, check=True)
-    assert "mer-flow samples --db casme3 --sheet" in done.stdout
+    assert "mer-flow samples --sheet" in done.stdout

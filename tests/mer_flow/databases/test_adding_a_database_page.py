@@ -23,6 +23,7 @@ def test_every_block_of_the_page_is_followed() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("one_core")
 def test_the_page_works_as_it_stands(tmp_path: Path) -> None:
     PAGE.write(tmp_path)
     outputs = PAGE.run(tmp_path)

@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from mer_flow.cli import cli
 from mer_flow.store.reader import FlowStore
 from mer_flow.synthetic import load_truth
-from mer_flow.synthetic.evaluate import apex_errors, endpoint_errors, true_flow
+from mer_flow.synthetic.evaluate import EndpointErrors, FlowError, apex_errors, endpoint_errors, true_flow
 from mer_flow.synthetic.truth import TruthSample
 from mer_flow.work.errors import UsageError
 
@@ -115,6 +115,14 @@ def test_apex_errors_skip_what_is_unknown():
     assert found.errors == {"a": -2, "b": 0} and found.skipped == ("c", "d")
     assert found.mean_absolute == 1.0 and found.within(1) == 0.5
     assert np.isnan(apex_errors({}, {}).mean_absolute)
+
+
+def test_a_band_without_samples_has_no_figures():
+    table = EndpointErrors((FlowError("a", 0.5, 0.04, 0.08, 0.8),), {}).to_markdown().splitlines()
+    assert table[2:] == [
+        "| 0.4 to 0.8 | 1 | 0.040 | 0.080 | 0.80 |",
+        *(f"| {low} | 0 | – | – | – |" for low in ("0.8 to 1.5", "1.5 to 2.3", "2.3 to 3.0")),
+    ]
 
 
 def test_trees_only_makes_no_store(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,17 +18,20 @@ if TYPE_CHECKING:
 PANEL = 224
 GAP = 16
 TITLE = 22
+NOTE = 18
 INK = (32, 32, 32)
 BAR = (70, 110, 170)
 BAR_REST = (225, 230, 238)
 MARK = (255, 80, 40)
+#: Letters of a line of notes.
+_NOTE_WIDTH = 130
 
 
 def draw_prediction(prediction: Prediction) -> Image:
     """Draw two rows of four panels.
 
     Above: aligned onset, aligned apex with the five region centres, flow by colour wheel, strain. Below: the
-    three channels fed to the network, and the probability of each class.
+    three channels fed to the network, and the probability of each class. At the foot every warning.
     """
     from PIL import Image, ImageDraw
 
@@ -58,8 +62,10 @@ def draw_prediction(prediction: Prediction) -> Image:
         low = f"{-top:g}" if has_sign else "0"
         panels.append((f"{prediction.view} {name}, {low} to {top:g}", paint(channel, top)))
 
-    width, height = 4 * PANEL + 5 * GAP, 2 * (PANEL + TITLE) + 3 * GAP + TITLE
-    canvas = Image.new("RGB", (width, height), "white")
+    said = prediction.warnings or ("same pipeline as the training maps",)
+    notes = [line for warning in said for line in textwrap.wrap(warning, _NOTE_WIDTH)]
+    width, foot = 4 * PANEL + 5 * GAP, 2 * (PANEL + TITLE + GAP) + GAP
+    canvas = Image.new("RGB", (width, foot + NOTE * len(notes) + GAP), "white")
     draw = ImageDraw.Draw(canvas)
     places = [
         (GAP + column * (PANEL + GAP), GAP + row * (PANEL + TITLE + GAP))
@@ -74,8 +80,8 @@ def draw_prediction(prediction: Prediction) -> Image:
         draw.line((x + cx - 4, y + TITLE + cy, x + cx + 4, y + TITLE + cy), fill=MARK, width=2)
         draw.line((x + cx, y + TITLE + cy - 4, x + cx, y + TITLE + cy + 4), fill=MARK, width=2)
     _draw_bars(draw, prediction, places[7])
-    note = "; ".join(prediction.warnings) or "same pipeline as the training maps"
-    draw.text((GAP, height - GAP - TITLE // 2), note[:150], fill=INK, font=font(12))
+    for i, note in enumerate(notes):
+        draw.text((GAP, foot + NOTE * i), note, fill=INK, font=font(12))
     return canvas
 
 

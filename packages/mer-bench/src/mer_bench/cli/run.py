@@ -190,8 +190,7 @@ def _run(prepared: Prepared, doing: Doing, where: Where) -> None:
         ask_if_long(prepared.manifest.model, seconds, lambda: shorter(prepared), doing.yes)
         if not doing.silent:
             click.echo(
-                f"takes about {duration(seconds)} on this CPU, as busy as it is now, within a factor of two; "
-                "the time left is then told from the folds",
+                f"takes about {duration(seconds)} on this CPU, as busy as now, within a factor of two",
                 err=True,
             )
 

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 _PASSES = 3.0
 #: Seconds a step costs beside its arithmetic: the optimiser's and Python's share.
 _PER_STEP = 2e-3
+#: Seconds in which a worker process starts on an idle core: Python, PyTorch and this package are loaded.
+_START = 5.0
 #: An epoch that takes longer than this, in seconds, is not tried: its arithmetic tells enough.
 _TRIED = 1.0
 #: A training on a CPU above this, in seconds, is not begun without a yes.
@@ -107,6 +109,11 @@ def crowding(workers: int) -> float:
     return max(cores, workers + load) / max(cores, 1 + load)
 
 
+def startup(workers: int) -> float:
+    """Return the seconds until several worker processes are ready, on a machine as busy as now."""
+    return _START * max(1.0, (workers + os.getloadavg()[0]) / usable_cores()) if workers > 1 else 0.0
+
+
 def estimate_seconds(prepared: Prepared, missing: int, rate: float) -> float | None:
     """Estimate how long the missing folds of a run will take on this CPU.
 
@@ -137,7 +144,7 @@ def estimate_seconds(prepared: Prepared, missing: int, rate: float) -> float | N
     if missing and epoch <= _TRIED:
         epoch = timed_epoch(prepared) or epoch
     workers = min(job.training.workers or usable_cores(), max(missing, 1))
-    return missing * recipe.epochs * epoch * crowding(workers) / workers
+    return startup(workers) + missing * recipe.epochs * epoch * crowding(workers) / workers
 
 
 def missing_folds(prepared: Prepared, out: Path, limit: int | None = None) -> int:

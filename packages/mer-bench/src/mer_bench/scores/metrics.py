@@ -56,7 +56,8 @@ def _hits(confusion: np.ndarray) -> np.ndarray:
 
 
 def _ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
-    return np.divide(numerator, denominator, out=np.zeros(np.shape(denominator)), where=denominator > 0)
+    # Counts: of nothing, there are 0 hits.
+    return numerator / np.maximum(denominator, 1)
 
 
 def class_f1(confusion: np.ndarray) -> np.ndarray:

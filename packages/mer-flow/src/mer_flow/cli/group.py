@@ -121,5 +121,6 @@ def _end(number: int, frame: FrameType | None) -> None:
 
 
 def _answer(line: str) -> None:
-    """Write to standard error; the signal may have come in the midst of another write."""
-    os.write(2, f"{line}\n".encode())
+    """Write to standard error, over a live line; the signal may have come in the midst of another write."""
+    over = "\r\x1b[K" if os.isatty(2) else ""
+    os.write(2, f"{over}{line}\n".encode())

@@ -23,10 +23,9 @@ _PATH = click.Path(path_type=Path)
 @click.option(
     "--db",
     "database",
-    required=True,
     metavar="NAME",
     shell_complete=DATABASE_NAMES,
-    help="`mer-flow databases` lists them.",
+    help="`mer-flow databases` lists them. A sheet is recognised without it.",
 )
 @click.option(
     "--sheet",
@@ -49,7 +48,7 @@ _PATH = click.Path(path_type=Path)
 @click.option("--csv", "csv_path", type=_PATH, metavar="OUT", help="Write the sample table here.")
 @json_option
 def samples_command(
-    database: str,
+    database: str | None,
     sheet: Path | None,
     root: Path | None,
     scheme: str | None,
@@ -60,13 +59,19 @@ def samples_command(
 
     \b
     Examples:
-      mer-flow samples --db casme3 --sheet cas(me)3_part_A_ME_label_JpgIndex_v2.xlsx --scheme casme3-3
+      mer-flow samples --sheet "cas(me)3_part_A_ME_label_JpgIndex_v2.xlsx" --scheme casme3-3
       mer-flow samples --db smic --root /data/SMIC_all_raw --json
     """
     from mer_flow.databases import get_database
     from mer_flow.databases.layout import resolve_root
+    from mer_flow.databases.recognise import recognise_sheet
     from mer_flow.labels import apply_scheme, get_scheme
 
+    if database is None:
+        if sheet is None:
+            raise click.UsageError("give --sheet FILE, whose columns tell the database, or --db NAME")
+        database, title = recognise_sheet(sheet)
+        click.echo(f"{sheet} is {title}: --db {database}", err=True)
     reader = get_database(database)
     chosen = get_scheme(scheme) if scheme else None
     reading = reader.read(root if sheet else resolve_root(database, root), sheet)

@@ -25,7 +25,7 @@ from mer_flow.databases.completeness import load
 from mer_flow.databases.corrections import MIDPOINT, Interval, correct
 from mer_flow.databases.layout import ClipFolder, ClipLocator, subfolders
 from mer_flow.databases.reading import AppliedCorrection, Notes, RawRow, SheetReading
-from mer_flow.databases.registry import DATABASES
+from mer_flow.databases.recognise import fitting
 from mer_flow.databases.sheets import (
     Form,
     Grid,
@@ -336,8 +336,8 @@ class Database(ABC):
         for form, why in self.refused:
             if find_form(grids, [form]) is not None:
                 return f"{path} is {form.title}: {why}"
-        for name, other in DATABASES.usable():
-            if name != self.name and (match := find_form(grids, other.forms)) is not None:
+        for name, match in fitting(grids):
+            if name != self.name:
                 what = f"{path} is {match.form.title}, not a sheet of {self.name}"
                 return f"{what}. Use --db {name}, or the right file."
         return (

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from mer_flow.databases.layout import is_file
 from mer_flow.databases.limits import MOST_IMAGE_BYTES, MOST_PIXELS
 from mer_flow.work.errors import FrameError
+from mer_flow.work.files import size_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -170,7 +171,7 @@ def read_frame(path: Path) -> np.ndarray:
     from PIL import UnidentifiedImageError
 
     try:
-        size = Path(path).stat().st_size
+        size = size_of(Path(path))
         if size > MOST_IMAGE_BYTES:
             raise FrameError(f"frame {path} has {size} bytes, expected {MOST_IMAGE_BYTES} at most: no frame")
         data = Path(path).read_bytes()
@@ -196,5 +197,5 @@ def read_frame(path: Path) -> np.ndarray:
         what = "unknown format" if isinstance(error, UnidentifiedImageError) else error
         raise FrameError(
             f"frame {path} ({len(data)} bytes) is truncated or no image: {what}; "
-            "copy it again from the release"
+            "give a whole picture (PNG, JPEG, BMP), as by copying it again from the release"
         ) from error

@@ -61,7 +61,8 @@ class EndpointErrors:
         """Return the bands as a Markdown table."""
         lines = ["| peak, px | samples | EPE, px | EPE of no movement | gain |", "|---|---|---|---|---|"]
         for (low, high), count, (epe, zero, gain) in self.bands():
-            lines.append(f"| {low:.1f} to {high:.1f} | {count} | {epe:.3f} | {zero:.3f} | {gain:.2f} |")
+            means = f"{epe:.3f} | {zero:.3f} | {gain:.2f}" if count else "– | – | –"
+            lines.append(f"| {low:.1f} to {high:.1f} | {count} | {means} |")
         return "\n".join(lines)
 
 
