@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 from collections import Counter
 
@@ -347,4 +348,13 @@ def test_nothing_is_unpickled(folder):
     torch.save({"head.1.bias": torch.zeros(3)}, folder / "model.safetensors")
     vouch(folder)
     with pytest.raises(CheckpointError, match="is no safetensors file"):
+        from_pretrained(folder)
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
+@pytest.mark.parametrize("kind", ["pipe", "endless"])
+def test_no_part_of_a_checkpoint_is_read_without_end(name, kind, folder):
+    (folder / name).unlink()
+    os.mkfifo(folder / name) if kind == "pipe" else (folder / name).symlink_to("/dev/zero")
+    with pytest.raises(CheckpointError, match="a pipe, a socket or a device"):
         from_pretrained(folder)

@@ -394,3 +394,11 @@ def test_sheet_errors_are_of_ours(tmp_path: Path) -> None:
     far_apart(tmp_path / "a.xlsx")
     with pytest.raises(SheetError):
         read_workbook(tmp_path / "a.xlsx")
+
+
+def test_a_pipe_in_place_of_a_store_or_an_archive_is_one_line(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)  # opening it would wait for a writer for ever
+    for words in (("info", pipe), ("verify", pipe), ("import", "npz", pipe, "--store", tmp_path / "a.h5")):
+        done = here(*words)
+        assert done.answer == 1 and "a pipe, a socket or a device" in done.said, done.said

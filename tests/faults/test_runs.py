@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import os
 import random
 import resource
 import subprocess
@@ -22,7 +23,7 @@ from tests.faults.trials import PARTS, Trials
 from tests.mer_flow.stores import sample_of, write_store
 
 from mer_bench.conformance.audit import audit_run
-from mer_bench.errors import MerBenchError
+from mer_bench.errors import MerBenchError, RunError
 from mer_bench.runs.directory import RunDirectory, runs_below
 from mer_bench.scores.summary import summarise
 
@@ -169,3 +170,15 @@ def test_a_crafted_archive_is_damaged_and_no_more(store: Path, tmp_path: Path, k
     ((_, reason),) = RunDirectory(path).status().damaged[0]
     assert "is damaged" in reason
     assert not (tmp_path.parent / "meta.npy").exists()
+
+
+@pytest.mark.parametrize("part", ["manifest.json", "record"])
+@pytest.mark.parametrize("kind", ["pipe", "endless"])
+def test_no_part_of_a_run_is_read_without_end(part: str, kind: str, store: Path, tmp_path: Path) -> None:
+    command("mer-bench", *words_of(store, tmp_path / "runs"))()
+    (path,) = runs_below(tmp_path / "runs")
+    file = path / part if part != "record" else sorted(path.glob("records/*/*.npz"))[0]
+    file.unlink()
+    os.mkfifo(file) if kind == "pipe" else file.symlink_to("/dev/zero")
+    with pytest.raises(RunError, match="a pipe, a socket or a device"):
+        summarise(RunDirectory(path), draws=100)

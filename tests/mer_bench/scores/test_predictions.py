@@ -171,3 +171,27 @@ def test_what_is_no_table_and_a_command_without_protocol_are_refused(
     assert code == 2 and "no --protocol given; choose one of cde" in err
     code, _, err = call("export-predictions", tmp_path, "--out", tmp_path / "x.csv")
     assert code == 1 and "is no run directory" in err
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("sample,predicted\n", "it has no row"),
+        ("a," * 300 + "a\n", "it has 301 columns, at most 256"),
+        ("sample,predicted\n" + "x" * 100_000 + ",negative\n", "1 sample.s. are none of the"),
+        ("sample,predicted\n" + "".join(f"s,c{n}\n" for n in range(10_000)), "and 9995 more, expected"),
+    ],
+)  # fmt: skip
+def test_a_file_that_is_no_table_of_predictions_is_one_short_line(
+    content: str, message: str, small_store: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "p.csv"
+    path.write_text(content)
+    with pytest.raises(mb.MerBenchError, match=message) as refused:
+        mb.score(path, small_store)
+    assert len(str(refused.value)) < 1000 and "\n" not in str(refused.value)
+
+
+def test_an_endless_file_of_predictions_is_not_read_to_its_end(small_store: Path) -> None:
+    with pytest.raises(mb.MerBenchError, match="more than 134,217,728 bytes"):
+        mb.score("/dev/zero", small_store)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -194,3 +195,12 @@ def test_flipped_bits_are_refused_or_change_nothing(
     # White space of the config may become another; no prediction reads the card.
     least = {"config.json": 0.8, "model.safetensors": 1.0, "README.md": 0.0}[name]
     assert outcome["refused"] >= least * outcome.total() and (least or not outcome["refused"])
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
+@pytest.mark.parametrize("kind", ["pipe", "endless"])
+def test_no_part_of_a_checkpoint_is_read_without_end(name: str, kind: str, folder: Path) -> None:
+    (folder / name).unlink()
+    os.mkfifo(folder / name) if kind == "pipe" else (folder / name).symlink_to("/dev/zero")
+    with pytest.raises(CheckpointError, match="a pipe, a socket or a device"):
+        read_checkpoint(folder)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from mer_flow.work.errors import UsageError
-from mer_flow.work.files import new_file, new_folder, scratch_folder
+from mer_flow.work.files import new_file, new_folder, scratch_folder, size_of
 
 GROWING = (
     "import sys, time; from pathlib import Path; from mer_flow.work.files import {name}\n"
@@ -66,3 +67,15 @@ def test_a_scratch_folder_takes_the_leftovers_of_killed_processes(
     with scratch_folder("bench") as mine:
         assert [path.name for path in tmp_path.iterdir() if path.is_dir()] == [mine.name]
     assert not list(tmp_path.iterdir())
+
+
+def test_only_a_file_has_a_size(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"abc")
+    assert size_of(tmp_path / "file") == 3
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "endless").symlink_to("/dev/zero")
+    for name in ("pipe", "endless"):
+        with pytest.raises(OSError, match="a pipe, a socket or a device"):
+            size_of(tmp_path / name)
+    with pytest.raises(FileNotFoundError):
+        size_of(tmp_path / "nothing")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import stat
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Self
@@ -347,9 +348,12 @@ def _check_tensors(expected: Mapping[str, Tensor], found: Mapping[str, Tensor], 
 
 def _read(path: Path, limit: int | None = None) -> bytes:
     try:
-        if limit is not None and path.stat().st_size > limit:
+        found = path.stat()
+        if not stat.S_ISREG(found.st_mode) and not path.is_dir():  # reading it may never end
+            raise CheckpointError(f"{path} is a pipe, a socket or a device, expected a file")
+        if limit is not None and found.st_size > limit:
             raise CheckpointError(
-                f"{path} has {path.stat().st_size} bytes, a config at most {limit}; copy it again"
+                f"{path} has {found.st_size} bytes, a config at most {limit}; copy it again"
             )
         return path.read_bytes()
     except OSError as error:

@@ -31,7 +31,7 @@ from mer_bench.training.result import FoldResult
 from mer_flow.work import lock
 from mer_flow.work.arrays import plain_array
 from mer_flow.work.errors import LockHeldError
-from mer_flow.work.files import write_whole
+from mer_flow.work.files import size_of, write_whole
 
 _MEMBERS = "members"
 _ARRAYS = ("test_index", "logits", "inner_index", "inner_logits", "train_loss", "train_accuracy")
@@ -267,6 +267,7 @@ def _read_record(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     Raises:
         Exception: Of any kind, where it is damaged.
     """
+    size_of(path)
     with zipfile.ZipFile(path) as archive:
         members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
         if {*members} - {_MEMBERS} != {"meta", *_ARRAYS}:

@@ -27,6 +27,7 @@ from mer_bench.resolve import Resolved
 from mer_bench.runs.data import BenchData
 from mer_bench.runs.origin import source_commit, versions
 from mer_bench.settings import Request, RunSettings, TrainingSettings
+from mer_flow.work.files import size_of
 
 MANIFEST = "manifest.json"
 SCHEMA_VERSION = 2
@@ -280,7 +281,7 @@ def read_manifest(folder: Path) -> RunManifest:
     """
     file = folder / MANIFEST
     try:
-        if (size := file.stat().st_size) > MOST_BYTES:
+        if (size := size_of(file)) > MOST_BYTES:
             raise ValueError(f"it has {size:,} bytes, expected at most {MOST_BYTES:,}")
         content = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:

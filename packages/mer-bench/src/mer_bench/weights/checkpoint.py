@@ -31,7 +31,7 @@ from mer_bench.resolve import MAX_OPTION, resolve
 from mer_bench.settings import Request, RunSettings
 from mer_bench.training.network import bounded, build_network, fold_generators
 from mer_flow.store.schema import canonical_json, differing_keys
-from mer_flow.work.files import write_whole
+from mer_flow.work.files import size_of, write_whole
 from mer_flow.work.plugins import contained
 from mer_flow.work.settings import Settings
 
@@ -259,8 +259,8 @@ def _read_config(folder: Path) -> dict[str, Any]:
 
 def _read(path: Path, limit: int | None = None) -> bytes:
     try:
-        if limit is not None and path.stat().st_size > limit:
-            size = path.stat().st_size
+        size = size_of(path)
+        if limit is not None and size > limit:
             raise CheckpointError(f"{path} has {size} bytes, a config at most {limit}; copy it again")
         return path.read_bytes()
     except OSError as error:

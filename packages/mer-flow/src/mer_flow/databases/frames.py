@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from mer_flow.databases.layout import is_file
 from mer_flow.databases.limits import MOST_IMAGE_BYTES, MOST_PIXELS
 from mer_flow.work.errors import FrameError
+from mer_flow.work.files import size_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -170,7 +171,7 @@ def read_frame(path: Path) -> np.ndarray:
     from PIL import UnidentifiedImageError
 
     try:
-        size = Path(path).stat().st_size
+        size = size_of(Path(path))
         if size > MOST_IMAGE_BYTES:
             raise FrameError(f"frame {path} has {size} bytes, expected {MOST_IMAGE_BYTES} at most: no frame")
         data = Path(path).read_bytes()

@@ -22,7 +22,7 @@ from mer_flow.store.encode import EncodeOptions, SampleRecord
 from mer_flow.store.reader import FlowStore
 from mer_flow.views import ViewName, parse_views
 from mer_flow.work.errors import ExchangeError
-from mer_flow.work.files import new_file
+from mer_flow.work.files import new_file, size_of
 
 FORMAT_VERSION = 1
 #: Bytes that the arrays of an imported file may take.
@@ -110,6 +110,7 @@ def read_npz(path: Path) -> dict[str, NDArray[Any]]:
         ExchangeError: The file is missing, damaged or holds pickled objects.
     """
     try:
+        size_of(path)
         with np.load(path, allow_pickle=False) as archive:
             if not isinstance(archive, np.lib.npyio.NpzFile):
                 raise ValueError("a single array, not an archive")

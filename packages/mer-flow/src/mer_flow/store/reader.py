@@ -21,6 +21,7 @@ from mer_flow.store.encode import part_heads
 from mer_flow.store.guard import DAMAGE
 from mer_flow.store.schema import Failure, MapKind
 from mer_flow.work.errors import StoreError
+from mer_flow.work.files import size_of
 from mer_flow.work.suggest import unknown
 
 ROOT_ATTRIBUTES = ("schema_version", "created_with", "pipeline", "pipeline_hash")
@@ -335,6 +336,7 @@ def _open_checked(path: Path) -> tuple[h5py.File, dict[str, Any]]:
     expected = "expected a store written by `mer-flow build` or `mer-flow import`"
     remedy = "If it was one, it is damaged: delete it and build again."
     with schema.explained(f"{path} is {reason}; {expected}. {remedy}", OSError):
+        size_of(path)
         file = h5py.File(path, "r", locking=False)
     try:
         return file, _checked(path, file)

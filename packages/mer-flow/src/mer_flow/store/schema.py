@@ -111,7 +111,8 @@ def explained(message: str, *kinds: type[Exception]) -> Iterator[None]:
     try:
         yield
     except kinds as error:
-        raise StoreError(message.replace("{}", str(error))) from error
+        said = " ".join(str(error).split())  # HDF5 tells of a disk that cannot be read in several lines
+        raise StoreError(message.replace("{}", said)) from error
 
 
 def parts_folder(store: Path) -> Path:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import stat
 import tempfile
 import uuid
 from collections.abc import Iterator
@@ -16,6 +17,18 @@ from mer_flow.work.lock import hold, holder
 
 #: What systems answer that cannot sync a folder.
 _NO_FOLDER_SYNC = (errno.EACCES, errno.EINVAL, errno.ENOTSUP)
+
+
+def size_of(path: Path) -> int:
+    """Return a file's size in bytes; refuse a pipe, a socket or a device, whose reading may never end.
+
+    Raises:
+        OSError: It is one, or there is nothing.
+    """
+    found = path.stat()
+    if not stat.S_ISREG(found.st_mode) and not stat.S_ISDIR(found.st_mode):
+        raise OSError(errno.EINVAL, "a pipe, a socket or a device, expected a file", str(path))
+    return found.st_size
 
 
 def write_whole(path: Path, content: bytes) -> None:
