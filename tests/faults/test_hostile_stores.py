@@ -141,6 +141,8 @@ PLANTED: dict[str, tuple[Edit, str]] = {
     "other pipeline": (attribute("pipeline", json.dumps({**HUGE, "x": 1})), "one of them was changed"),
     "other hash": (attribute("pipeline_hash", "0" * 64), "one of them was changed"),
     "builds of numbers": (lambda file, _: file.attrs.update(builds="[1]"), "attribute builds is damaged"),
+    "pipeline is a number": (attribute("pipeline", 3), "attribute pipeline is damaged"),
+    "builds are a number": (lambda file, _: file.attrs.update(builds=3), "attribute builds is damaged"),
     "no hash": (attribute("pipeline_hash", None), "lacks the attributes ['pipeline_hash']"),
     "version as text": (attribute("schema_version", "one"), "follows schema one"),
 }  # fmt: skip
@@ -163,6 +165,7 @@ def test_a_hostile_store_is_refused_by_name_on_opening_verifying_and_extending(
     with pytest.raises(StoreError) as refusal:
         FlowStore(path)
     assert told in str(refusal.value) and "\n" not in str(refusal.value)
+    assert str(refusal.value).startswith(f"{path} ")
     (fault,) = verify_store(path)
     assert told in fault.message
     with FlowStore(sound) as store, pytest.raises(StoreError), StoreWriter(path, store.pipeline):

@@ -54,7 +54,7 @@ NESTED = {
     "lists": "x = " + "[" * 100_000,
     "shallow lists": "seeds = " + "[" * 60 + "]" * 60,
     "tables": "[" + ".".join("a" * 400) + "]\nx = 1\n",
-    "keys": ".".join("a" * 30_000) + " = 1\n",
+    "keys": ".".join("a" * 10_000) + " = 1\n",
     "size": "# " + "x" * 2_000_000,
 }
 

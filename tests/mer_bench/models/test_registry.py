@@ -127,6 +127,7 @@ def bench(site: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("one_core")
 def test_a_third_party_package_is_listed_described_and_run(
     installed: Path, small_store: Path, tmp_path: Path
 ) -> None:

@@ -216,6 +216,24 @@ def test_a_balanced_epoch_reaches_the_network_balanced() -> None:
     torch.testing.assert_close(counts / counts.sum(), torch.full((3,), 1 / 3), atol=0.03, rtol=0)
 
 
+def test_batches_are_cut_from_the_stored_order_unless_they_are_shuffled() -> None:
+    seen = list[Tensor]()
+
+    class Spy(Plain):
+        def forward(self, maps: Tensor) -> Any:
+            seen.append((maps[:, 0, 0, 0] * 10).round())
+            return super().forward(maps)
+
+    given, folds = data()
+    stored = folds[4].train[np.argsort(given.labels[folds[4].train], kind="stable")].tolist()
+    for shuffle in (False, True):
+        seen.clear()
+        trainer, _ = trainer_of(Spy, RECIPE.changed(shuffle=shuffle))
+        trainer.epoch()
+        order = torch.cat(seen).tolist()
+        assert sorted(order) == sorted(stored) and (order == stored) != shuffle
+
+
 def test_drop_last_leaves_out_the_short_batch_only() -> None:
     seen = []
 

@@ -38,7 +38,7 @@ def recognise_sheet(path: Path) -> tuple[str, str]:
         if find_form(grids, [form]) is not None
     }
     if len(found) != 1:
-        names = ", ".join(found or database_names())
+        names = ", ".join(sorted(found or database_names()))
         whose = "several databases; give" if found else "no database; to hear what it lacks, give"
         raise SheetError(f"annotation sheet {path} has the columns of {whose} --db with one of {names}")
     ((name, title),) = found.items()
