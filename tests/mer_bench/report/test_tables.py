@@ -14,7 +14,7 @@ from mer_bench.models.majority import SPECS as MAJORITY
 from mer_bench.models.registry import Registered
 from mer_bench.report.render import to_csv, to_latex, to_markdown
 from mer_bench.report.tables import build_tables
-from mer_bench.report.terminal import render_run
+from mer_bench.report.terminal import render_run, render_table
 from mer_bench.runs.data import BenchData
 from mer_bench.runs.directory import RunDirectory
 from mer_bench.runs.train import Prepared, execute, prepare_data
@@ -85,6 +85,8 @@ def test_published_scores_stand_beside_the_official_composite(
     assert len(rows) == 1 + sum(score.protocol == "cde" for score in published_scores())
     htnet = rows["HTNet (published)"]
     assert htnet.leaks and "LEAKS" in htnet.values["selection"] and htnet.values["samm.uar"] == 0.8124
+    shown = render_table(table, 100)
+    assert "Full UF1  Full UAR" in shown and "as published; its code LEAKS " in shown
     (bare,) = build_tables([found], published=False)
     assert len(bare.rows) == 1
 

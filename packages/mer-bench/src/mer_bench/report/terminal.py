@@ -162,7 +162,8 @@ def render_table(table: Table, width: int) -> str:
         for key, heading in table.columns
     }
     # The notes say what leaking is; "oracle (LEAKS: test subject chooses)" takes half a terminal.
-    texts["selection"] = [re.sub(r": [^)]*\)", ")", text) for text in texts["selection"]]
+    short = [re.sub(r"(?<=LEAKS): [^)]*| \((?!LEAKS)[^)]*\)", "", text) for text in texts["selection"]]
+    texts["selection"] = short
     places = {key: max(map(len, column)) + 2 for key, column in texts.items()}
     first = ("method", "selection", *(key for key in texts if key not in table.wide))
     shown: set[str] = set()

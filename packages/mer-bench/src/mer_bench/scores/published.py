@@ -13,7 +13,7 @@ from mer_bench.scores.metrics import FULL
 #: What `selects_on_test` may say: how a table puts it, and the same in one word or two for a column.
 SELECTS_ON_TEST = {
     "yes": ("as published; its code LEAKS (test subject chooses)", "yes (LEAKS)"),
-    "no": ("as published; its code does not select on test", "no"),
+    "no": ("as published; not selected on test", "no"),
     "unknown": ("as published; selection unknown", "unknown"),
     "none": ("as published; nothing to select", "no epochs"),
 }
