@@ -137,7 +137,7 @@ def test_every_truncation_is_found(tmp_path: Path, suffix: str) -> None:
         try:
             frame = read_frame(path)
         except FrameError as error:
-            assert str(path) in str(error) and "copy it again" in str(error)
+            assert str(path) in str(error) and "from the release" in str(error)
         else:
             # Only what follows the last pixel may be lost: a PNG's checksum, a BMP's padding.
             assert size > len(data) - {"png": 40, "bmp": 4, "jpeg": 0}[suffix], f"{size} of {len(data)} bytes"

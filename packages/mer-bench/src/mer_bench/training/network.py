@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.lazy import LazyModuleMixin
 from torch.nn.modules.module import register_module_parameter_registration_hook
 from torch.nn.parameter import is_lazy
 
@@ -38,7 +39,8 @@ def bounded(most_tensors: int = MOST_TENSORS, most_values: int = MOST_VALUES) ->
         tensors += 1
         if weight is not None and not is_lazy(weight):
             values += weight.numel()
-            if not weight.numel():
+            # A lazy layer is begun with a weight of no values.
+            if not weight.numel() and not isinstance(module, LazyModuleMixin):
                 raise UsageError(
                     f"its options ask for a {type(module).__name__} without values, {tuple(weight.shape)}; a "
                     "width is too small, or it has fewer channels than heads, groups or parts"
