@@ -94,8 +94,9 @@ class Page:
             "PIP_NO_BUILD_ISOLATION": "0",
             "PIP_DISABLE_PIP_VERSION_CHECK": "1",
         }
-        ours = [command for command, _ in self.commands if not command.startswith("pip ")]
-        for command, _ in self.commands[: len(self.commands) - len(ours)]:
+        commands = [command for command, _ in self.commands]
+        ours = [command for command in commands if not command.startswith("pip ")]
+        for command in (command for command in commands if command not in ours):
             words = [sys.executable, "-m", *shlex.split(command)]
             subprocess.run(words, cwd=folder, env=environment, check=True, capture_output=True)
         done = subprocess.run(

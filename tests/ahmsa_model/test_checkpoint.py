@@ -12,7 +12,7 @@ import pytest
 import torch
 from huggingface_hub import ModelCard, RepoUrl
 from safetensors.torch import load_file, save
-from tests.faults.trials import Trials
+from tests.faults.trials import Trials, flipped
 
 from ahmsa_model import AHMSANet, CheckpointError, CheckpointMetadata
 
@@ -234,9 +234,7 @@ def test_flipped_bits_are_refused_or_change_nothing(name, many, network, folder,
     whole = path.read_bytes()
     trials = Trials(record_property, "bit of AHMSA's", few=20, many=many, share=0.03)
     for bit in trials.among(range(8 * len(whole))):
-        damaged = bytearray(whole)
-        damaged[bit // 8] ^= 1 << bit % 8
-        path.write_bytes(damaged)
+        path.write_bytes(flipped(whole, bit))
         try:
             loaded = from_pretrained(folder)
         except CheckpointError as error:

@@ -10,7 +10,7 @@ import h5py
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from tests.faults.trials import Trials
+from tests.faults.trials import Trials, flipped
 from tests.mer_flow.stores import sample_of, write_store
 
 from mer_flow.cli import cli
@@ -237,9 +237,7 @@ def test_a_flipped_bit_is_detected_or_harmless(
     found = {"refused": 0, "verify": 0, "harmless": 0}
     trials = Trials(record_property, "bit of a store", few=60, many=1000, share=0.04)
     for bit in trials.among(range(8 * len(content))):
-        damaged = bytearray(content)
-        damaged[bit // 8] ^= 1 << bit % 8
-        path.write_bytes(damaged)
+        path.write_bytes(flipped(content, bit))
         try:
             same = everything(path) == whole
         except MerFlowError as error:

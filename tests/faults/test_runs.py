@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 import torch
 from tests.faults.kills import Campaign, command, in_child
-from tests.faults.trials import PARTS, Trials
+from tests.faults.trials import PARTS, Trials, flipped
 from tests.mer_flow.stores import sample_of, write_store
 
 from mer_bench.conformance.audit import audit_run
@@ -70,15 +70,6 @@ def sound(folder: Path) -> None:
         assert not any(status.damaged.values()) and status.writer is None
 
 
-def flipped(path: Path, rng: random.Random) -> str:
-    """Turns one bit of a file; returns where."""
-    raw = bytearray(path.read_bytes())
-    bit = rng.randrange(8 * len(raw))
-    raw[bit // 8] ^= 1 << bit % 8
-    path.write_bytes(raw)
-    return f"{path.name}, bit {bit}"
-
-
 def test_bit_flips_are_told_or_harmless(
     store: Path, tmp_path: Path, record_property: Callable[[str, object], None]
 ) -> None:
@@ -94,7 +85,9 @@ def test_bit_flips_are_told_or_harmless(
         rng = random.Random(nth)
         file = manifest if rng.random() < 0.5 else rng.choice(files[1:])
         kind, original = file.suffix[1:], file.read_bytes()
-        where = flipped(file, rng)
+        bit = rng.randrange(8 * len(original))
+        where = f"{file.name}, bit {bit}"
+        file.write_bytes(flipped(original, bit))
         try:
             after = json.dumps(summarise(RunDirectory(whole), draws=100).to_json())
         except MerBenchError as error:

@@ -24,6 +24,13 @@ PARTS = range(4 if SOAK_SECONDS else 1)
 TOLD = "faults"
 
 
+def flipped(content: bytes, bit: int) -> bytes:
+    """Return bytes with one bit turned."""
+    damaged = bytearray(content)
+    damaged[bit // 8] ^= 1 << bit % 8
+    return bytes(damaged)
+
+
 class Trials:
     """The trials of one test.
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save
-from tests.faults.trials import Trials
+from tests.faults.trials import Trials, flipped
 
 from mer_bench.errors import CheckpointError
 from mer_bench.models.registry import Registry
@@ -180,9 +180,7 @@ def test_flipped_bits_are_refused_or_change_nothing(
     expected, whole = read_checkpoint(folder).network(maps), (folder / name).read_bytes()
     trials = Trials(record_property, "bit of a checkpoint", few=30, many=many, share=0.01)
     for bit in trials.among(range(8 * len(whole))):
-        damaged = bytearray(whole)
-        damaged[bit // 8] ^= 1 << bit % 8
-        (folder / name).write_bytes(damaged)
+        (folder / name).write_bytes(flipped(whole, bit))
         try:
             found = read_checkpoint(folder)
         except CheckpointError as error:
